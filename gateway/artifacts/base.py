@@ -51,6 +51,9 @@ class ArtifactStore(Protocol):
     def blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
         """The bytes of one file, some at a time. FileNotFoundError where it is not there."""
 
+    def as_stored(self, manifest: Manifest) -> Manifest:
+        """The manifest as this store keeps it: some name files by their content."""
+
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
         """Store `files` (by their path in the artifact), then the manifest.
 

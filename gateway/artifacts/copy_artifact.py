@@ -43,18 +43,18 @@ def copy_artifact(
             for _ in _checked_blocks(target, manifest, file, progress):
                 pass
         return False
+    if target.as_stored(manifest).digest != digest:  # before it takes the version's place there for good
+        raise StoreError(
+            "a folder and a bucket name an artifact's files in different ways, so the copy would have another digest: "
+            "copy between stores of one kind"
+        )
     with tempfile.TemporaryDirectory(prefix="chips-copy-") as name:
         files = {
             file.path: _fetched(source, manifest, file, Path(name) / str(number), progress)
             for number, file in enumerate(manifest.files)
         }
         target.publish(manifest, files, progress)
-    try:
-        check_artifact(target, model, version, digest)
-    except StoreError as error:
-        raise StoreError(
-            f"{error}. A folder and a bucket name an artifact's files in different ways: copy between stores of one kind"
-        ) from None
+    check_artifact(target, model, version, digest)
     return True
 
 

@@ -98,9 +98,19 @@ class GcsStore:
             while block := self._ask(lambda: stream.read(_CHUNK_BYTES)):
                 yield block
 
+    def as_stored(self, manifest: Manifest) -> Manifest:
+        """Files by their digest, so that an upload that is repeated never meets another file. A copied manifest is so already."""
+        files = tuple(
+            file
+            if file.path.startswith(f"{file.sha256[:16]}/")
+            else msgspec.structs.replace(file, path=f"{file.sha256[:16]}/{file.path}")
+            for file in manifest.files
+        )
+        return msgspec.structs.replace(manifest, files=files)
+
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
         sources = {file.sha256: files[file.path] for file in manifest.files}
-        manifest = _named_by_content(manifest)
+        manifest = self.as_stored(manifest)
         if is_published(self, manifest):
             return False
         self._put_all(manifest, sources, progress)
@@ -276,17 +286,6 @@ class GcsStore:
             ) from error
         except (exceptions.GoogleAPICallError, exceptions.RetryError, requests.RequestException) as error:
             raise StoreUnavailable(f"gs://{self._bucket_name} does not answer: {error}") from error
-
-
-def _named_by_content(manifest: Manifest) -> Manifest:
-    """Files by their digest, so that an upload that is repeated never meets another file. A copied manifest is so already."""
-    files = tuple(
-        file
-        if file.path.startswith(f"{file.sha256[:16]}/")
-        else msgspec.structs.replace(file, path=f"{file.sha256[:16]}/{file.path}")
-        for file in manifest.files
-    )
-    return msgspec.structs.replace(manifest, files=files)
 
 
 def _may_be_it(existing: Any, file: File) -> bool:

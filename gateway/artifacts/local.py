@@ -57,6 +57,9 @@ class LocalStore:
         except PermissionError as error:
             raise PermissionRefused(f"no permission to read {path}") from error
 
+    def as_stored(self, manifest: Manifest) -> Manifest:
+        return manifest
+
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
         folder = self._folder(manifest.model, manifest.version)
         if is_published(self, manifest):

@@ -5,8 +5,22 @@ from typing import Any
 
 import msgspec
 
-from gateway.registry.base import MODELS, Entry, Registry, RegistryError, decode_document
+from gateway.core.evidence import parse_evidence, why_evidence_does_not_apply
+from gateway.core.model import Backend
+from gateway.registry.base import EVIDENCE, MODELS, Entry, Registry, RegistryError, decode_document
 from gateway.registry.damaged_records import is_damaged
+
+
+class KnownEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of evidence as it was then."""
+
+    sort: str
+    passed: bool
+    summary: str
+    problem: str  # why it does not apply to the backend that served; empty where it does
+    sequence: int  # of the entry that wrote it
+    at: str
+    author: str
 
 
 class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +34,7 @@ class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     platform: str
     since: Entry  # the entry that first gave this version this very backend
+    evidence: tuple[KnownEvidence, ...] = ()
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +64,7 @@ async def model_states_at(registry: Registry, at: datetime, name: str | None = N
     Raises RegistryError where an entry has no time.
     """
     entries: dict[str, list[Entry]] = {name: []} if name is not None else {}
+    evidence: dict[str, Entry] = {}
     async for entry in registry.history_entries():
         if is_damaged(entry):
             raise RegistryError(
@@ -59,7 +75,11 @@ async def model_states_at(registry: Registry, at: datetime, name: str | None = N
             of_model = entries.setdefault(entry.name, [])
             if of_model or _time_of(entry) <= at:
                 of_model.append(entry)
-    return [_state(each, found) for each, found in sorted(entries.items()) if found or name is not None]
+        elif entry.kind == EVIDENCE and entry.name not in evidence and _time_of(entry) <= at:
+            evidence[entry.name] = entry
+    return [
+        _state(each, found, evidence) for each, found in sorted(entries.items()) if found or name is not None
+    ]
 
 
 def _time_of(entry: Entry) -> datetime:
@@ -71,7 +91,7 @@ def _time_of(entry: Entry) -> datetime:
         ) from None
 
 
-def _state(name: str, entries: list[Entry]) -> ModelState:
+def _state(name: str, entries: list[Entry], evidence: dict[str, Entry]) -> ModelState:
     """`entries` from the one in force to the oldest."""
     if not entries:
         return ModelState(name=name, entry=None)
@@ -86,6 +106,7 @@ def _state(name: str, entries: list[Entry]) -> ModelState:
             version=version,
             percent=percent,
             since=_since(entries, version, backend),
+            evidence=_evidence(f"{name}@{version}:", backend, evidence),
             **{field: str(backend.get(field, "")) for field in _FIELDS},
         )
         for version, percent in traffic.items()
@@ -94,6 +115,33 @@ def _state(name: str, entries: list[Entry]) -> ModelState:
     return ModelState(
         name=name, entry=entries[0], enabled=bool(body.get("enabled", True)), served=tuple(served)
     )
+
+
+def _evidence(prefix: str, backend: dict[str, Any], evidence: dict[str, Entry]) -> tuple[KnownEvidence, ...]:
+    found = []
+    for name, entry in sorted(evidence.items()):
+        body = _body(entry) if name.startswith(prefix) else None
+        if body is None:
+            continue
+        try:
+            record = parse_evidence(body)
+            problem = why_evidence_does_not_apply(record, msgspec.convert(backend, Backend))
+        except ValueError as error:
+            passed, summary, problem = False, "", f"it cannot be read: {error}"
+        else:
+            passed, summary = record.passed, record.summary
+        found.append(
+            KnownEvidence(
+                sort=name.removeprefix(prefix),
+                passed=passed,
+                summary=summary,
+                problem=problem,
+                sequence=entry.sequence,
+                at=entry.at,
+                author=entry.author,
+            )
+        )
+    return tuple(found)
 
 
 _FIELDS = ("url", "artifact", "artifact_digest", "image", "platform")

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.core.ip_network_set import embedded_addresses
+from gateway.core.read_at_most import read_at_most
 from gateway.core.token_and_certificate_rules import is_trusted_jwks_url
 from gateway.task_supervisor import Supervisor
 
@@ -161,22 +162,13 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[bytes, float]:
     ) as response:
         if response.status != 200:
             raise ValueError(f"it answered {response.status}")
-        body = await _at_most(response.content, _MAX_BYTES)
+        body = await read_at_most(response.content.iter_any(), _MAX_BYTES)
         max_age = _MAX_AGE.search(response.headers.get("Cache-Control", ""))
     return body, float(max_age[1]) if max_age is not None else 0.0
 
 
 def _reason(error: Exception) -> str:
     return (str(error) or type(error).__name__)[:300]
-
-
-async def _at_most(content: aiohttp.StreamReader, limit: int) -> bytes:
-    body = b""
-    async for chunk in content.iter_any():
-        body += chunk
-        if len(body) > limit:
-            raise ValueError(f"it sent more than {limit} bytes")
-    return body
 
 
 async def fetch_authorization_endpoint(issuer: str) -> str:

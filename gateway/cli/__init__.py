@@ -73,6 +73,7 @@ _COMMANDS: Final = {
     "doctor": LazyCommand("gateway.cli.setup.doctor", "doctor", _SETUP),
     "env": LazyCommand("gateway.cli.setup.env", "env", _SETUP),
 }
+_OF_THIS_MACHINE: Final = {"env", "import-model", "logs", "new", "ps", "restart", "stop", "up"}
 
 app = typer.Typer(
     name="chips",
@@ -109,6 +110,7 @@ def common_options(
 ) -> None:
     """One address for your machine-learning models: publish them, register them, serve them."""
     console.choice.env, console.choice.yes, console.choice.told = env, yes, False
+    console.choice.commands = _COMMANDS.keys() - _OF_THIS_MACHINE
 
 
 @app.command(context_settings=_PASS_THROUGH, rich_help_panel=_SETUP)
@@ -141,9 +143,29 @@ def version(
         raise console.Failure(str(error)) from None
 
 
+def _environment_first(given: Sequence[str]) -> list[str]:
+    """`chips doctor --env prod` means `chips --env prod doctor`; `serve` has flags of its own."""
+    if not given or given[0] not in _COMMANDS:
+        return list(given)
+    first: list[str] = []
+    others: list[str] = []
+    words = iter(given)
+    for word in words:
+        if word == "--":
+            others.append(word)
+            break
+        if word == "--env" and (value := next(words, None)) is not None:
+            first += [word, value]
+        elif word.startswith("--env="):
+            first.append(word)
+        else:
+            others.append(word)
+    return [*first, *others, *words]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb. Every way it can end has an exit code; none shows a stack trace unless CHIPS_DEBUG is set."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _environment_first(list(sys.argv[1:] if arguments is None else arguments))
     as_json = "--json" in given
     try:
         code = app(given, standalone_mode=False)

@@ -36,7 +36,7 @@ from gateway.registry.base import (
 from gateway.registry.mirror import Mirror
 
 if TYPE_CHECKING:
-    from gateway.signoff.records import SignOffRecords
+    from gateway.signoff.records import RecentKeys, SignOffRecords
 
 _SHOWN: Final = 50  # requests, the newest
 _BODY_S: Final = 10.0
@@ -55,6 +55,7 @@ class ApprovalPages:
     def __init__(self, registry: Registry, mirror: Mirror) -> None:
         self._registry = registry
         self._mirror = mirror
+        self._recent_keys: RecentKeys | None = None  # its module is imported with the first page
 
     async def emergencies(self, exchange: Exchange) -> Response:  # noqa: ARG002
         """What serves on one person's word, until somebody else has reviewed it."""
@@ -103,7 +104,7 @@ class ApprovalPages:
         """Take in a decision that was signed elsewhere."""
         _check_origin(exchange)
         given = await _body(exchange)
-        policy, records, document = await self._find(identity)
+        policy, records, document = await self._find(identity, decides=True)
         from gateway.signoff.remote_signature import NotAccepted, judge, write_decision
 
         try:
@@ -150,8 +151,10 @@ class ApprovalPages:
             headers=_NO_STORE,
         )
 
-    async def _find(self, identity: str) -> "tuple[Document, SignOffRecords, Document]":
-        policy, records = await self._read()
+    async def _find(
+        self, identity: str, *, decides: bool = False
+    ) -> "tuple[Document, SignOffRecords, Document]":
+        policy, records = await self._read(decides=decides)
         document = next(
             (one for one in records.requests if one.name == identity) if records is not None else iter(()),
             None,
@@ -160,14 +163,17 @@ class ApprovalPages:
             raise PageNotFound("There is no such request for approval.")
         return policy, records, document
 
-    async def _read(self) -> "tuple[Document | None, SignOffRecords | None]":
+    async def _read(self, *, decides: bool = False) -> "tuple[Document | None, SignOffRecords | None]":
+        """The policy, and its records: with the issuers' present keys where it `decides`, else with recent ones."""
         try:
             policy = await self._registry.read(SIGN_OFF, SIGN_OFF_POLICY)
             if policy is None:  # before the import, which takes a while
                 return None, None
-            from gateway.signoff.records import read_records, stored_policy
+            from gateway.signoff.records import RecentKeys, read_records, stored_policy
 
-            return policy, await read_records(self._registry, stored_policy(policy))
+            recent = self._recent_keys = self._recent_keys or RecentKeys()
+            stored = stored_policy(policy)
+            return policy, await read_records(self._registry, stored, None if decides else recent)
         except RegistryError as error:
             raise _away() from error
         except ValueError as error:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -67,7 +68,7 @@ def read_mlflow(folder: Path, name: str = "") -> ForeignModel:
         _mlflow_examples(
             folder, described.get("saved_input_example_info") or {}, [one["name"] for one in tensor or inputs]
         ),
-        _lines(folder / "requirements.txt"),
+        _requirements(folder / "requirements.txt"),
         "mlflow.py",
     )
 
@@ -101,19 +102,52 @@ def _table_of_tensor(inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def _mlflow_examples(folder: Path, info: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """The rows of the input example, in each form that MLflow writes: a table, arrays, values by name, a sparse matrix."""
     if not info.get("artifact_path"):
         return []
-    content = _json(folder / str(info["artifact_path"]))
-    if isinstance(content, dict) and isinstance(content.get("data"), list):
-        columns = content.get("columns") or names
-        rows = [dict(zip(columns, row, strict=True)) for row in content["data"]]
-    elif isinstance(content, list) and len(names) > 1:
-        rows = [dict(zip(names, row, strict=True)) if isinstance(row, list) else row for row in content]
-    elif isinstance(content, list):
-        rows = [{names[0]: row} if not isinstance(row, dict) else row for row in content]
-    else:
-        return []
+    content = _json(_inside(folder, str(info["artifact_path"])))
+    if (
+        isinstance(content, dict)
+        and "inputs" in content
+        and set(content) <= {"inputs", "params"} - set(names)
+    ):
+        content = content["inputs"]  # with parameters, and in releases before 2.10
+    rows = _example_rows(content, names, str(info.get("type")))
     return rows[:_MOST_EXAMPLES] if all(set(row) == set(names) for row in rows) else []
+
+
+def _example_rows(content: Any, names: Sequence[str], kind: str) -> list[dict[str, Any]]:
+    if isinstance(content, list):
+        return [_example_row(row, names) for row in content]
+    if not isinstance(content, dict):
+        return []
+    if kind == "sparse_matrix_csr":
+        return [_example_row(row, names) for row in _sparse_rows(content)]
+    if isinstance(content.get("data"), list) and set(content) != set(names):
+        columns = content.get("columns") or names
+        return [dict(zip(columns, row, strict=True)) for row in content["data"]]
+    if kind == "ndarray":  # an array for each input
+        return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=False)]
+    return [content]
+
+
+def _example_row(row: Any, names: Sequence[str]) -> dict[str, Any]:
+    if isinstance(row, dict):
+        return row
+    if len(names) == 1:
+        return {names[0]: row}
+    return dict(zip(names, row, strict=False)) if isinstance(row, list) and len(row) == len(names) else {}
+
+
+def _sparse_rows(content: Mapping[str, Any]) -> list[list[float]]:
+    """The rows of a matrix in compressed sparse row format (`scipy.sparse.csr_matrix`)."""
+    rows = []
+    for first, last in pairwise(content["indptr"]):
+        row = [0.0] * content["shape"][1]
+        for at in range(first, last):
+            row[content["indices"][at]] = content["data"][at]
+        rows.append(row)
+    return rows
 
 
 def read_vetiver(folder: Path, name: str = "") -> ForeignModel:
@@ -146,7 +180,7 @@ def read_vetiver(folder: Path, name: str = "") -> ForeignModel:
     return ForeignModel(
         name or file.removesuffix(".joblib"),
         "joblib",
-        [("model.joblib", folder / file)],
+        [("model.joblib", _inside(folder, str(file)))],
         inputs,
         [row],
         [str(package) for package in meta.get("required_pkgs") or ()],
@@ -213,8 +247,30 @@ def _json(path: Path) -> Any:
         return None
 
 
+def _requirements(path: Path, depth: int = 5) -> list[str]:
+    """The lines of a requirements file; those of files that it names with -r and -c, which lie next to it, take their place."""
+    found: list[str] = []
+    for line in _lines(path):
+        option, _, name = line.partition(" ")
+        if option in {"-r", "--requirement", "-c", "--constraint"}:
+            found += _requirements(_inside(path.parent, name.strip()), depth - 1) if depth else []
+        else:
+            found.append(line)
+    return found
+
+
 def _lines(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return []
+    lines = (line.strip() for line in text.replace("\\\n", " ").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The file that a model names, which must lie in its folder: the folder is published. Raises CannotImport."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise CannotImport(f"the model names the file {name[:200]!r}, which is not in {folder}")
+    return path

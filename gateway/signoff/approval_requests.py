@@ -344,14 +344,8 @@ def _why_not(
         return "a request is no decision"
     if predicate.decision == "emergency":
         return _why_not_alone(signed, policy)
-    if predicate.decision == "review":
-        return (
-            ""
-            if set(signed.person.roles) & policy.approvals.keys()
-            else "this person has no role that approves"
-        )
-    if signed.person.name == asked.person.name and predicate.decision == "approve":
-        return "nobody approves what they have asked for themselves"
+    if signed.person.name == asked.person.name and predicate.decision in {"approve", "review"}:
+        return f"nobody {predicate.decision}s what they have asked for themselves"
     if not set(signed.person.roles) & policy.approvals.keys():
         return "this person has no role that approves"
     return ""

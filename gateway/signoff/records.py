@@ -3,14 +3,19 @@
 What refuses a write, what shows it, and what audits it read the same records here, so that they cannot disagree.
 """
 
+import asyncio
+import time
+from collections.abc import Callable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.registry.base import APPROVALS, SIGN_OFF, Document, Precondition, Registry
 from gateway.signoff.approval_requests import StoredPolicy, signed_for
 from gateway.signoff.identity_token_signature import fetch_keys
 from gateway.signoff.in_toto_statement import Keys, VerifiedStatement
 from gateway.signoff.policy import POLICY, SignOffPolicy, parse_policy, policy_digest
+
+_RECENT_S: Final = 30.0
 
 
 class SignOffRecords(NamedTuple):
@@ -53,10 +58,12 @@ def stored_policy(document: Document) -> StoredPolicy:
     )
 
 
-async def read_records(registry: Registry, stored: StoredPolicy) -> SignOffRecords:
-    """Read the records that the policy `stored` is applied to."""
+async def read_records(
+    registry: Registry, stored: StoredPolicy, recent_keys: "RecentKeys | None" = None
+) -> SignOffRecords:
+    """Read the records that the policy `stored` is applied to; with `recent_keys` for a page that decides nothing."""
     requests = await registry.list(APPROVALS)
-    keys = await issuers_keys(stored.policy)
+    keys = await (recent_keys.find(stored.policy) if recent_keys is not None else issuers_keys(stored.policy))
     return SignOffRecords(stored, keys, requests, (await registry.head()).registry_id)
 
 
@@ -68,8 +75,32 @@ async def read_sign_off(registry: Registry) -> SignOffRecords | None:
 
 async def issuers_keys(policy: SignOffPolicy) -> Keys:
     """The present keys of all issuers of the policy's identity tokens; no request where there is none."""
-    issuers = sorted({token.issuer for person in policy.people for token in person.tokens})
+    issuers = _issuers(policy)
     return await fetch_keys(issuers) if issuers else {}
+
+
+def _issuers(policy: SignOffPolicy) -> list[str]:
+    return sorted({token.issuer for person in policy.people for token in person.tokens})
+
+
+class RecentKeys:
+    """Issuers' keys for pages, which ask every few seconds as long as somebody looks at them."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = asyncio.Lock()
+        self._issuers: list[str] = []
+        self._keys: Keys = {}
+        self._until = 0.0
+
+    async def find(self, policy: SignOffPolicy) -> Keys:
+        """The keys of the policy's issuers, at most half a minute old."""
+        issuers = _issuers(policy)
+        async with self._lock:
+            if issuers != self._issuers or self._now() >= self._until:
+                self._keys = await issuers_keys(policy)
+                self._issuers, self._until = issuers, self._now() + _RECENT_S
+            return self._keys
 
 
 def policy_precondition(document: Document | None) -> Precondition:

@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.core.errors import UpstreamNotTried
 from gateway.core.headers import CRLF
+from gateway.core.read_at_most import read_at_most
 from gateway.task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class IdTokenProvider:
             headers={"Metadata-Flavor": "Google"},
             allow_redirects=False,
         ) as response:
-            body = (await response.content.read(_MAX_TOKEN_BYTES + 1)).strip()
+            body = (await read_at_most(response.content.iter_any(), _MAX_TOKEN_BYTES)).strip()
             # Without this field, something else answers in the metadata server's place.
             if response.status != 200 or response.headers.get("Metadata-Flavor") != "Google":
                 raise ValueError(f"the metadata server answered {response.status}")

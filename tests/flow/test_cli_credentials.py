@@ -93,6 +93,8 @@ def test_cloud_run_is_shown_who_is_logged_in_here(
     assert "keeps the contract" in shell.ok("verify", closed.url, "--only", "about").out
     (first, *rest) = [request.get("X-Serverless-Authorization") for request in closed.seen[:5]]
     assert (first, set(rest)) == (None, {f"Bearer {logged_in}"}), "shown only where it is asked for"
+    found = {one["subject"]: one for one in shell("doctor", "--json").json()}
+    assert found["wine@1"]["text"] == f"ready at {closed.url}"
 
 
 @pytest.mark.usefixtures("on_cloud_run", "logged_in")

@@ -7,6 +7,8 @@ import pytest
 
 from tests.flow.background_servers import BackgroundServers
 from tests.flow.contract import Contract
+from tests.flow.scripted import Message, Peer
+from tests.flow.test_cli_register_services import SERVICES, site
 from tests.unit.cli.shell import Shell
 
 
@@ -80,3 +82,28 @@ def test_a_cloud_environment_without_credentials(
     found = findings(shell, 1)
     assert found["credentials"]["outcome"] == "wrong"
     assert found["credentials"]["fix"] == "gcloud auth application-default login"
+
+
+@pytest.mark.parametrize("what", ["MLflow", "MLServer", "MLServer under another name", "BentoML"])
+def test_servers_of_other_kinds_are_well_as_they_are(shell: Shell, background: BackgroundServers, what: str):
+    routes, (kind, _, version, _) = SERVICES[what]
+    url = background.backend(site(routes)).url
+    shell.ok("register", "wine", url, "--yes")
+    found = findings(shell)[f"wine@{version}"]
+    assert (found["outcome"], found["text"]) == ("ok", f"{kind} answers at {url}")
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_service_that_nothing_is_known_of_is_well_where_it_answers(
+    shell: Shell, background: BackgroundServers, status: int
+):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.answer(status, b"")
+
+    url = background.backend(script).url
+    shell.ok("register", "wine", url, "--path", "/score", "--version", "2")
+    assert findings(shell)["wine@2"]["outcome"] == "ok"
+    contract = Contract("wine", "2")
+    contract.routes["/v2/models/wine"] = (404, b"", [("X-Chips-Model", "wine@2")])
+    shell.ok("register", "wine", background.backend(contract).url, "--no-probe", "--force", "--version", "2")
+    assert findings(shell, 1)["wine@2"]["outcome"] == "wrong", "one of ours"

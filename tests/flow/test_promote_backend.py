@@ -10,6 +10,8 @@ from gateway.registry.base import MODELS, Put
 from gateway.registry.sqlite import SqliteRegistry
 from tests.flow.background_servers import BackgroundServers
 from tests.flow.contract import Contract
+from tests.flow.scripted import Message, Peer
+from tests.flow.test_cli_register_services import site
 from tests.unit.cli.shell import Shell
 
 DIGEST = "sha256:" + "a" * 64
@@ -60,3 +62,34 @@ def test_the_backend_there_must_serve_what_was_approved(
     assert told in ended.err
     monkeypatch.setenv("CHIPS_REGISTRY", f"sqlite:{tmp_path}/prod.db")
     assert shell.ok("models", "--json").json() == []
+
+
+def test_a_backend_that_answers_only_known_callers(
+    shell: Shell, background: BackgroundServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As a private service of Cloud Run does."""
+    asyncio.run(_register(tmp_path / "qa.db", ""))
+    contract = Contract("wine", "4")
+
+    async def closed(request: Message, peer: Peer) -> None:
+        if request.get("Authorization") == "Bearer opensesame":
+            await contract(request, peer)
+        else:
+            await peer.answer(403, b"")
+
+    words = ("--from", f"sqlite:{tmp_path}/qa.db", "--to", f"sqlite:{tmp_path}/prod.db", "--force", "--yes")
+    told = ("promote", "wine@4", *words, "--url", background.backend(closed).url)
+    refused = shell(*told)
+    assert (refused.code, "--header" in refused.err) == (77, True), refused
+    assert "promoted  wine@4" in shell.ok(*told, "--header", "Authorization: Bearer opensesame").out
+
+
+def test_a_server_of_another_kind_is_promoted_unasked(
+    shell: Shell, background: BackgroundServers, tmp_path: Path
+):
+    asyncio.run(_register(tmp_path / "qa.db", ""))
+    words = ("--from", f"sqlite:{tmp_path}/qa.db", "--to", f"sqlite:{tmp_path}/prod.db", "--force", "--yes")
+    told = ("promote", "wine@4", *words, "--url", background.backend(site({})).url)
+    refused = shell(*told)
+    assert (refused.code, "--no-probe" in refused.err) == (76, True), refused
+    shell.ok(*told, "--no-probe")

@@ -19,7 +19,7 @@ struct Saved
 end
 
 "The command that publishes it; put the model's name and version in."
-command(saved::Saved) = "chips publish $(saved.folder) --model NAME --version 1"
+command(saved::Saved) = "chips publish $(Base.shell_escape_posixly(saved.folder)) --model NAME --version 1"
 
 """
     save_model(model, folder; example, training, names, format, samples, overwrite, predictor, out)
@@ -262,7 +262,7 @@ function summarize(saved::Saved, columns, predictor::Predictor, model, out)
     file = joinpath(saved.folder, MODEL_FILES[saved.format])
     println(out, "written  $file ($(saved.format)), with $(saved.samples) samples that a backend predicts as the model does here")
     isempty(saved.packages) || println(out, "needs    ", join(("$name $version" for (name, version) in saved.packages), ", "))
-    println(out, "next     chips new julia NAME --from $(saved.folder), then chips deploy models/NAME")
+    println(out, "next     chips new julia NAME --from $(Base.shell_escape_posixly(saved.folder)), then chips deploy models/NAME")
     println(out, "or       ", command(saved))
     saved.format == "jls" && println(out, "note     jls runs code when it is loaded: publish only what you trained yourself")
     println(out, "note     samples.json holds $(saved.samples) rows of the example as they are; look at them before you publish")

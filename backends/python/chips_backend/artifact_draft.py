@@ -118,7 +118,10 @@ def _check(folder: Path, kind: str) -> None:
     content = json.loads((folder / SAMPLES).read_bytes())
     files = [MODEL_FILES[kind], *_own_files(folder)]
     described = manifest_of(
-        {name: (folder / name).read_bytes() for name in files}, format=kind, signature=signature
+        {name: (folder / name).read_bytes() for name in files},
+        format=kind,
+        signature=signature,
+        samples=content,  # by which a backend finds the form of its table
     )
     manifest = parse_manifest(msgspec.json.encode(described))
     try:

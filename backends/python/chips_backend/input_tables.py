@@ -160,12 +160,13 @@ def frame_table(
     *,
     categories: Mapping[str, Sequence[Any]] | None = None,
     dates: Sequence[str] = (),
+    date_dtype: str = "",
 ) -> Table:
     """Rows as a DataFrame with `columns`, which the model was trained on, whatever the order of the signature.
 
     Each column has the dtype that pandas gives it when it reads such a column from a file, so that a single row
     with a missing value comes out as it did in training. Those in `categories` are categories with these values in this
-    order; those in `dates` are times.
+    order; those in `dates` are times of `date_dtype`: by default as pandas reads them, without a zone.
     """
     inputs = {name: (at, tensor) for name, (at, tensor) in _matched(signature, columns).items()}
     places = [inputs[name][0] for name in columns]
@@ -188,7 +189,7 @@ def frame_table(
             if categories and name in categories:
                 series[name] = pd.Series(pd.Categorical(values, categories=categories[name]))
             elif name in dates:
-                series[name] = _times(values, at)
+                series[name] = _times(values, at, date_dtype or default_date_dtype())
             else:
                 series[name] = _column(values, tensor)
         return pd.DataFrame(series, index=pd.RangeIndex(len(rows)), columns=list(columns))
@@ -214,15 +215,19 @@ def _listed(names: Any) -> str:
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
-def _times(values: list[Any], field: int) -> Any:
+def _times(values: list[Any], field: int, dtype: str) -> Any:
     import pandas as pd
 
+    def as_times(texts: list[Any]) -> Any:
+        made = pd.Series(pd.to_datetime(texts, format="ISO8601", utc=dtype.endswith("UTC]")))
+        return made.astype(dtype)
+
     try:
-        return pd.Series(pd.to_datetime(values, format="ISO8601")).astype("datetime64[ns]")
+        return as_times(values)
     except (ValueError, TypeError, OverflowError):
         for row, value in enumerate(values):
             try:
-                pd.Series(pd.to_datetime([value], format="ISO8601")).astype("datetime64[ns]")
+                as_times([value])
             except (ValueError, TypeError, OverflowError):
                 raise Refused(
                     f"expected a date or time such as 2026-11-29 or 2026-11-29T10:00:00, got {value!r}",
@@ -230,6 +235,21 @@ def _times(values: list[Any], field: int) -> Any:
                     field=field,
                 ) from None
         raise
+
+
+def date_dtypes() -> list[str]:
+    """The dtypes of dates that models are trained with, the likeliest first; those with a zone are in UTC."""
+    own = default_date_dtype()
+    naive = [own, *({"datetime64[ns]", "datetime64[us]", "datetime64[s]"} - {own})]
+    return [*sorted(naive, key=lambda one: one != own), f"{own[:-1]}, UTC]"]
+
+
+@functools.cache
+def default_date_dtype() -> str:
+    """The dtype that pandas gives to dates: nanoseconds before its release 3, then microseconds."""
+    import pandas as pd
+
+    return str(pd.to_datetime(["2000-01-01"]).dtype)
 
 
 @functools.cache

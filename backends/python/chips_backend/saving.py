@@ -5,6 +5,7 @@
 what cannot be served exactly as it predicts here is refused here.
 """
 
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -31,7 +32,7 @@ from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Refused
 from chips_backend.model_card_draft import CARD, draft_card, write_new
 from chips_backend.own_code import OwnCode, own_code_of
-from chips_backend.predictions_as_json import WrongAnswer, as_predictions
+from chips_backend.predictions_as_json import WrongAnswer, as_predictions, is_close
 from chips_backend.wrong_files import WrongArtifact
 
 BASELINE: Final = "baseline.json"
@@ -54,7 +55,7 @@ class Saved(NamedTuple):
     @property
     def command(self) -> str:
         """The command that publishes it; put the model's name and version in."""
-        return f"chips publish {self.folder} --model NAME --version 1"
+        return f"chips publish {shlex.quote(str(self.folder))} --model NAME --version 1"
 
 
 def save(
@@ -109,6 +110,7 @@ def save(
             draft = Path(place)
             predictor = _Predictor(model, columns, draft)
             predictions = predictor.predict(take(example, chosen), columns, chosen)
+            _refuse_random(predictions, predictor.predict(take(example, chosen), columns, chosen))
             signature = Signature(
                 inputs=tuple(column.tensor() for column in columns), outputs=outputs_of(predictions)
             )
@@ -131,6 +133,15 @@ def save(
     saved = Saved(target, kind, signature, len(chosen), tuple(own.files), packages)
     _summarize(saved, columns, written, out or sys.stdout)
     return saved
+
+
+def _refuse_random(first: Sequence[Any], second: Sequence[Any]) -> None:
+    """Samples are the same at each start. Raises CannotSave."""
+    if not all(is_close(one, other, TOLERANCE) for one, other in zip(first, second, strict=True)):
+        raise CannotSave(
+            "the model predicts something else for the same rows each time: have predict() draw its random numbers from a generator "
+            "that it makes itself with a fixed seed, such as numpy.random.default_rng(0)"
+        )
 
 
 def _refuse_to_replace(target: Path, own: OwnCode) -> None:
@@ -366,7 +377,7 @@ def _summarize(saved: Saved, columns: Sequence[Column], written: Iterable[str], 
     if saved.packages:
         lines.append(f"needs    {', '.join(saved.packages)}")
     lines += [
-        f"next     chips new python NAME --from {saved.folder}, then chips deploy models/NAME",
+        f"next     chips new python NAME --from {shlex.quote(str(saved.folder))}, then chips deploy models/NAME",
         f"or       {saved.command}",
     ]
     if saved.format == "joblib":

@@ -1,5 +1,6 @@
 """Models with the interface of scikit-learn's estimators: what they take, what they return, which labels their probabilities have."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -9,7 +10,15 @@ import msgspec
 from chips_backend.boosters import categories_of, lightgbm_predictor
 from chips_backend.decode_instances import read_instances
 from chips_backend.encoder_categories import encoded_columns, known_categories
-from chips_backend.input_tables import Table, apart, array_table, dict_table, frame_table, text_table
+from chips_backend.input_tables import (
+    Table,
+    apart,
+    array_table,
+    date_dtypes,
+    dict_table,
+    frame_table,
+    text_table,
+)
 from chips_backend.likely_rows import likely_rows
 from chips_backend.manifest import Manifest, Signature, Tensor
 from chips_backend.model import Model, Refused, Row, Rows
@@ -18,6 +27,8 @@ from chips_backend.problem_details import Problem
 from chips_backend.wrong_files import WrongArtifact
 
 _FLAGS: Final = {"probabilities": bool, "classes": bool}
+_DATE: Final = re.compile(r"\d{4}-?\d\d-?\d\d(?![^T ])")  # as ISO 8601 begins
+_MOST_TRIED: Final = 10  # samples
 _MOST_COLUMNS: Final = 1000  # of a model that says nothing of its columns are tried as a DataFrame
 _NO_PREDICT: Final = {
     "LocalOutlierFactor": "make it with novelty=True",
@@ -47,7 +58,7 @@ def estimator_model(estimator: Any, manifest: Manifest) -> Model:
             raise Refused("this model has no probabilities")
         return _rows_first(estimator.predict_proba(table))
 
-    form = _choose(_forms(estimator, signature, names), predict, manifest, signature)
+    form = _choose(_forms(estimator, manifest, signature, names), predict, manifest, signature)
     known = _known(has_probabilities, classes)
     return _model(form, predict, manifest, signature, known, classes, _examples(estimator, signature))
 
@@ -57,7 +68,7 @@ def booster_model(booster: Any, manifest: Manifest) -> Model:
     names = booster.feature_name()
     signature = _completed(booster, manifest, names)
     predict, classes = lightgbm_predictor(booster)
-    form = _choose(_forms(booster, signature, names), predict, manifest, signature)
+    form = _choose(_forms(booster, manifest, signature, names), predict, manifest, signature)
     return _model(form, predict, manifest, signature, _known(classes is not None, classes), classes, [])
 
 
@@ -169,7 +180,7 @@ class _Form(NamedTuple):
     is_array: bool
 
 
-def _forms(estimator: Any, signature: Signature, names: Any) -> Iterator[_Form]:
+def _forms(estimator: Any, manifest: Manifest, signature: Signature, names: Any) -> Iterator[_Form]:
     """The forms in which the model may want its rows, the likeliest first."""
     inputs = signature.inputs
     categories = {t.name: t.categories for t in inputs if t.categories is not None}
@@ -183,9 +194,10 @@ def _forms(estimator: Any, signature: Signature, names: Any) -> Iterator[_Form]:
             fewer = {name: of for name, of in by_column.items() if name not in plain}
             yield _Form(frame_table(signature, columns, categories=fewer), is_array=False)
         yield _Form(frame_table(signature, columns, categories=by_column), is_array=False)
-        dated = [t.name for t in inputs if t.datatype == "BYTES" and t.categories is None]
-        if dated:
-            yield _Form(frame_table(signature, columns, categories=by_column, dates=dated), is_array=False)
+        dated = _dated(manifest, signature)
+        for dtype in date_dtypes() if dated else ():
+            table = frame_table(signature, columns, categories=by_column, dates=dated, date_dtype=dtype)
+            yield _Form(table, is_array=False)
         return
     is_text = len(inputs) == 1 and inputs[0].datatype == "BYTES" and len(inputs[0].shape) <= 1
     text = _Form(text_table(signature), is_array=True)
@@ -198,6 +210,18 @@ def _forms(estimator: Any, signature: Signature, names: Any) -> Iterator[_Form]:
     if names is None and all(len(tensor.shape) <= 1 for tensor in inputs) and len(inputs) <= _MOST_COLUMNS:
         yield _Form(frame_table(signature, columns, categories=categories), is_array=False)
         yield _Form(dict_table(signature), is_array=False)
+
+
+def _dated(manifest: Manifest, signature: Signature) -> list[str]:
+    """The inputs that may be dates: texts without categories that are dates in all samples, or all texts without a sample."""
+    rows = [row for trial in _sample_trials(manifest, signature) for row in trial.rows]
+    found = []
+    for at, tensor in enumerate(signature.inputs):
+        if tensor.datatype == "BYTES" and tensor.categories is None:
+            present = [row[at] for row in rows if row[at] is not None]
+            if not rows or (present and all(isinstance(one, str) and _DATE.match(one) for one in present)):
+                found.append(tensor.name)
+    return found
 
 
 def _are_numbered(columns: Sequence[str]) -> bool:
@@ -223,7 +247,7 @@ def _choose(
     manifest: Manifest,
     signature: Signature,
 ) -> _Form:
-    """The first form in which the samples come out as published, or else the first one that can be predicted at all.
+    """The first form in which the most samples come out as published, or else the first one that can be predicted at all.
 
     Only one form is never tried here: the warm-up says more about what is wrong with it.
     """
@@ -231,19 +255,22 @@ def _choose(
     others = list(forms)
     if not others:
         return first
-    trials = list(_trials(manifest, signature))
-    runs: list[_Form] = []
+    trials = (
+        list(_sample_trials(manifest, signature)) if manifest.samples else list(_likely_trials(signature))
+    )
+    outputs = [tensor.name for tensor in signature.outputs]
+    best, most = first, (0, 0)
     for form in (first, *others):
-        outcome = _try(form, predict, trials, [tensor.name for tensor in signature.outputs])
-        if outcome == "right":
-            return form
-        if outcome == "runs":
-            runs.append(form)
-    return runs[0] if runs else first
+        outcome = _try(form, predict, trials, outputs)
+        if outcome > most:
+            best, most = form, outcome
+        if outcome[0] == len(trials) or (outcome[1] and not manifest.samples):
+            break
+    return best
 
 
-def _trials(manifest: Manifest, signature: Signature) -> Iterator[_Trial]:
-    for sample in manifest.samples[:3]:
+def _sample_trials(manifest: Manifest, signature: Signature) -> Iterator[_Trial]:
+    for sample in manifest.samples[:_MOST_TRIED]:
         if sample.request.get("parameters"):
             continue
         try:
@@ -251,14 +278,16 @@ def _trials(manifest: Manifest, signature: Signature) -> Iterator[_Trial]:
         except Problem:
             continue
         yield _Trial(rows, sample.response.get("predictions"), sample.tolerance)
-    if not manifest.samples:
-        for row in likely_rows(signature):
-            yield _Trial([row], None, 0.0)
 
 
-def _try(form: _Form, predict: Any, trials: Sequence[_Trial], outputs: Sequence[str]) -> str:
-    """`right`: as published; `runs`: it predicts something; `fails`."""
-    outcome = "fails"
+def _likely_trials(signature: Signature) -> Iterator[_Trial]:
+    for row in likely_rows(signature):
+        yield _Trial([row], None, 0.0)
+
+
+def _try(form: _Form, predict: Any, trials: Sequence[_Trial], outputs: Sequence[str]) -> tuple[int, int]:
+    """In how many trials it predicts as published, and in how many it predicts something."""
+    right = runs = 0
     for trial in trials:
         try:
             with warnings.catch_warnings():
@@ -266,10 +295,9 @@ def _try(form: _Form, predict: Any, trials: Sequence[_Trial], outputs: Sequence[
                 came = as_predictions(predict(form.table(trial.rows), {}), len(trial.rows), outputs)
         except Exception:  # noqa: BLE001, S112  (that is the question)
             continue
-        outcome = "runs"
-        if trial.wanted is None or is_close(came, trial.wanted, trial.tolerance):
-            return "right"
-    return outcome
+        runs += 1
+        right += trial.wanted is not None and is_close(came, trial.wanted, trial.tolerance)
+    return right, runs
 
 
 # -- rows that it is likely to take

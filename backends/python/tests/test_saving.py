@@ -14,7 +14,6 @@ from chips_backend import CannotSave, save
 from chips_backend.testing import running, write_artifact
 from scipy import sparse
 from sklearn.compose import make_column_transformer
-from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
@@ -255,16 +254,6 @@ def test_boosters(tmp_path):
 
 def signature_of(folder):
     return json.loads((folder / "signature.json").read_text())
-
-
-def test_dates(tmp_path):
-    frame = pd.DataFrame({"when": pd.date_range("2026-01-01", periods=9, freq="12h"), "x": np.arange(9.0)})
-    model = DummyRegressor().fit(frame, frame["x"])
-    _, told = saved(model, tmp_path, frame)
-    assert "dates, which callers send as texts: ISO 8601" in told
-    assert [one["datatype"] for one in signature_of(tmp_path)["inputs"]] == ["BYTES", "FP64"]
-    sample = json.loads((tmp_path / "samples.json").read_text())[1]
-    assert sample["request"]["instances"][0]["when"] == "2026-01-01T12:00:00"
 
 
 def test_int64_with_missing_values_and_booleans(tmp_path):

@@ -215,8 +215,10 @@ class_probabilities.default <- function(model, rows) {
 class_probabilities.glm <- function(model, rows) {
   response <- if (is.data.frame(model$model)) model$model[[1]]
   if (identical(model$family$family, "binomial") && is.null(dim(response)) && !is.null(response)) {
+    # Of shares of successes, two values that happen to be all there are are no labels.
     labels <- if (is.factor(response)) levels(response) else sort(unique(response))
-    if (length(labels) == 2L) both_classes(model_answer(model, rows, "response"), labels)
+    shares <- is.numeric(labels) && any(!labels %in% 0:1)
+    if (length(labels) == 2L && !shares) both_classes(model_answer(model, rows, "response"), labels)
   }
 }
 

@@ -130,11 +130,24 @@ as_example <- function(example) {
   example
 }
 
+# The variables of a formula; in `as.POSIXlt(when)$hour`, hour is none.
+columns_in <- function(expression) {
+  if (is.name(expression)) {
+    return(setdiff(as.character(expression), ""))
+  }
+  if (!is.call(expression)) {
+    return(character())
+  }
+  parts <- as.list(expression)[-1]
+  if (as.character(expression[[1]])[[1]] %in% c("$", "@")) parts <- parts[1]
+  unique(unlist(lapply(parts, columns_in)))
+}
+
 #' The names of the example's columns that the model takes, in their order; all where it does not say.
 inputs_of_model <- function(model, given) {
   terms <- model_terms(model)
   needed <- if (!is.null(terms)) {
-    all.vars(stats::delete.response(terms))
+    columns_in(stats::delete.response(terms))
   } else if (inherits(model, "ranger")) {
     model$forest$independent.variable.names
   }

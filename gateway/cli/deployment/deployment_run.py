@@ -1,5 +1,6 @@
 """One deployment as the command carries it out: its steps, and what it says on the way."""
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -203,7 +204,7 @@ async def check_owner(run: DeploymentRun) -> None:
     if owner and known and owner != known:
         raise Failure(
             f'the name "{name}" belongs to {known}, and this would be {owner}\'s',
-            hint=f"choose another name, or let {known} hand it over: chips register {name} URL --owner {owner}",
+            hint=f"choose another name, or let {known} hand it over: chips register {name} URL --owner {shlex.quote(owner)}",
             code=EX_DATAERR,
         )
 
@@ -286,7 +287,7 @@ def _publish(run: DeploymentRun, tell: Tell) -> str:
 
 def _store_error(error: StoreError, run: DeploymentRun) -> DeployError:
     if isinstance(error, AlreadyPublished):
-        again = f"chips deploy {run.source.path} --target {run.target.name} --version"
+        again = f"chips deploy {shlex.quote(str(run.source.path))} --target {run.target.name} --version"
         return DeployError(str(error), hint=f"deploy it under another --version: {again} NEXT", code=73)
     failure = store_failure(error)
     return DeployError(failure.message, hint=failure.hint, code=failure.code)

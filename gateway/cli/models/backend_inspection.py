@@ -10,6 +10,7 @@ from gateway.cli.models.third_party_servers import (
     resolve_model_server,
 )
 from gateway.cli.support import console
+from gateway.cli.support.backend_credentials import CredentialsRefused
 from gateway.cli.support.backend_probe import ModelMetadata, NotAChipsBackend, probe
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import ModelServer, is_chips_backend
@@ -77,6 +78,12 @@ async def inspect_backend(
             if force and not isinstance(error, VersionNotStated):
                 return _forced(requested, error, report)
             raise
+        failure = error
+    except CredentialsRefused as error:
+        if not (requested.backend["predict_path"] and requested.version):
+            if not force:
+                raise
+            return _forced(requested, error, report)
         failure = error
     except Failure as error:
         if not force:

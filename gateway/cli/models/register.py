@@ -25,7 +25,12 @@ from gateway.cli.models.write_registration import (
     write_registration,
 )
 from gateway.cli.support import console
-from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
+from gateway.cli.support.backend_credentials import (
+    CredentialsRefused,
+    HeaderOption,
+    credentials_for,
+    parse_header,
+)
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import ModelServer, example_request_json
 from gateway.cli.support.published_artifact import RowsOption, published_samples
@@ -187,7 +192,7 @@ def register(
     given = [parse_header(text) for text in header or []]
 
     async def work() -> None:
-        shown = await credentials_for(requested.url, given) if probing else ()
+        shown = await _credentials(requested, given, force=force) if probing else ()
         seen = BackendInspection(requested)
         if probing:
             seen = await inspect_backend(requested, wait, report, dict(shown), yes=yes, force=force)
@@ -211,6 +216,18 @@ def register(
         report.end()
 
     console.run_async(work())
+
+
+async def _credentials(
+    requested: RegistrationRequest, given: list[tuple[str, str]], *, force: bool
+) -> tuple[tuple[str, str], ...]:
+    """What to show the backend; nothing where it asks for more, and the command says what it is. Raises Failure."""
+    try:
+        return await credentials_for(requested.url, given)
+    except CredentialsRefused:
+        if force or (requested.backend["predict_path"] and requested.version):
+            return ()
+        raise
 
 
 def _verification(seen: BackendInspection, report: ProgressReporter) -> Verification:

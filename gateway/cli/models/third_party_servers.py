@@ -8,7 +8,7 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_USAGE, Failure
-from gateway.cli.support.model_server_detection import ModelServer, detect_model_server
+from gateway.cli.support.model_server_detection import UNKNOWN_KIND, ModelServer, detect_model_server
 
 FIRST_VERSION = "1"
 
@@ -31,7 +31,7 @@ async def resolve_model_server(
     found = await detect_model_server(url, name, headers)
     if found is None and path is None:
         raise failure or Failure(f"what answers at {url} is not recognised", code=EX_USAGE)
-    service = found or ModelServer("a service of another kind", path or "/")
+    service = found or ModelServer(UNKNOWN_KIND, path or "/")
     chosen = ModelServer(
         service.kind,
         path or service.path,

@@ -184,6 +184,9 @@ def _wanted(
     }
     if "resources" in fields:
         fields["resources"] = msgspec.structs.replace(before.resources or Resources(), **fields["resources"])
+    if metadata is not None and known is not None and known.platform not in {"", metadata.platform}:
+        # Another kind of server took its place. Only one that is not of CHIPS has a path by now.
+        fields.setdefault("predict_path", _OUR_PATH)
     if fields.get("artifact", before.artifact) != before.artifact:
         fields.setdefault("artifact_digest", "")  # the one that is known belongs to another artifact
     backend = msgspec.structs.replace(before, **fields)

@@ -175,6 +175,14 @@ def _show_state(state: ModelState, at: str, approvals: dict[str, list[str]]) -> 
             console.say("", f"image {served.image}")
         for line in approvals.get(f"{state.name}@{served.version}", ()):
             console.say("", line)
+        for one in served.evidence:
+            outcome = (
+                f"does not count: {one.problem}" if one.problem else "passed" if one.passed else "failed"
+            )
+            console.say(
+                "",
+                f"evidence {one.sort} {outcome}: {one.summary} (entry {one.sequence or '–'}, {one.at} by {one.author})",
+            )
         since = served.since
         console.say("", f"as such since entry {since.sequence or '–'}, {since.at} by {since.author}")
 

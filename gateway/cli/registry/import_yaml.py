@@ -1,5 +1,6 @@
 """`chips import`: change the registry to what a YAML file declares, in one atomic write."""
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ def import_models(
     if file.partition(":")[0] in READERS and not Path(file).exists():
         raise Failure(
             f"{file} is a model, and this imports a registry",
-            hint=f"chips import-model {file}",
+            hint=f"chips import-model {shlex.quote(file)}",
             code=EX_USAGE,
         )
     declared = read_declaration(_text(file), file)

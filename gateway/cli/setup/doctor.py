@@ -8,10 +8,10 @@ from typing import Final
 import typer
 
 from gateway.cli.setup import doctor_checks
+from gateway.cli.setup.doctor_backends import check_backend
 from gateway.cli.setup.doctor_checks import (
     Finding,
     check_artifact_store,
-    check_backend,
     check_cloud_run_services,
     check_credentials,
     check_emulators,

@@ -1,11 +1,10 @@
 """The checks of `chips doctor`: each looks at one thing and yields findings."""
 
-import asyncio
 import importlib.util
 import shutil
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import closing
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -14,9 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 from gateway.artifacts.base import StoreError
 from gateway.artifacts.open_by_url import open_store
 from gateway.cli.support import console
-from gateway.cli.support.backend_probe import probe
 from gateway.cli.support.connection_errors import connection_error_text
-from gateway.cli.support.console import Failure
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, Listing
 from gateway.settings import (
@@ -251,57 +248,6 @@ def check_policy(model: Model) -> Sequence[Finding]:
             )
         )
     return found
-
-
-def _local_backend_hint(url: str) -> str:
-    """The command for a backend that was deployed to this machine and does not answer; empty for any other."""
-    from gateway.deploy.local import LocalProcessTarget
-
-    for local in LocalProcessTarget(state_folder() / "local", {}).list_backends():
-        spec = local.spec
-        if spec is not None and spec.url == url:
-            if local.status is not None:
-                return f"chips logs {spec.model} --version {spec.version}"
-            return "chips up" if spec.wanted else f"chips restart {spec.model} --version {spec.version}"
-    return ""
-
-
-async def check_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
-    """Probe one backend of a model: is it ready, and is it the registered version?"""
-    backend = model.backends[index]
-    subject = f"{model.name}@{backend.version}"
-    tell: Callable[[str], None] = lambda _: None  # noqa: E731
-    async with gate:
-        try:
-            metadata = await probe(backend.url, model.name, wait_s=0, progress=tell)
-        except Failure as failure:
-            taken = model.enabled and model.traffic.get(backend.version)
-            hint = _local_backend_hint(backend.url) or failure.hint
-            return Finding(subject, "wrong" if taken else "warning", failure.message, hint)
-    declared = metadata.integer_parameter("concurrency")
-    if declared is not None and backend.concurrency is not None and declared != backend.concurrency:
-        return Finding(
-            subject,
-            "warning",
-            f"it runs {declared} at once, registered are {backend.concurrency}",
-            f"chips register {model.name} {backend.url}",
-        )
-    if backend.version not in metadata.versions:
-        return Finding(
-            subject,
-            "wrong",
-            f"what answers there is version {', '.join(metadata.versions)}",
-            "register it again",
-        )
-    digest = metadata.text_parameter("artifact_digest")
-    if digest and backend.artifact_digest and digest != backend.artifact_digest:
-        return Finding(
-            subject,
-            "wrong",
-            "it serves another artifact than the registered one",
-            f"chips verify {backend.url}",
-        )
-    return Finding(subject, "ok", f"ready at {backend.url}")
 
 
 def check_cloud_run_services(models: Sequence[Model]) -> Sequence[Finding]:

@@ -22,7 +22,8 @@ from gateway.cli.signoff.request_approval import (
     read_version_with_evidence,
 )
 from gateway.cli.support import console
-from gateway.cli.support.backend_probe import probe
+from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
+from gateway.cli.support.backend_probe import NotAChipsBackend, probe
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
 from gateway.cli.support.environment_stores import images_of, registry_of, store_of
 from gateway.cli.support.signer_options import split_model_and_version
@@ -70,6 +71,7 @@ def promote(
             "--copy-only", help="Copy image and artifact and stop, so that its backend can be deployed there."
         ),
     ] = False,
+    header: HeaderOption = None,
     no_probe: Annotated[
         bool, typer.Option("--no-probe", help="Do not ask that backend what it serves.")
     ] = False,
@@ -98,6 +100,7 @@ def promote(
         )
     name, number = split_model_and_version(version)
     origin, target = (console.settings_for(registry_of(env)) for env in (source, to))
+    given = [parse_header(text) for text in header or []]
     stores, images = (store_of(source, origin), store_of(to, target)), images_of(to)
 
     async def work() -> PromotionPlan:
@@ -105,7 +108,7 @@ def promote(
             plan = await _plan(registry, origin, name, number, url or "", stores, images)
             _check_stores(plan, *stores)
             if not no_probe and url is not None and not copy_only:
-                await _check_backend(plan.source, url)
+                await _check_backend(plan.source, url.rstrip("/"), given)
             if not as_json:
                 _show(plan, source, to)
             if dry_run:
@@ -304,15 +307,20 @@ def _asked(work: Callable[[], Result]) -> Result:
 # -- the backend
 
 
-async def _check_backend(source: VersionWithEvidence, url: str) -> None:
+async def _check_backend(source: VersionWithEvidence, url: str, given: list[tuple[str, str]]) -> None:
     """The backend there must say that it serves this version and this very artifact."""
     backend: Backend = source.backend
-    said = await probe(
-        url.rstrip("/"),
-        source.model.name,
-        wait_s=_WAIT_S,
-        progress=lambda text: console.note(f"waiting: {text}"),
-    )
+    try:
+        said = await probe(
+            url,
+            source.model.name,
+            wait_s=_WAIT_S,
+            progress=lambda text: console.note(f"waiting: {text}"),
+            headers=dict(await credentials_for(url, given)),
+        )
+    except NotAChipsBackend as error:
+        hint = "is it the address of this version's backend? --no-probe promotes a server of another kind without asking it"
+        raise Failure(error.message, hint=hint, code=error.code) from None
     if said.versions and backend.version not in said.versions:
         raise Failure(
             f"{url} serves version {', '.join(said.versions)}, not {backend.version}", code=EX_DATAERR

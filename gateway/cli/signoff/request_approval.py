@@ -1,5 +1,6 @@
 """`chips request-approval`: ask the people of an environment's sign-off policy to approve a version, or a new policy."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -111,7 +112,9 @@ def request_approval(
     console.say("requested", f"{facts['title']} for {to}, by {facts['by']}", style="bold green")
     for what, digest in facts["binds"].items():
         console.say("", f"{what} {digest}")
-    where, option = ("chips", f" --registry {to}") if ":" in to else (f"chips --env {to}", "")
+    where, option = (
+        ("chips", f" --registry {shlex.quote(to)}") if ":" in to else (f"chips --env {shlex.quote(to)}", "")
+    )
     console.say("approve", f"{where} approve {facts['id']}{option} --ssh-key FILE")
 
 

@@ -53,13 +53,20 @@ async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple
     return (("X-Serverless-Authorization", f"Bearer {token}"),)
 
 
-def credentials_refused(url: str) -> Failure:
+class CredentialsRefused(Failure):
+    """The server answers 401 or 403, to which a service of another kind may limit itself for a path that it does not know."""
+
+
+def credentials_refused(url: str) -> CredentialsRefused:
     """The Failure for a backend that refused our credentials, or requires some."""
     if is_cloud_run(url):
         hint = "give the account that is logged in here the role roles/run.invoker on the service, or send other credentials with --header"
     else:
-        hint = "send them: --header 'Authorization: Bearer …'"
-    return Failure(
+        hint = (
+            "send them: --header 'Authorization: Bearer …'; a service of another kind may answer so to every path that it does not "
+            "know: --path PATH --version VERSION registers it"
+        )
+    return CredentialsRefused(
         f"the backend at {url} asks for credentials that we do not have", hint=hint, code=EX_NOPERM
     )
 

@@ -1,9 +1,11 @@
 """Probe a backend: wait until it is ready, and read its metadata (model, version, signature, concurrency)."""
 
 import asyncio
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urljoin
 
 import aiohttp
 import msgspec
@@ -11,7 +13,9 @@ import msgspec
 from gateway.cli.support.backend_credentials import credentials_refused
 from gateway.cli.support.connection_errors import connection_error_text
 from gateway.cli.support.console import EX_PROTOCOL, EX_UNAVAILABLE, Failure
+from gateway.cli.support.model_server_detection import LARGEST_ANSWER
 from gateway.core.model import Tensor
+from gateway.core.read_at_most import read_at_most
 
 _TIMEOUT_S = 5.0
 _POLL_S = 0.25
@@ -63,7 +67,7 @@ async def probe(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
     ) as session:
         await _wait_until_ready(session, url, wait_s, progress)
-        status, body = await _get(session, f"{url}/v2/models/{model}")
+        status, body = await _get(session, url, f"/v2/models/{model}")
     if status == 404:
         raise NotAChipsBackend(
             f'the backend at {url} is ready, but serves no model "{model}"',
@@ -81,7 +85,7 @@ async def probe(
     if metadata.name != model:
         raise NotAChipsBackend(
             f'the backend at {url} serves "{metadata.name}", not "{model}"',
-            hint=f"chips register {metadata.name} {url}",
+            hint=f"chips register {shlex.quote(metadata.name)} {url}",
             code=EX_PROTOCOL,
         )
     return metadata
@@ -103,14 +107,14 @@ async def _wait_until_ready(
 
 async def _readiness(session: aiohttp.ClientSession, url: str) -> Failure | None:
     try:
-        live, _ = await _get(session, f"{url}/v2/health/live")
+        live, _ = await _get(session, url, "/v2/health/live")
         if live in _NOT_UP_YET:
             return Failure(
                 f"what stands in front of {url} answers {live}: the backend is not up yet",
                 hint="wait longer with --wait 300, and look at the backend's log",
                 code=EX_UNAVAILABLE,
             )
-        ready, _ = await _get(session, f"{url}/v2/health/ready") if live == 200 else (0, b"")
+        ready, _ = await _get(session, url, "/v2/health/ready") if live == 200 else (0, b"")
     except Failure as failure:
         return failure
     if {401, 403} & {live, ready}:
@@ -128,10 +132,15 @@ async def _readiness(session: aiohttp.ClientSession, url: str) -> Failure | None
     return None
 
 
-async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes]:
+async def _get(session: aiohttp.ClientSession, url: str, path: str) -> tuple[int, bytes]:
     try:
-        async with session.get(url, allow_redirects=False) as response:
-            return response.status, await response.read()
+        async with session.get(url + path, allow_redirects=False) as response:
+            location = response.headers.get("Location", "")
+            if 300 <= response.status < 400 and location:
+                raise _redirected(url, path, response.status, location)
+            return response.status, await read_at_most(response.content.iter_any(), LARGEST_ANSWER)
+    except ValueError as error:
+        raise _broken(url, f"GET {path}: {error}") from None
     except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError):
         raise _broken(url, "what it sends is not HTTP") from None
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -148,5 +157,17 @@ def _broken(url: str, what: str) -> Failure:
     return NotAChipsBackend(
         f"what answers at {url} is not a backend as the contract describes: {what}",
         hint=f"backends/CONTRACT.md says what every backend answers; for any other service {OPTIONS}",
+        code=EX_PROTOCOL,
+    )
+
+
+def _redirected(url: str, path: str, status: int, location: str) -> Failure:
+    """A gateway does not follow redirects: the address at the end of them is the backend's."""
+    target = urljoin(url + path, location)
+    base = target.removesuffix(path)
+    moved = base not in {target, url}
+    return NotAChipsBackend(
+        f"{url} redirects: GET {path} answered {status} with Location: {target[:200]}",
+        hint=(f"register the address that it redirects to, {base}; else {OPTIONS}" if moved else OPTIONS),
         code=EX_PROTOCOL,
     )

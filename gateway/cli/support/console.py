@@ -21,6 +21,8 @@ from gateway.cli.support.environments_file import (
     find_environment,
     read_environments,
 )
+from gateway.cli.support.global_options import GlobalOptions as GlobalOptions  # noqa: PLC0414  (others read both here)
+from gateway.cli.support.global_options import choice as choice  # noqa: PLC0414
 from gateway.core.escape_unprintable import printable, printable_json, printable_lines
 from gateway.core.model import Model, parse_model
 from gateway.core.suggestions import suggest
@@ -105,6 +107,7 @@ err = _Screen(stderr=True)
 
 def say(label: str, text: str, *, style: str = "bold", to: Console = out) -> None:
     """Print one line of a report: `label` in the left column, then the text."""
+    text = choice.with_environment(text)
     to.print(Text.assemble((printable(f"{label:<9} "), style), printable(text)))
 
 
@@ -138,30 +141,19 @@ def print_json_line(content: Any) -> None:
 
 def report_failure(failure: Failure, *, as_json: bool) -> NoReturn:
     """Print a failure with its hint, or as JSON, and exit with its code."""
+    hint = choice.with_environment(failure.hint)
     if as_json:
-        print_json({"error": {"message": failure.message, "hint": failure.hint, "exit_code": failure.code}})
+        print_json({"error": {"message": failure.message, "hint": hint, "exit_code": failure.code}})
     else:
         err.print(Text.assemble(("error: ", "bold red"), _indented(failure.message)))
-        if failure.hint:
-            err.print(Text.assemble(("hint:  ", "bold"), _indented(failure.hint)))
+        if hint:
+            err.print(Text.assemble(("hint:  ", "bold"), _indented(hint)))
     sys.exit(failure.code)
 
 
 def _indented(text: str) -> str:
     """Lines after the first stand further right, so that none can pass for one of ours."""
     return printable_lines(text).replace("\n", "\n       ")
-
-
-class GlobalOptions:
-    """The options before the command, as in `chips --env prod --yes …`."""
-
-    def __init__(self) -> None:
-        self.env: str | None = None
-        self.yes = False
-        self.told = False  # which environment this acts on is said once
-
-
-choice = GlobalOptions()
 
 
 def current_environment_file() -> CurrentEnvironmentFile:

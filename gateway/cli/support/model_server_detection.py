@@ -9,15 +9,22 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
-from gateway.cli.support.openapi_examples import json_post_operations, request_body_example
+from gateway.cli.support.openapi_examples import (
+    json_post_operations,
+    request_body_example,
+    server_base_paths,
+)
 from gateway.core.model import Tensor
+from gateway.core.read_at_most import read_at_most
 
+UNKNOWN_KIND: Final = "a service of another kind"  # the platform of one that nothing is known of
+LARGEST_ANSWER: Final = 4 << 20  # bytes of one page
 _TIMEOUT_S: Final = 5.0
-_LARGEST_ANSWER: Final = 4 << 20
 _FIRST_VERSION: Final = "1"
 _VERSION: Final = re.compile(r"[0-9]+(\.[0-9]+)+\S{0,20}")
 _LIKELY: Final = ("predict", "score", "infer", "invocations", "classify", "generate")
@@ -55,6 +62,11 @@ class CachingProbe:
         status, body = await self._ask(path, "GET")
         return body.decode("utf-8", "replace").strip() if status == 200 else None
 
+    async def is_known(self, path: str) -> bool:
+        """Whether the server knows a path, as far as GET shows, which a path for POST answers with 405."""
+        status, _ = await self._ask(path, "GET")
+        return status not in {0, 404}
+
     async def openapi(self) -> dict[str, Any]:
         """The server's OpenAPI document, from where common frameworks serve it."""
         for path in ("/openapi.json", "/docs.json", "/api-description"):
@@ -74,7 +86,7 @@ class CachingProbe:
             async with self._session.request(
                 method, self._url + path, allow_redirects=False, json={} if method == "POST" else None
             ) as answer:
-                return answer.status, await answer.content.read(_LARGEST_ANSWER)
+                return answer.status, await read_at_most(answer.content.iter_any(), LARGEST_ANSWER)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return 0, b""
 
@@ -121,14 +133,16 @@ async def _open_inference(site: CachingProbe, name: str) -> ModelServer | None:
         if not isinstance(server, dict) or "extensions" not in server or len(listed) != 1:
             return None
         name = listed[0]
-        metadata = await site.json(f"/v2/models/{name}") or {}
+        metadata = await site.json(f"/v2/models/{quote(name, safe='')}") or {}
     known = server.get("name", "") if isinstance(server, dict) else ""
     kind = {"mlserver": "MLServer", "triton": "Triton", "kserve": "KServe v2"}.get(
         str(known).lower(), "Open Inference Protocol v2"
     )
     inputs, outputs = _tensors(metadata.get("inputs")), _tensors(metadata.get("outputs"))
     example = {"inputs": [_tensor_example(tensor) for tensor in inputs]} if inputs else None
-    return ModelServer(kind, f"/v2/models/{name}/infer", _version_of(metadata), example, inputs, outputs)
+    return ModelServer(
+        kind, f"/v2/models/{quote(name, safe='')}/infer", _version_of(metadata), example, inputs, outputs
+    )
 
 
 async def _models_of_v2(site: CachingProbe) -> list[str]:
@@ -148,9 +162,7 @@ async def _v1(site: CachingProbe, name: str) -> ModelServer | None:
         live = [
             str(s.get("version")) for s in status if isinstance(s, dict) and s.get("state") == "AVAILABLE"
         ]
-        return ModelServer(
-            "TensorFlow Serving", f"/v1/models/{name}:predict", (live or [_FIRST_VERSION])[-1], _INSTANCES
-        )
+        return ModelServer("TensorFlow Serving", f"/v1/models/{name}:predict", _newest(live), _INSTANCES)
     if "ready" in model:
         return ModelServer("KServe v1", f"/v1/models/{name}:predict", example=_INSTANCES)
     return None
@@ -189,7 +201,7 @@ async def _litserve(site: CachingProbe, _: str) -> ModelServer | None:
     server = info.get("server") if isinstance(info, dict) else None
     if not isinstance(server, dict) or "workers_per_device" not in server:
         return None
-    found = _from_openapi(await site.openapi(), "LitServe")
+    found = await _from_openapi(site, await site.openapi(), "LitServe")
     path = found.path if found is not None else "/predict"
     body = found.example if found is not None else None
     return ModelServer("LitServe", path, example=body or {"input": 0})
@@ -224,7 +236,7 @@ async def _vetiver(site: CachingProbe, _: str) -> ModelServer | None:
     version = metadata.get("version")
     version = version[0] if isinstance(version, list) and version else version  # R boxes it
     named = str(version) if isinstance(version, str) and _NAME.fullmatch(version) else _FIRST_VERSION
-    found = _from_openapi(await site.openapi(), "vetiver")
+    found = await _from_openapi(site, await site.openapi(), "vetiver")
     return ModelServer("vetiver", "/predict", named, found.example if found is not None else None)
 
 
@@ -233,15 +245,15 @@ async def _bentoml(site: CachingProbe, _: str) -> ModelServer | None:
     described = await site.json("/docs.json")
     if not isinstance(described, dict) or not isinstance(described.get("paths"), dict):
         return None
-    return _from_openapi(described, "BentoML" if "/readyz" in described["paths"] else "OpenAPI")
+    return await _from_openapi(site, described, "BentoML" if "/readyz" in described["paths"] else "OpenAPI")
 
 
 async def _plain_openapi(site: CachingProbe, _: str) -> ModelServer | None:
     """FastAPI, plumber and whatever else describes itself."""
-    return _from_openapi(await site.openapi(), "OpenAPI")
+    return await _from_openapi(site, await site.openapi(), "OpenAPI")
 
 
-def _from_openapi(document: Mapping[str, Any], kind: str) -> ModelServer | None:
+async def _from_openapi(site: CachingProbe, document: Mapping[str, Any], kind: str) -> ModelServer | None:
     posts = json_post_operations(document)
     if not posts:
         return None
@@ -250,7 +262,19 @@ def _from_openapi(document: Mapping[str, Any], kind: str) -> ModelServer | None:
     title = str(info.get("title", "")) if isinstance(info, dict) else ""
     shown = f"{kind} ({title})" if kind == "OpenAPI" and title else kind
     example = request_body_example(document, posts[ranked[0]])
-    return ModelServer(shown, ranked[0], example=example, others=tuple(ranked[1:6]))
+    base = await _base_path(site, document, ranked[0])
+    return ModelServer(shown, base + ranked[0], example=example, others=tuple(base + p for p in ranked[1:6]))
+
+
+async def _base_path(site: CachingProbe, document: Mapping[str, Any], path: str) -> str:
+    """What stands before the document's paths (OpenAPI 3.1, section 4.8.5), where the server knows `path` only below it.
+
+    Many documents name the address of a proxy there, which takes that part away.
+    """
+    for base in server_base_paths(document):
+        if await site.is_known(base + path) and not await site.is_known(path):
+            return base
+    return ""
 
 
 def _rank(path: str) -> int:
@@ -268,7 +292,14 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def _version_of(metadata: Mapping[str, Any]) -> str:
     versions = metadata.get("versions")
     named = [str(v) for v in versions if _NAME.fullmatch(str(v))] if isinstance(versions, list) else []
-    return named[-1] if named else _FIRST_VERSION
+    return _newest(named)
+
+
+def _newest(versions: Sequence[str]) -> str:
+    """The version that a server answers with where a request names none: the largest number, in whatever order they stand."""
+    if versions and all(version.isdecimal() for version in versions):
+        return max(versions, key=int)
+    return versions[-1] if versions else _FIRST_VERSION
 
 
 def _tensors(listed: Any) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 _JSON: Final = "application/json"
 _DEEPEST: Final = 6
@@ -23,6 +24,22 @@ def json_post_operations(document: Mapping[str, Any]) -> dict[str, Mapping[str, 
         operation = item.get("post") if isinstance(item, dict) else None
         if isinstance(operation, dict) and "{" not in path and path not in _SERVICE_PATHS:
             found[path] = operation
+    return found
+
+
+def server_base_paths(document: Mapping[str, Any]) -> list[str]:
+    """The paths of the document's server URLs, without the slash at the end; those with variables are left out."""
+    servers = document.get("servers")
+    found = []
+    for server in servers if isinstance(servers, list) else []:
+        url = server.get("url") if isinstance(server, dict) else None
+        if isinstance(url, str) and "{" not in url:
+            try:
+                path = urlsplit(url).path.rstrip("/")
+            except ValueError:
+                continue
+            if path.startswith("/"):
+                found.append(path)
     return found
 
 

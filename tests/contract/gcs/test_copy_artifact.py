@@ -62,6 +62,7 @@ def test_from_a_folder_into_a_bucket_is_refused_where_the_digest_would_change(gc
     target = open_store(f"gs://{gcs.bucket}/prod", state_folder=tmp_path / "state")
     with pytest.raises(StoreError, match="copy between stores of one kind"):
         copy_artifact(store, target, "wine", "4", digest, nothing)
+    assert target.versions() == [], "the version is still free for the artifact that was approved"
     target.close()
 
 

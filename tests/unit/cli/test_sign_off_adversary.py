@@ -39,6 +39,19 @@ def test_who_acted_alone_cannot_end_their_own_emergency(stage: Stage, words: tup
         stage.read("prod", EMERGENCIES, identity)
 
 
+def test_who_asked_does_not_review_what_a_colleague_put_into_service_for_them(stage: Stage):
+    identity = stage.request(who="bea")
+    stage.prod("approve", identity, *EMERGENCY, "--ssh-key", stage.people.key("cy"))
+    review = ("approve", identity, "--review", "--ssh-key")
+    assert (
+        "nobody reviews what they have asked for themselves"
+        in stage.refused(*review, stage.people.key("bea")).err
+    )
+    assert stage.state(identity)["review_due"]
+    stage.prod(*review, stage.people.key("dan"))
+    assert not stage.state(identity)["review_due"]
+
+
 class InTwentyDays(datetime):
     @classmethod
     def now(cls, tz: Any = None) -> "InTwentyDays":

@@ -1,6 +1,8 @@
 """What an image is made of: a person's files, next to those of the library, which the folder does not contain."""
 
 import io
+import re
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -78,6 +80,32 @@ def test_the_r_packages_that_save_named_are_in_the_image(folder: Path):
         named.write_text(wrong)
         with pytest.raises(FolderError, match=r"runtime\.json"):
             context(folder)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"), [("r-cran-data.table", ""), ("r-cran-d.ta", "no package r-cran-d.ta")]
+)
+def test_an_r_package_that_debian_lacks_is_not_taken_for_a_pattern(tmp_path: Path, wanted: str, told: str):
+    dockerfile = (Path(__file__).parents[3] / "backends/r/Dockerfile").read_text()
+    (step,) = [
+        one for one in re.split(r"^(?=[A-Z]+ )", dockerfile, flags=re.MULTILINE) if "$MODEL_PACKAGES;" in one
+    ]
+    for program, does in (
+        ("apt-get", f'echo "$@" >>{tmp_path}/asked'),
+        ("apt-cache", "echo r-cran-data.table; echo r-cran-data.table.extra; echo r-cran-dxta"),
+        ("rm", ":"),
+        ("useradd", ":"),
+    ):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / program).chmod(0o755)
+    commands = step.removeprefix("RUN ")
+    done = subprocess.run(
+        ["/bin/sh", "-c", commands], env={"PATH": str(tmp_path), "MODEL_PACKAGES": wanted},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    asked = (tmp_path / "asked").read_text()
+    assert (done.returncode, told in done.stderr) == (bool(told), True), done
+    assert (wanted in asked) == (not told), asked
 
 
 def test_julia_has_a_library_too(folder: Path):

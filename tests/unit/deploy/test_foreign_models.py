@@ -72,6 +72,56 @@ def test_mlflows_tensors(tensor: object, example: object, inputs: object, first:
     assert model.examples == [first]
 
 
+ROW = {"age": 20, "plan": "a", "when": "2026-01-01", "scores": [1.0]}
+
+
+@pytest.mark.parametrize(
+    ("example", "info"),
+    [
+        ({"inputs": {"columns": list(ROW), "data": [list(ROW.values())]}, "params": {"top": 3}}, {"example_params": "true"}),
+        ({"inputs": [ROW]}, {"type": "ndarray", "format": "tf-serving"}),
+        ({name: [value] for name, value in ROW.items()}, {"type": "ndarray"}),
+        (ROW, {"type": "json_object"}),
+        ([ROW], {"type": "json_object"}),
+        ({"data": [list(ROW.values())]}, {"type": "dataframe", "pandas_orient": "values"}),
+    ],
+    ids=["with parameters", "older releases", "arrays by name", "one row", "rows", "no names"],
+)  # fmt: skip
+def test_every_form_of_mlflows_example(example: object, info: dict[str, object], tmp_path: Path):
+    given = {"artifact_path": "input_example.json", **info}
+    folder = mlflow(tmp_path / "m", COLUMNS, example, saved_input_example_info=given)
+    assert read_mlflow(folder).examples == [ROW]
+
+
+def test_a_sparse_example(tmp_path: Path):
+    tensor = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 3]}}]
+    matrix = {"data": [1.5, 2.5], "indices": [2, 0], "indptr": [0, 1, 2], "shape": [2, 3]}
+    given = {"artifact_path": "input_example.json", "type": "sparse_matrix_csr"}
+    model = read_mlflow(mlflow(tmp_path / "m", tensor, matrix, saved_input_example_info=given))
+    assert model.examples == [{"x0": 0.0, "x1": 0.0, "x2": 1.5}, {"x0": 2.5, "x1": 0.0, "x2": 0.0}]
+
+
+def test_requirements_that_stand_in_files_of_their_own(tmp_path: Path):
+    folder = mlflow(tmp_path / "m", COLUMNS)
+    (folder / "requirements.txt").write_text(
+        "mlflow==3.1.0 \\\n  --hash=sha256:00\n# ours\n-c constraints.txt\n"
+    )
+    (folder / "constraints.txt").write_text("numpy<3\n-r requirements.txt\n")
+    assert read_mlflow(folder).requirements[:2] == ["mlflow==3.1.0    --hash=sha256:00", "numpy<3"]
+
+
+def test_files_that_are_not_the_models_own_are_not_taken(tmp_path: Path):
+    (tmp_path / "secret").write_text("numpy")
+    folder = mlflow(tmp_path / "m", COLUMNS)
+    (folder / "requirements.txt").write_text("-r ../secret\n")
+    with pytest.raises(CannotImport, match=r"names the file '\.\./secret'"):
+        read_mlflow(folder)
+    place = pin(tmp_path / "p", {"a": 1.0})
+    (place / "data.txt").write_text((place / "data.txt").read_text().replace("prices.joblib", "../secret"))
+    with pytest.raises(CannotImport, match=r"names the file '\.\./secret'"):
+        read_vetiver(place)
+
+
 def test_an_example_of_other_columns_is_not_taken(tmp_path: Path):
     example = {"columns": ["age", "other"], "data": [[1, 2]]}
     assert read_mlflow(mlflow(tmp_path / "m", COLUMNS, example)).examples == []

@@ -23,14 +23,24 @@ class Metadata:
         self.flavor = "Google"
         self.body: str | None = None
         self.host = ""
+        self.in_pieces = False
 
-    async def identity(self, request: web.Request) -> web.Response:
+    async def identity(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Metadata-Flavor") != "Google":
             return web.Response(status=403)
         self.asked.append(request.query["audience"])
         if self.statuses:
             return web.Response(status=self.statuses.pop(0), headers={"Metadata-Flavor": "Google"})
         token = signer().token(aud=request.query["audience"], lasts_s=self.lasts_s, jti=str(len(self.asked)))
+        if self.in_pieces:
+            answer = web.StreamResponse(headers={"Metadata-Flavor": self.flavor})
+            await answer.prepare(request)
+            for piece in (token[:-9], token[-9:]):
+                await answer.write(piece.encode())
+                await asyncio.sleep(
+                    0.02
+                )  # it arrives by itself; the test holds all the same where it does not
+            return answer
         return web.Response(text=self.body or token, headers={"Metadata-Flavor": self.flavor})
 
 
@@ -70,6 +80,13 @@ async def test_one_fetch_for_all_who_need_it(metadata: Metadata, tokens: IdToken
     assert fields[1].startswith(b"Bearer ey")
     await tokens.fetch_fields("https://beer-abc.a.run.app")
     assert metadata.asked[1:] == ["https://beer-abc.a.run.app"]
+
+
+async def test_a_token_that_comes_in_pieces_is_whole(metadata: Metadata, tokens: IdTokenProvider):
+    whole = await tokens.fetch_fields(BACKEND)
+    metadata.in_pieces = True
+    other = await tokens.fetch_fields("https://beer-abc.a.run.app")
+    assert len(other[1]) == len(whole[1])
 
 
 async def test_never_over_plain_http(metadata: Metadata, tokens: IdTokenProvider):

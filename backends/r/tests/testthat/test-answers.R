@@ -71,3 +71,9 @@ test_that("tensors have the declared datatype where the values fit", {
   empty <- jsonlite::parse_json(render_outputs(empty_answer(texts), texts)$json)
   expect_equal(empty[[1]], list(name = "y", shape = list(0L), datatype = "BYTES", data = list()))
 })
+
+test_that("two shares of successes are not the labels of classes", {
+  data <- data.frame(x = 1:4, share = c(0.25, 0.75, 0.25, 0.75), trials = 4)
+  expect_null(class_probabilities(glm(share ~ x, binomial, data, weights = trials), data))
+  expect_identical(colnames(class_probabilities(glm(round(share) ~ x, binomial, data), data)), c("0", "1"))
+})

@@ -211,3 +211,10 @@ test_that("texts whose levels the model does not hold are factors in the example
   expect_equal(vapply(samples, function(sample) sample$response$predictions[[1L]], 0),
                predict(forest, rows, num.threads = 1L)$predictions)
 })
+
+test_that("what stands behind a dollar sign in a formula is no column", {
+  formula <- ~ as.POSIXlt(when)$hour + poly(x, 2)[, 1] + `a b` * I(z > cut@off)
+  expect_identical(columns_in(formula), c("when", "x", "a b", "z", "cut"))
+  model <- lm(dist ~ as.list(cars)$speed + speed, cars)
+  expect_identical(inputs_of_model(model, "speed"), "speed")
+})

@@ -1,0 +1,28 @@
+"""The options before the command, as in `chips --env prod --yes …`."""
+
+import re
+import shlex
+from collections.abc import Collection
+from typing import Final
+
+_COMMAND: Final = re.compile(r"(?<![\w/-])chips (?=([a-z][a-z-]*))")
+
+
+class GlobalOptions:
+    """What stood before the command; `commands` are those that act on an environment."""
+
+    def __init__(self) -> None:
+        self.env: str | None = None
+        self.yes = False
+        self.told = False  # which environment this acts on is said once
+        self.commands: Collection[str] = ()
+
+    def with_environment(self, text: str) -> str:
+        """`text` for somebody who copies its commands: where --env named the environment, they name it too."""
+        if not self.env:
+            return text
+        before = f"chips --env {shlex.quote(self.env)} "
+        return _COMMAND.sub(lambda found: before if found[1] in self.commands else found[0], text)
+
+
+choice = GlobalOptions()

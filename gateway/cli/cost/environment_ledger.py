@@ -81,12 +81,21 @@ async def read_ledger(
         currencies=tuple(dict.fromkeys(in_force)),
         budgets=budgets,
         problems=[*problems, *usage.problems, *more, *failed, *unread],
-        warnings=[],
+        warnings=_why_nothing(settings) if not usage.rows else [],
         days=days,
         billed=billed,
         billed_project=settings.cost.billing_project or settings.cost.billing_table.partition(".")[0],
         plans=plans,
     )
+
+
+def _why_nothing(settings: Settings) -> list[str]:
+    """What may be the reason that no usage was found; nothing is not the same as nothing counted."""
+    if settings.registry.startswith("firestore:") and not settings.rollouts.figures:
+        return [
+            "no usage was found: on Firestore gateways write it to the store in rollouts.figures, which is not set here"
+        ]
+    return []
 
 
 async def _plans(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.cli.cost.environment_ledger import read_ledger
 from gateway.core.budget import Budget
 from gateway.core.model import Backend, Model, Resources
 from gateway.core.model_updates import to_document
@@ -17,6 +18,7 @@ from gateway.cost.usage import DailyRow, InstanceSize, Usage, UsageDocument, Usa
 from gateway.registry.base import MODELS, PRICES, Change, Put
 from gateway.registry.memory import MemoryRegistry
 from gateway.registry.sqlite import SqliteRegistry
+from gateway.settings import load_settings
 from tests.unit.cli.shell import Shell
 from tests.unit.cost.fleet import FleetGateway, set_budget
 from tests.unit.cost.google_stand_in import BigQuery
@@ -222,3 +224,23 @@ def test_tomorrows_table_does_not_change_what_today_is_priced_by(shop: Shell):
     tomorrow = (NOW + timedelta(days=1)).date().isoformat()
     put(shop, table("2026-11-01", "USD"), table(tomorrow, "USD", factor=100))
     assert shop.ok("cost", "--json").json()["prices"] == ["2026-11-01"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"registry": "firestore://p/chips"}, 1),
+        ({"registry": "firestore://p/chips", "rollouts.figures": "firestore://p/figures"}, 0),
+        ({}, 0),
+    ],
+)
+async def test_no_usage_at_all_is_told_where_the_store_of_figures_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: dict[str, str], told: int
+):
+    """There gateways may only read the registry, so nothing is not what the calls cost."""
+    settings = load_settings(flags={"registry": f"sqlite://{tmp_path}/r.db"} | flags, environ={})
+    figures = MemoryRegistry()
+    monkeypatch.setattr("gateway.cli.support.figures_store.open_registry", lambda _: figures)
+    ledger = await read_ledger(MemoryRegistry(), settings, "2026-11")
+    assert len(ledger.warnings) == told
+    assert all("rollouts.figures" in warning for warning in ledger.warnings)

@@ -229,8 +229,8 @@ def test_tomorrows_table_does_not_change_what_today_is_priced_by(shop: Shell):
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ({"registry": "firestore://p/chips"}, 1),
-        ({"registry": "firestore://p/chips", "rollouts.figures": "firestore://p/figures"}, 0),
+        ({"registry": "firestore://my-shop/chips"}, 1),
+        ({"registry": "firestore://my-shop/chips", "rollouts.figures": "firestore://my-shop/figures"}, 0),
         ({}, 0),
     ],
 )

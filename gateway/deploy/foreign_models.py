@@ -17,6 +17,17 @@ _NUMPY: Final[Mapping[str, str]] = {
     **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }  # fmt: skip
 _MOST_EXAMPLES: Final = 5
+# Heads of transformers' models whose answers are neither labels of a text nor its features.
+_OTHER_HEADS: Final = (
+    *("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction"),
+    *(
+        "ForCausalLM",
+        "LMHeadModel",
+        "ForConditionalGeneration",
+        "ForImageClassification",
+        "ForAudioClassification",
+    ),
+)
 _PYTHON: Final = "python"
 
 
@@ -204,6 +215,12 @@ def read_huggingface(folder: Path, name: str = "") -> ForeignModel:
     if list(folder.glob("*.py")) or config.get("auto_map"):
         raise CannotImport(
             f"{folder} brings code of its own, which transformers runs only where it is trusted: write a model.py that loads it"
+        )
+    other = [each for each in config.get("architectures") or () if str(each).endswith(_OTHER_HEADS)]
+    if other:
+        raise CannotImport(
+            f"the model is a {other[0]}, and only text classification and feature extraction are imported: write a model.py that "
+            "answers as it does, or run its own server, which chips register takes"
         )
     version = config.get("transformers_version")
     return ForeignModel(

@@ -37,7 +37,7 @@ AWAY = Model(
     traffic={"1": 100, "2": 0},
 )
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'`${alert(3)}"
-VIEWS = [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)]
+VIEWS = [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 320)]
 
 
 async def test_without_a_key_it_shows_nothing_but_a_form(stage: Stage, watched: Watched):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 
 import pytest
 
@@ -139,3 +140,20 @@ def test_one_of_ours_that_takes_the_place_of_another_server_has_our_path(
     shell.ok("register", "wine", contract.url, "--path", "/score")
     shell.ok("register", "wine", contract.url, "--owner", "ana")
     assert shell.model()["backends"][0]["predict_path"] == "/score", "a path of its own stays"
+
+
+def test_the_line_to_try_has_values_that_the_model_takes(shell: Shell, background: BackgroundServers):
+    inputs = [
+        {"name": "colour", "datatype": "BYTES", "shape": [-1]},
+        {"name": "sold", "datatype": "BOOL", "shape": [-1]},
+        {"name": "pixels", "datatype": "INT32", "shape": [-1, 2, 2]},
+        {"name": "note", "datatype": "BYTES", "shape": [-1]},
+    ]
+    said = {"concurrency": 2, "categories": {"colour": ["red", "green"], "other": 1}}
+    url = background.backend(Contract(inputs=inputs, parameters=said)).url
+    address = f"http://127.0.0.1:{background.gateway(shell.registry).port}"
+    out = shell.ok("register", "wine", url, "--force", "--gateway", address).out
+    (line,) = [line for line in out.splitlines() if "curl " in line]
+    assert json.loads(shlex.split(line[line.index("curl ") :])[-1]) == {
+        "instances": [{"colour": "red", "sold": True, "pixels": [[1, 1], [1, 1]], "note": "text"}]
+    }

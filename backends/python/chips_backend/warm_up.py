@@ -62,10 +62,18 @@ async def _score_samples(manifest: Manifest, facts: Facts, workers: Workers, log
         took_s += outcomes[0].predict_s
         for outcome in outcomes:
             if not is_close(outcome.predictions, sample.response.get("predictions"), sample.tolerance):
+                again = await workers.score(scoring.rows, scoring.parameters, None)
+                draws_lots = not is_close(again.predictions, outcome.predictions, sample.tolerance)
                 raise StartError(
                     f"the manifest's {what} came out differently from what was published "
-                    f"({_mismatch(outcome, sample)}): the packages here differ from those the model was made with"
-                    f"{_versions(manifest, facts)}",
+                    f"({_mismatch(outcome, sample)}): "
+                    + (
+                        "the model predicts something else for the same rows each time, so it must draw its random numbers from a "
+                        "generator that predict() makes with a fixed seed"
+                        if draws_lots
+                        else "the packages here differ from those the model was made with"
+                        + _versions(manifest, facts)
+                    ),
                     EX_DATAERR,
                 )
         if workers.good is None and scoring.rows and not scoring.parameters:

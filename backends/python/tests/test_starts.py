@@ -179,6 +179,18 @@ async def test_each_sample_is_scored(tmp_path):
     assert "sample 1 came out differently" in text
 
 
+async def test_a_model_that_draws_lots_is_told_from_other_packages(tmp_path):
+    # Numbers in their turn, so that no two are the same by chance.
+    code = (
+        "import itertools\nturns = itertools.count()\n" + PLAIN + "return [float(next(turns)) for _ in rows]"
+    )
+    samples = [{"request": {"instances": [[5.0, 0.0]]}, "response": {"predictions": [-1.0]}}]
+    more = {"format": "python", "signature": {"inputs": INPUTS}, "samples": samples}
+    text = await refusal(tmp_path, {"model.py": code.encode()}, **more)
+    assert "something else for the same rows each time" in text
+    assert "packages" not in text
+
+
 def test_without_a_signature_the_model_says_what_goes_in(tmp_path):
     from sklearn.linear_model import LogisticRegression
 

@@ -16,7 +16,7 @@ import typer
 from gateway.cli.deployment.new import SCAFFOLD, new_folder, remove_on_failure, write_scaffold
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
-from gateway.deploy.foreign_models import READERS, CannotImport, ForeignModel, read_mlflow, write_artifact
+from gateway.deploy.foreign_models import READERS, CannotImport, ForeignModel, write_artifact
 from gateway.deploy.model_source import COPY_NAME, SourceKind, digest_of, write_source
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError
@@ -103,13 +103,22 @@ def open_foreign_model(kind: str, place: str) -> Iterator[ForeignModel]:
         path = Path(place).expanduser()
         if not path.is_dir():
             raise CannotImport(f"there is no folder {path}")
-        yield READERS[kind](path.resolve())
+        yield _read(kind, path.resolve())
         return
     with tempfile.TemporaryDirectory(prefix="chips-import-") as copy:
         _run([_python_with_mlflow(), "-c", _DOWNLOAD, place, copy], f"MLflow does not give {place}")
         (mlmodel,) = list(Path(copy).rglob("MLmodel"))[:1] or [Path(copy) / "MLmodel"]
         parts = place.partition(":")[2].strip("/").split("/")
-        yield read_mlflow(mlmodel.parent, parts[0])
+        yield _read("mlflow", mlmodel.parent, parts[0])
+
+
+def _read(kind: str, folder: Path, name: str = "") -> ForeignModel:
+    try:
+        return READERS[kind](folder, name)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise CannotImport(
+            f"the description of the model in {folder} is not as {kind} writes it: {type(error).__name__}: {error}"
+        ) from None
 
 
 def _python_with_mlflow() -> str:

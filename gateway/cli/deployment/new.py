@@ -15,7 +15,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.decode_text_file import decode_utf8
 from gateway.core.name_validation import check_model_name
-from gateway.deploy.backend_folder import PREDICT_NAMES
+from gateway.deploy.backend_folder import PREDICT_NAMES, SETTINGS_NAME
 from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, digest_of, write_source
 
 _T = TypeVar("_T")
@@ -45,7 +45,8 @@ def new(
     predict: Annotated[
         bool,
         typer.Option(
-            "--predict", help="Also write predict.py, predict.R or predict.jl: code around the model."
+            "--predict",
+            help="Also write predict.py, predict.R or predict.jl: code around the model; only that where the folder is there.",
         ),
     ] = False,
     as_json: console.JsonOption = False,
@@ -60,6 +61,8 @@ def new(
 
     `chips new python churn && cd models/churn && make train test`
     """
+    if predict and source is None and _add_predict(language, name, folder, as_json=as_json):
+        return
     target = new_folder(name, folder)
     seen = "" if source is None else digest_of(source)
     described = None if source is None else describe_model(source, name)
@@ -85,6 +88,25 @@ def new(
     steps = "chips verify ." if described is not None else "make train test"
     steps = f"make setup && {steps}" if language == "julia" else steps
     console.say("next", f"cd {shlex.quote(str(target))} && {steps} && chips deploy .")
+
+
+def _add_predict(language: str, name: str, folder: Path | None, *, as_json: bool) -> bool:
+    """Write only the file for code around the model where its backend folder is there; False where it is not. Raises Failure."""
+    target = folder or Path("models") / name
+    settings = target / SETTINGS_NAME
+    if not settings.is_file():
+        return False
+    if f'language = "{language}"' not in settings.read_text(encoding="utf-8", errors="replace"):
+        raise Failure(f"{settings} says that its model is not in {language}", code=EX_DATAERR)
+    file = target / PREDICT_NAMES[language]
+    if file.exists():
+        raise Failure(f"{file} is there already", hint="edit it, or delete it first", code=EX_DATAERR)
+    write_template(SCAFFOLD / "optional" / language / file.name, file, name)
+    if as_json:
+        console.print_json({"model": name, "language": language, "folder": str(target)})
+    else:
+        console.say("written", str(file))
+    return True
 
 
 def _where_samples_are(source: Path | None) -> str:

@@ -70,9 +70,8 @@ def _approval_findings(records: "SignOffRecords", models: Sequence[Model]) -> It
             )
             drifted = _drifted(records, model, backend, signed)
             if drifted:
-                yield Finding(
-                    f"{title} sign-off", "wrong", drifted, f"chips history {model.name}; chips rollback"
-                )
+                back = f"chips history {model.name}, then chips rollback {model.name} --to REVISION"
+                yield Finding(f"{title} sign-off", "wrong", drifted, back)
                 continue
             enough = _enough(signed, records.stored.policy.approvals)
             published = _enough(

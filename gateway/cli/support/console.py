@@ -105,9 +105,13 @@ out = _Screen()
 err = _Screen(stderr=True)
 
 
+_BEFORE_COMMANDS = frozenset({"next", "approve", "key", "look", "not live", "findings"})
+
+
 def say(label: str, text: str, *, style: str = "bold", to: Console = out) -> None:
     """Print one line of a report: `label` in the left column, then the text."""
-    text = choice.with_environment(text)
+    if label in _BEFORE_COMMANDS or text.startswith("  → "):  # elsewhere stands what people wrote
+        text = choice.with_environment(text)
     to.print(Text.assemble((printable(f"{label:<9} "), style), printable(text)))
 
 

@@ -192,6 +192,12 @@ def test_a_folder_of_hugging_face(tmp_path: Path):
     assert model.requirements == ["transformers>=5.0.0", "torch"]
     with pytest.raises(CannotImport, match="code of its own"):
         read_huggingface(huggingface(tmp_path / "own", auto_map={"AutoModel": "own.Own"}))
+    for head in ("BertForTokenClassification", "GPT2LMHeadModel"):
+        with pytest.raises(CannotImport, match=f"is a {head}, and only text classification"):
+            read_huggingface(huggingface(tmp_path / head, architectures=[head]))
+    assert (
+        read_huggingface(huggingface(tmp_path / "masked", architectures=["BertForMaskedLM"])).name == "masked"
+    )
     (tmp_path / "sentiment/tokenizer.json").unlink()
     with pytest.raises(CannotImport, match=r"tokenizer\.save_pretrained"):
         read_huggingface(tmp_path / "sentiment")

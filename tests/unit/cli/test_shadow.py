@@ -1,7 +1,7 @@
 """`chips shadow`: refused where it could do harm, priced before it begins, reported with a verdict and without values."""
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +81,14 @@ def test_the_price_is_that_of_the_registered_sizes_and_of_the_prices_in_force(sh
     shell.register("wine", "3", "--pure", "--cpu", "1", "--memory", "1Gi")
     shell.register("wine", "4", "--cpu", "4", "--memory", "8Gi")
     table: dict[str, Any] = to_document(read_prices())
-    table |= {"date": "2999-01-01"}
+    day = datetime.now(UTC).date().isoformat()
+    table |= {"date": day}
     run = table["cloud_run"]
     run["cpu_active"] *= 3
 
     async def write() -> None:
         registry = open_registry(shell.registry)
-        await registry.write(Put(kind=PRICES, name="2999-01-01", body=table, expected=0), author="x")
+        await registry.write(Put(kind=PRICES, name=day, body=table, expected=0), author="x")
         await registry.close()
 
     asyncio.run(write())

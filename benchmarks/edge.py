@@ -136,8 +136,7 @@ async def _guess_rows(keys: ApiKeyAuthenticator, good: str) -> dict[str, float]:
                 await keys(head)
             began = time.process_time()
             for _ in range(calls):
-                with contextlib.suppress(Unauthenticated):
-                    keys.try_nowait(head)
+                keys.try_nowait(head)
             rounds[length].append((time.process_time() - began) / calls * 1e6)
     rows = {
         f"a wrong key, {length} of 32 characters guessed": statistics.median(times)

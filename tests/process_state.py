@@ -6,7 +6,6 @@ Code that keeps something for the life of its process adds it to this list.
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -24,9 +23,8 @@ def fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(headers, "_KIND", dict(headers._KIND))
     monkeypatch.setattr(headers, "_blank", list(headers._blank))
     headers._learned.clear()
-    # Ids and shares are drawn again in each test, and the same in each run with the same seed.
-    options: Any = request.config.option
-    randomness._source.seed(f"{getattr(options, 'randomly_seed', 0)} {request.node.nodeid}")
+    # Each test draws ids and shares of its own, and the same ones in each run.
+    randomness._source.seed(request.node.nodeid)
     yield
     headers._learned.clear()
     memory = _loaded("gateway.registry.memory")

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWait
-from gateway.core.errors import AddressNotAllowed, TooManyRequests, Unauthenticated
+from gateway.auth.base import Authentication, Authenticator, raise_refusal
+from gateway.core.errors import AddressNotAllowed, GatewayError, TooManyRequests, Unauthenticated
 from gateway.core.headers import RequestHead
 from gateway.core.log_throttle import LogThrottle
+from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
 from gateway.registry.client_ip_token_buckets import ClientIpQuota
 
 _throttled_log = LogThrottle(logging.getLogger(__name__))
@@ -33,16 +34,12 @@ class AuthenticatorChain:
         self._networks_report_only = networks_report_only
         self.refused = 0  # for their address, since the start; including those that report-only mode let pass
 
-    def try_nowait(self, head: RequestHead) -> Authentication | NeedsWait | None:
+    def try_nowait(self, head: RequestHead) -> Authentication | GatewayError | NeedsWait | None:
         """Return what can be decided without waiting. An authenticator that must wait is not skipped: the credential may be its own."""
         for authenticator in self._authenticators:
-            authentication = authenticator.try_nowait(head)
-            if authentication is not None:
-                return (
-                    authentication
-                    if authentication is NEEDS_WAIT
-                    else self._check_networks(authentication, head)
-                )
+            found = authenticator.try_nowait(head)
+            if found is not None:
+                return self._check_networks(found, head) if isinstance(found, Authentication) else found
         return None
 
     def owns_authorization(self, authorization: bytes) -> bool:
@@ -64,7 +61,7 @@ class AuthenticatorChain:
         """
         known = self.try_nowait(head)
         if known is not NEEDS_WAIT:
-            return known
+            return raise_refusal(known)
         if self._address_quota is None:
             return await self._look_up(head)
         if not self._address_quota.take(head.address):
@@ -91,10 +88,12 @@ class AuthenticatorChain:
         for authenticator in self._authenticators:
             authentication = await authenticator(head)
             if authentication is not None:
-                return self._check_networks(authentication, head)
+                return raise_refusal(self._check_networks(authentication, head))
         return None
 
-    def _check_networks(self, authentication: Authentication, head: RequestHead) -> Authentication:
+    def _check_networks(
+        self, authentication: Authentication, head: RequestHead
+    ) -> Authentication | AddressNotAllowed:
         """Here, so that it holds for models, for the list of models and for the operators' pages alike."""
         networks = authentication.principal.networks
         if networks is None or (head.address is not None and head.address in networks):
@@ -103,4 +102,4 @@ class AuthenticatorChain:
         if self._networks_report_only:
             return msgspec.structs.replace(authentication, outside_networks=True)
         shown = head.address_text or "which is not known"
-        raise AddressNotAllowed(f"Your credentials may not be used from your address, {shown}.")
+        return AddressNotAllowed(f"Your credentials may not be used from your address, {shown}.")

@@ -12,12 +12,13 @@ import aiohttp
 import jwt
 import msgspec
 
-from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWait
+from gateway.auth.base import Authentication, Authenticator
 from gateway.auth.jwks import JwksKeySet, PublicKey, open_jwks_session
 from gateway.auth.ttl_cache import TtlCache
 from gateway.core.compiled_policy import principal_from_rule
 from gateway.core.errors import IssuerUnavailable, Unauthenticated
 from gateway.core.headers import AUTHORIZATION, RequestHead, register_credential_field
+from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import Principal
 from gateway.core.token_and_certificate_rules import Issuer, apply_preset, is_printable_subject
 from gateway.task_supervisor import Supervisor

@@ -320,7 +320,7 @@ class ControlRoutes:
 
     async def _front_page(self, exchange: Exchange) -> Response:
         """For a browser the page of the models; for every other program the same as JSON."""
-        exchange.added_fields += ((b"Vary", b"Accept"),)
+        exchange.added_lines += b"Vary: Accept\r\n"
         page = find_asset("docs", exchange.headers) if prefers_html(exchange.headers) else None
         return page or await self._index(exchange)
 

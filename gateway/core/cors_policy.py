@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from gateway.core.response import field_lines
+
 if TYPE_CHECKING:
     from aiohttp_cors import ResourceOptions
 
@@ -90,12 +92,12 @@ class CorsPolicy:
     def __init__(self, options: Mapping[str, "ResourceOptions"]) -> None:
         self._by_origin = {origin.encode("ascii"): _Ready(origin, each) for origin, each in options.items()}
         self._any = self._by_origin.pop(b"*", None)
-        self._refused: HeaderFields = (VARY,)
+        self._refused = field_lines((VARY,))
 
-    def response_fields(self, origin: bytes | None) -> HeaderFields:
-        """The fields to add to a response for `origin`. `Vary` is always one: a cache must not give one origin's response to another."""
+    def response_lines(self, origin: bytes | None) -> bytes:
+        """The field lines to add to a response for `origin`. `Vary` is always one: a cache must not give one origin's response to another."""
         ready = self._ready(origin)
-        return self._refused if ready is None else ready.fields
+        return self._refused if ready is None else ready.lines
 
     def preflight_fields(
         self, origin: bytes | None, method: str, headers: str, takes: frozenset[str]
@@ -122,7 +124,7 @@ class CorsPolicy:
 
 
 class _Ready:
-    __slots__ = ("fields", "options", "shared")
+    __slots__ = ("lines", "options", "shared")
 
     def __init__(self, origin: str, options: "ResourceOptions") -> None:
         self.options = options
@@ -132,7 +134,7 @@ class _Ready:
         self.shared: HeaderFields = tuple(shared)
         theirs = options.expose_headers
         exposed = ANY if theirs == ANY else ", ".join((*sorted(theirs), *OWN_FIELDS))
-        self.fields: HeaderFields = (*shared, (b"Access-Control-Expose-Headers", exposed.encode("ascii")))
+        self.lines = field_lines((*shared, (b"Access-Control-Expose-Headers", exposed.encode("ascii"))))
 
     def permits(self, method: str, names: list[str], takes: frozenset[str]) -> bool:
         options = self.options

@@ -116,7 +116,7 @@ class Exchange:
     """One request and its response, as it passes the pipeline. Times are monotonic seconds."""
 
     __slots__ = (
-        "added_fields",
+        "added_lines",
         "address",
         "arrived",
         "assigned",
@@ -241,8 +241,8 @@ class Exchange:
         self.attempts: list[Attempt] = []
         self.backend_server_timing: bytes | None = None
         self.bytes_in = 0
-        # cors and rate limit: what the gateway adds to every answer
-        self.added_fields: tuple[tuple[bytes, bytes], ...] = ()
+        # cors and rate limit: field lines that the gateway adds to whatever answer follows, each with its CRLF
+        self.added_lines = b""
         # the response
         self.status = 0
         self.bytes_out = 0

@@ -171,11 +171,11 @@ class RequestHead(msgspec.Struct, eq=False):
         return head
 
     def with_variable_values(self, indexes: Iterable[int], values: Sequence[bytes]) -> "RequestHead":
-        """A copy of this template with `values` at `indexes`."""
+        """A copy of this template with the first of `values` at `indexes`."""
         head = _copy(self)
         head.read = read = self.read.copy()
-        for place, index in enumerate(indexes):
-            read[index] = values[place]
+        for index, value in zip(indexes, values):  # noqa: B905  (a length may stand behind them)
+            read[index] = value
         return head
 
 

@@ -172,7 +172,7 @@ def warm_instances(changes: Iterable[Change], days: Sequence[date], now: datetim
         _close(spans, running, change.name, at)
         for version, size, count in _warm_versions(change):
             running[change.name, version] = size, count, at
-    for name in {name for name, _ in running}:
+    for name in sorted({name for name, _ in running}):
         _close(spans, running, name, now)
     found: dict[tuple[date, str, str, InstanceSize], WarmInstances] = {}
     for day in days:

@@ -170,7 +170,8 @@ class AiohttpResponseWriter:
     ) -> None:
         response = web.StreamResponse(status=status, reason=reason or None)
         exchange = self.exchange
-        for name, value in (*fields, *exchange.added_fields):
+        added = [line.partition(b": ")[::2] for line in exchange.added_lines.split(b"\r\n")[:-1]]
+        for name, value in (*fields, *added):
             response.headers.add(name.decode("ascii"), value.decode("utf-8", "replace"))
         own = gateway_field_lines(exchange, time.monotonic()).encode("latin-1").decode("utf-8", "replace")
         for line in own.split("\r\n")[:-1]:

@@ -175,18 +175,20 @@ class CallerConnection(CallerStream):
             self.last = True
         method = parsed.method
         response = CallerResponse(self, method == "HEAD", parsed.version_11)
-        body = CallerBody(self, length)
         arrived = time.monotonic()
         self.due = NEVER
-        if rest:
+        if len(rest) == length:
+            body = CallerBody(self, length, rest)
+        else:
+            body = CallerBody(self, length)
             if body.complete:
                 self._received = rest
-            else:
+            elif rest:
                 self._received = body.feed(rest)
-        elif not body.complete and parsed.expects:
-            body.expected = True
-        if not body.complete:
-            self.due = arrived + self.body_timeout_s
+            else:
+                body.expected = parsed.expects
+            if not body.complete:
+                self.due = arrived + self.body_timeout_s
         exchange = Exchange(
             method,
             parsed.target,

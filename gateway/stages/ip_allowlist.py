@@ -37,16 +37,16 @@ class IpAllowlist:
         if self._networks.__contains__(address):  # as `in`, without the way through a slot of C
             return True
         snapshot = self._snapshot()
-        return snapshot is not None and address in snapshot.networks
+        return snapshot is not None and snapshot.networks.__contains__(address)
 
-    def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Exchange) -> AddressNotAllowed | None:
         if self.admits(exchange):
-            return
+            return None
         self.refused += 1
         if self._report_only:
             exchange.report_only_refusals += (AddressNotAllowed.code,)
-            return
-        raise AddressNotAllowed(
+            return None
+        return AddressNotAllowed(
             "Your address is not on this gateway's allowlist. Ask its operator to add "
             f"{exchange.remote_ip if exchange.address is not None else 'it'}."
         )

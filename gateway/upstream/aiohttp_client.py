@@ -26,7 +26,7 @@ from gateway.core.errors import (
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, ResponseWriter
 from gateway.core.response_url_rewriting import rewrite_urls
 from gateway.upstream.backend_refusal import REFUSALS, refusal_retry_after_s
-from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
+from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_lines
 from gateway.upstream.response_head import ResponseHead, parse_response_head
 from gateway.upstream.timeout_cause import upstream_timeout_error
 from gateway.upstream.tls import backend_tls_context
@@ -129,7 +129,7 @@ class AiohttpUpstream:
             proof = self._identity.cached_fields(request.url, exchange.backend.audience)
             if proof is None:
                 proof = await self._identity.fetch_fields(request.url, exchange.backend.audience)
-        lines = b"".join((*request.fields, *trace_fields(exchange, attempt), *(proof or ())))
+        lines = b"".join((*request.fields, trace_lines(exchange, attempt), *(proof or ())))
         headers = CIMultiDict[str]()
         try:
             text = lines.decode("utf-8")  # which is how aiohttp writes it

@@ -75,7 +75,11 @@ class BackendConnection(RequestUpload):
     # -- the request
 
     def start(
-        self, exchange: Exchange, attempt: Attempt, request: bytes, *, upgrading: bool
+        self,
+        exchange: Exchange,
+        attempt: Attempt,
+        request: bytes,
+        upgrading: bool = False,  # noqa: FBT001, FBT002
     ) -> ImmediateFuture:
         """Send `request`: its head, and its whole body unless `send_body` streams that."""
         self._exchange = exchange

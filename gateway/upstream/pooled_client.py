@@ -11,7 +11,7 @@ from gateway.core.headers import asks_for_websocket
 from gateway.core.immediate_future import ImmediateFuture, switch_to_task
 from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
-from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_fields
+from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_lines
 from gateway.upstream.pool import Pool
 from gateway.upstream.pool_metrics import Reading, pool_counters, pool_gauges
 from gateway.upstream.timeout_cause import upstream_timeout_error
@@ -100,7 +100,7 @@ class PooledUpstream:
             self._arm_timer()
         identity = self._identity
         proof = b"" if identity is None else await self._proof(identity, request.url, exchange)
-        _check_body(exchange, body)
+        whole = _whole_body(exchange, body)
         fresh = False
         while True:
             began = time.monotonic()
@@ -117,11 +117,11 @@ class PooledUpstream:
                     else:
                         attempt.dialed = connection.dialed
                         attempt.opening_s = attempt.connected - began
-                    _check_body(exchange, body)  # again: it may have arrived, or failed, while we waited
+                    whole = _whole_body(exchange, body)  # it may have arrived, or failed, while we waited
                 else:
                     attempt.reused = True
                     attempt.connected = began
-                completion = _begin(exchange, body, request, origin, attempt, connection, proof)
+                completion = _begin(exchange, body, whole, request, origin, attempt, connection, proof)
                 begun = True
                 await completion
                 return
@@ -203,6 +203,7 @@ class PooledUpstream:
 def _begin(
     exchange: Exchange,
     body: PipedBody,
+    whole: bytes | None,
     request: UpstreamRequest,
     origin: _Origin,
     attempt: Attempt,
@@ -212,36 +213,41 @@ def _begin(
     """Write the request, or its head and what is there of its body; the turn comes with the end of the answer."""
     method = request.method
     upgrading = method == "GET" and asks_for_websocket(method, exchange.head.read)
-    parts = [origin.prefix(method, request.path), *request.fields, *trace_fields(exchange, attempt), proof]
+    parts = [origin.prefix(method, request.path), *request.fields, trace_lines(exchange, attempt), proof]
     if upgrading:
         parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
-    if body.complete:
-        size = exchange.bytes_in
-        if size or method in _WITH_BODY:
-            parts.append(b"Content-Length: %d\r\n\r\n" % size)
-            parts.append(body.complete_body())
+    if whole is not None:
+        if whole or method in _WITH_BODY:
+            parts.append(b"Content-Length: %d\r\n\r\n" % len(whole))
+            parts.append(whole)
         else:
             parts.append(b"\r\n")
-        completion = connection.start(exchange, attempt, b"".join(parts), upgrading=upgrading)
+        completion = connection.start(exchange, attempt, b"".join(parts), upgrading)
         attempt.sent = time.monotonic()
         return completion
     length = body.length
     parts.append(
         b"Transfer-Encoding: chunked\r\n\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length
     )
-    completion = connection.start(exchange, attempt, b"".join(parts), upgrading=False)
+    completion = connection.start(exchange, attempt, b"".join(parts))
     connection.send_body(body, chunked=length is None, limit_bytes=exchange.body_limit_bytes)
     return completion
 
 
-def _check_body(exchange: Exchange, body: PipedBody) -> None:
-    """Count a body that has arrived. One whose length was not declared is too large only now."""
+def _whole_body(exchange: Exchange, body: PipedBody) -> bytes | None:
+    """A body that has arrived, which is counted; None for one that is still to come.
+
+    Raises PayloadTooLarge: one whose length was not declared is too large only now.
+    """
     if body.error is not None:
         raise body.error
-    if body.complete:
-        exchange.bytes_in = len(body.complete_body())
-        if exchange.bytes_in > exchange.body_limit_bytes:
-            raise PayloadTooLarge(exchange.body_limit_bytes)
+    if not body.complete:
+        return None
+    whole = body.complete_body()
+    size = exchange.bytes_in = len(whole)
+    if size > exchange.body_limit_bytes:
+        raise PayloadTooLarge(exchange.body_limit_bytes)
+    return whole
 
 
 def _may_repeat(

@@ -198,8 +198,8 @@ async def test_the_form_keeps_all_digits(stage: Stage, watched: Watched):
 
     backend = await stage.backend(answer)
     inputs = (
-        Tensor(name="n", datatype="INT64", shape=(-1,)),
-        Tensor(name="t", datatype="BYTES", shape=(-1,)),
+        Tensor(name="count", datatype="INT64", shape=(-1,)),
+        Tensor(name="words", datatype="BYTES", shape=(-1,)),
     )
     listed = Backend(version="1", url=backend.url, inputs=inputs, outputs=OUTPUTS)
     await stage.put(
@@ -207,12 +207,12 @@ async def test_the_form_keeps_all_digits(stage: Stage, watched: Watched):
     )
     page = watched.page
     await page.goto(f"{watched.base}/-/docs/#exact")
-    await page.fill("#try-exact label:has-text('n') input >> nth=0", "9007199254740993")
-    await page.fill("#try-exact label:has-text('t ') input", "a")
+    await page.fill("#try-exact label:has-text('count') input", "9007199254740993")
+    await page.fill("#try-exact label:has-text('words') input", "a")
     assert json.loads(await page.input_value("#try-body")) == {
-        "instances": [{"n": 9007199254740993, "t": "a"}]
+        "instances": [{"count": 9007199254740993, "words": "a"}]
     }
     await page.click("#try-exact button[type=submit]")
     await page.wait_for_selector("#try-exact pre")
     assert "9007199254740993" in await page.inner_text("#try-exact pre")
-    assert json.loads(backend.seen[-1].body)["instances"][0]["n"] == 9007199254740993
+    assert json.loads(backend.seen[-1].body)["instances"][0]["count"] == 9007199254740993

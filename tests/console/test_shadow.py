@@ -21,6 +21,7 @@ from gateway.shadow.findings import (
 from gateway.shadow.reporter import FIGURES
 from tests.console.conftest import Watched
 from tests.console.stage import Stage
+from tests.patience import patience
 
 _MODEL = Model(
     name="forecast",
@@ -68,7 +69,7 @@ _REPORT = ShadowReport(
 async def _put(stage: Stage, shadow: Shadow, revision: int) -> None:
     change = Put(kind=SHADOWS, name="forecast", body=to_document(shadow), expected=revision)
     generation = await stage.registry.write(change, author="ana", reason="a look")
-    assert await stage.gateway.mirror.wait_for_generation(generation, timeout_s=30)
+    assert await stage.gateway.mirror.wait_for_generation(generation, timeout_s=patience(30))
 
 
 async def test_a_shadow_is_shown_with_its_verdict_and_what_differs(stage: Stage, watched: Watched):

@@ -40,6 +40,15 @@ def rows(number: int) -> bytes:
     return json.dumps({"instances": [[number, 0.5]]}).encode()
 
 
+NO_NOISE = 0.1  # the least that may be asked for; with `drawn` it is none
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sampling by chance: 100 percent are all requests, and NO_NOISE is none."""
+    monkeypatch.setattr("gateway.shadow.sender.random_share", lambda: 0.5)
+
+
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is busy with other tests is no fault of the process that compares: what it had found would be lost."""
@@ -232,7 +241,7 @@ async def test_a_caller_does_not_wait_for_a_candidate_that_never_answers(scene: 
 
     it = await stage(scene, stuck)
     made = await it.shadow(
-        budget=ShadowBudget(concurrency=1, waiting=2, requests_per_s=10_000), noise_percent=0.1
+        budget=ShadowBudget(concurrency=1, waiting=2, requests_per_s=10_000), noise_percent=NO_NOISE
     )
     for number in range(8):
         assert (await scene.call(body=rows(number))).status == 200
@@ -244,7 +253,7 @@ async def test_a_caller_does_not_wait_for_a_candidate_that_never_answers(scene: 
 
 async def test_what_does_not_fit_the_budget_is_left_out_and_counted(scene: Scene):
     it = await stage(scene)
-    made = await it.shadow(budget=ShadowBudget(body_bytes=70, requests_per_s=10_000), noise_percent=0.1)
+    made = await it.shadow(budget=ShadowBudget(body_bytes=70, requests_per_s=10_000), noise_percent=NO_NOISE)
     large = json.dumps({"instances": [[number] for number in range(200)]}).encode()
     assert (await scene.call(body=large)).status == 200
     assert (await scene.call(body=json.dumps({"instances": [[0.5] * 30_000]}).encode())).status == 200
@@ -281,7 +290,9 @@ async def test_answers_on_their_way_count_in_the_bytes_that_are_held(scene: Scen
         await peer.write(whole[9000:])
 
     it = await stage(scene, predict, slow)
-    made = await it.shadow(budget=ShadowBudget(buffer_bytes=25_000, requests_per_s=10_000), noise_percent=0.1)
+    made = await it.shadow(
+        budget=ShadowBudget(buffer_bytes=25_000, requests_per_s=10_000), noise_percent=NO_NOISE
+    )
     calls = [asyncio.create_task(scene.call(body=rows(1))) for _ in range(5)]
     sender = scene.gateway._shadows._running["wine"].sender
 
@@ -387,7 +398,7 @@ async def test_what_waits_when_it_ends_is_not_sent(scene: Scene):
         await predict(request, peer)
 
     it = await stage(scene, slow)
-    made = await it.shadow(budget=ShadowBudget(concurrency=1, requests_per_s=10_000), noise_percent=0.1)
+    made = await it.shadow(budget=ShadowBudget(concurrency=1, requests_per_s=10_000), noise_percent=NO_NOISE)
     await scene.call(body=rows(1))
     await asked.wait()
     await scene.call(body=rows(2))

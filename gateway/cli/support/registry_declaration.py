@@ -1,5 +1,6 @@
 """What a registry holds, declared in a YAML file, for a repository: models, networks, budgets, prices and saved plans."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -23,17 +24,20 @@ _AS_THEY_ARE: Final[Mapping[str, Callable[[Document], object]]] = {
     PLANS: read_plan,
 }
 SECTIONS: Final = (MODELS, NETWORKS, *_AS_THEY_ARE)
+# Of YAML 1.2 (core schema, 10.3.2); PyYAML follows YAML 1.1, where 1e5 and 089 are text that needs no quotes.
+_NUMBER: Final = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|0o[0-7]+")
 
 Declared = dict[str, dict[str, dict[str, Any]]]  # kind -> document name -> body
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts text into double quotes where some of it does not show, so that it can be written as escapes."""
+    """Quotes text that other readers take for a number, and text of which some does not show and is written as escapes."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     hidden = printable(text.replace("\n", "")) != text.replace("\n", "")
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if hidden else None)
+    style = '"' if hidden else "'" if _NUMBER.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _represent_text)

@@ -316,4 +316,4 @@ def test_a_card_is_taken_from_the_artifact_and_not_from_what_the_registry_says_o
     stage.put("qa", EVIDENCE, forged.name, to_document(forged))
     carded.ok()
     shown = stage.prod("approvals", identity).out
-    assert "none" not in shown
+    assert "Limits</b>, none." not in shown

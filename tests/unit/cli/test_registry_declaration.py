@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gateway.cli.support.registry_declaration import write_declaration
 from gateway.core.model_updates import to_document
 from gateway.cost.prices import read_prices
+from gateway.registry.base import MODELS, Document
 from tests.unit.cli.shell import Shell
 
 FILE = """\
@@ -72,6 +74,15 @@ def test_budgets_prices_and_plans_are_restored_as_they_were(shell: Shell, tmp_pa
     shell.ok("budget", "remove", "--key", "google:ana@example.com")
     shell.ok("import", "out.yaml", "--yes", "--prune")
     assert shell.ok("budget", "list", "--json").json() == budgets
+
+
+@pytest.mark.parametrize("version", ["1e5", "089", "12e345678901", "0o17", "1.5", "-"])
+def test_a_version_that_looks_like_a_number_is_quoted(version: str):
+    """Readers of YAML 1.2 take more words for numbers than PyYAML; a random hexadecimal id is one of them now and then."""
+    body = {"owner": version, "traffic": {version: 100}}
+    text = write_declaration({MODELS: (Document(kind=MODELS, name="wine", body=body, revision=1),)})
+    assert f"owner: '{version}'" in text
+    assert f"'{version}': 100" in text
 
 
 def test_the_plan_comes_first_and_a_dry_run_ends_with_it(shell: Shell, file: Path):

@@ -159,7 +159,7 @@ def test_evidence_expires_and_the_approvals_with_it(stage: Stage, monkeypatch: p
         stage.people.key("ana"),
     )
     assert "the evidence verify has expired: it is from 20" in stage.shell(*words).err
-    write(6.999)
+    write(6.5)
     identity = stage.request()
     stage.approve(identity, "bea")
     assert stage.state(identity)["approved"]

@@ -126,6 +126,7 @@ def test_a_failure_keeps_the_last_good_table(
         assert shell.ok("prices", "--json").json() == before
 
 
+@pytest.mark.one_day
 def test_the_command_writes_a_table_of_today_once(shell: Shell, monkeypatch: pytest.MonkeyPatch):
     with Catalogue().running() as address:
         monkeypatch.setenv("CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDBILLING", address)

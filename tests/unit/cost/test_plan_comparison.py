@@ -76,6 +76,7 @@ def test_no_calls_at_all():
     assert "0 requests a second came" in found.steps[0].why
 
 
+@pytest.mark.one_day
 def test_the_commands(shell: Shell):
     assert shell("plan", "wine", "--rps", "1", "--latency", "1s", "--save").code == 65
     shell.register("wine")

@@ -63,7 +63,7 @@ SHOWN = {
     "core/problem_details.py": "test_problems",
     "limits/quota.py": "test_charges",
     "server/caller_response.py": "test_lines_of_own_answers",
-    "stages/rate_limit.py": "test_texts_of_refusals",
+    "stages/rate_limit.py": "test_refusals_for_a_rate",
     "telemetry/access_log.py": "test_details_in_the_log",
     "signoff/ssh_signature.py": "tests/unit/signoff/test_in_toto_statement.py",
     "cost/prices.py": "the prices, which are part of the release",
@@ -455,8 +455,10 @@ def test_lines_of_own_answers(answers: list[tuple[tuple[bytes, bytes], ...]]):
     "policy", ["key-rate", "key-day", "key-month", "model-rate", "model-day", "model-month"]
 )
 @pytest.mark.parametrize("model", ["wine", "beer"])
-def test_texts_of_refusals(policy: str, model: str):
-    assert _refusal(policy, model) == _refusal.__wrapped__(policy, model)
+@pytest.mark.parametrize("seconds", [1, 60])
+def test_refusals_for_a_rate(policy: str, model: str, seconds: int):
+    remembered, fresh = (make(policy, model, seconds) for make in (_refusal, _refusal.__wrapped__))
+    assert (remembered.detail, remembered.headers) == (fresh.detail, fresh.headers)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), DETAILS)))

@@ -86,6 +86,18 @@ def test_a_body_that_is_whole_needs_no_stop():
     assert body.complete_body() == 5 * PIECE
 
 
+def test_a_body_that_came_with_its_head_is_read_as_any_other():
+    connection: Any = Connection()
+    body = CallerBody(connection, 5, b"12345")
+    assert (body.complete, body.complete_body()) == (True, b"12345")
+    loop = asyncio.new_event_loop()
+    try:
+        assert loop.run_until_complete(body.next_chunk()) == b"12345"
+        assert loop.run_until_complete(body.next_chunk()) is None
+    finally:
+        loop.close()
+
+
 def test_chunk_by_chunk():
     body, connection = body_of(6 * len(PIECE))
     for _ in range(5):

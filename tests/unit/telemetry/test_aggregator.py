@@ -182,5 +182,5 @@ def test_a_pulse_folds(tmp_path, monkeypatch):
     while not (tmp_path / "ended.all").exists():
         assert time.monotonic() < end
         time.sleep(0.005)
-    pulse.stop(timeout_s=30)
+    pulse.stop(timeout_s=patience(30))
     assert [path.name for path in tmp_path.glob("*.state")] == ["here.state"]

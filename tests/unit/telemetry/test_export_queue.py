@@ -35,7 +35,7 @@ def test_all_that_was_offered_is_written_on_stop():
     offered = [summary() for _ in range(5)]
     for one in offered:
         export_queue.enqueue(one)
-    export_queue.stop(10)
+    export_queue.stop(patience(10))
     assert sink.written == offered
     assert sink.closed
     assert export_queue.dropped == 0
@@ -52,7 +52,7 @@ def test_half_a_queue_does_not_wait_for_the_next_round():
     for _ in range(5):  # and again: the wake is not used up, and is no wake for ever
         export_queue.enqueue(summary())
     assert sink.entered.wait(patience(60))
-    export_queue.stop(20)
+    export_queue.stop(patience(20))
     assert (len(sink.written), export_queue.dropped) == (10, 0)
 
 
@@ -62,7 +62,7 @@ def test_a_sink_that_fails_costs_what_it_was_given_and_no_more():
     export_queue.start()
     for _ in range(5):
         export_queue.enqueue(summary())
-    export_queue.stop(10)
+    export_queue.stop(patience(10))
     assert export_queue.dropped == 5
 
 
@@ -73,7 +73,7 @@ def test_a_sink_that_cannot_be_opened():
     export_queue = ExportQueue("test", no_sink, interval_s=60)
     export_queue.start()
     export_queue.enqueue(summary())
-    export_queue.stop(10)
+    export_queue.stop(patience(10))
     assert export_queue.dropped == 1
 
 
@@ -103,5 +103,5 @@ def test_losses_are_told_of(caplog: pytest.LogCaptureFixture):
     export_queue = ExportQueue("test", lambda: TraceSink(fail=True), interval_s=60)
     export_queue.start()
     export_queue.enqueue(summary())
-    export_queue.stop(10)
+    export_queue.stop(patience(10))
     assert "refused" in caplog.text

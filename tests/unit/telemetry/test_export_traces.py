@@ -95,7 +95,7 @@ def test_cloud_trace_gets_the_waterfall(cloud_trace: CloudTraceServer):
     export_queue = ExportQueue("cloud-trace", cloud_trace.sink, interval_s=60)
     export_queue.start()
     export_queue.enqueue(kept)
-    export_queue.stop(20)
+    export_queue.stop(patience(20))
     assert export_queue.dropped == 0
     (request,) = cloud_trace.requests
     assert request.name == "projects/proj"
@@ -146,7 +146,7 @@ def test_cloud_trace_refuses(cloud_trace: CloudTraceServer):
     export_queue = ExportQueue("cloud-trace", cloud_trace.sink, interval_s=60)
     export_queue.start()
     export_queue.enqueue(summary())
-    export_queue.stop(20)
+    export_queue.stop(patience(20))
     assert export_queue.dropped == 1
 
 
@@ -157,7 +157,7 @@ def test_cloud_trace_is_away():
     export_queue.start()
     export_queue.enqueue(summary())
     began = time.monotonic()
-    export_queue.stop(20)
+    export_queue.stop(patience(20))
     assert export_queue.dropped == 1
     assert time.monotonic() - began < patience(
         20
@@ -169,7 +169,7 @@ def test_cloud_trace_hangs(cloud_trace: CloudTraceServer):
     export_queue = ExportQueue("cloud-trace", cloud_trace.sink, interval_s=60, timeout_s=0.5)
     export_queue.start()
     export_queue.enqueue(summary())
-    export_queue.stop(20)
+    export_queue.stop(patience(20))
     assert export_queue.dropped == 1
     cloud_trace.hang.set()
 
@@ -217,7 +217,7 @@ def send(export_queue_to, *kept):
     export_queue.start()
     for one in kept:
         export_queue.enqueue(one)
-    export_queue.stop(20)
+    export_queue.stop(patience(20))
     return export_queue.dropped
 
 
@@ -249,8 +249,5 @@ def test_otlp_refuses(collector: Collector):
     assert send(lambda: OtlpTraceSink(collector.url, RESOURCE), summary()) == 1
 
 
-def test_otlp_is_away(collector: Collector):
-    url = collector.url
-    collector.shutdown()
-    collector.server_close()
-    assert send(lambda: OtlpTraceSink(url, RESOURCE), summary()) == 1
+def test_otlp_is_away():
+    assert send(lambda: OtlpTraceSink("http://127.0.0.1:9", RESOURCE), summary()) == 1

@@ -217,6 +217,8 @@ test_that("what stands behind a dollar sign in a formula is no column", {
   expect_identical(columns_in(formula), c("when", "x", "a b", "z", "cut"))
   model <- lm(dist ~ as.list(cars)$speed + speed, cars)
   expect_identical(inputs_of_model(model, "speed"), "speed")
+  sum_of_columns <- stats::delete.response(stats::terms(y ~ x + log(n) + plan))
+  expect_identical(columns_in(sum_of_columns), c("x", "n", "plan"))
 })
 
 test_that("levels and texts that JSON cannot hold are refused in words", {

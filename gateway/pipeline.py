@@ -14,10 +14,10 @@ from typing import Protocol
 from gateway.control.routes import ControlRoutes
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
-from gateway.core.headers import PINNED_VERSION
 from gateway.core.immediate_future import COMPLETED, switch_to_task
 from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
 from gateway.core.problem_details import render_problem
+from gateway.core.sort_headers import PINNED_VERSION
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
@@ -32,7 +32,7 @@ from gateway.stages.rate_limit import RateLimit
 from gateway.stages.read_request_context import ReadRequestContext
 from gateway.stages.route import RouteRequest
 from gateway.stages.trace_sampling import TraceSampling
-from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.request_recorder import RequestRecorder
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Pipeline:
         concurrency_limit: ConcurrencyLimit,
         backend_concurrency: BackendConcurrency,
         forward: Forward,
-        record: Recorder,
+        record: RequestRecorder,
     ) -> None:
         self._read_request_context = read_request_context
         self._control = control

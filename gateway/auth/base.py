@@ -5,9 +5,9 @@ from abc import ABC, abstractmethod
 import msgspec
 
 from gateway.core.errors import GatewayError
-from gateway.core.headers import RequestHead
 from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import Principal
+from gateway.core.sort_headers import RequestHead
 
 
 class Authentication(msgspec.Struct, frozen=True):
@@ -19,7 +19,7 @@ class Authentication(msgspec.Struct, frozen=True):
 
 
 class Authenticator(ABC):
-    """Identifies the caller by one kind of credential.
+    """The interface of an authenticator: it identifies the caller by one kind of credential.
 
     It returns None for "not my kind of credential, ask the next", and raises Unauthenticated for "mine, and not valid". The
     difference matters: a broken credential must never fall through to a weaker kind.
@@ -44,7 +44,7 @@ class Authenticator(ABC):
         return False
 
     async def start(self) -> None:  # noqa: B027  (most need nothing)
-        """Open what is needed. Called once, before the first request."""
+        """Start: open what is needed. Called once, before the first request."""
 
     async def stop(self) -> None:  # noqa: B027
         """Close it."""

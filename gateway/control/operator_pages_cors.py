@@ -12,9 +12,9 @@ from aiohttp_cors import CorsConfig, ResourceOptions
 from aiohttp_cors.abc import AbstractRouterAdapter
 from multidict import CIMultiDict
 
-from gateway.core.cors_policy import OWN_FIELDS, VARY, CorsRule
 from gateway.core.errors import Forbidden, HeaderList
 from gateway.core.exchange import Exchange
+from gateway.core.model_cors_policy import OWN_FIELDS, VARY, CorsRule
 from gateway.core.response import Response, field_lines
 
 # What describes the gateway and its models. Operators' pages and the console are shared with nobody.

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from gateway.core.compiled_sticky_shares import StickyVersions
     from gateway.core.errors import GatewayError
     from gateway.core.head_cache import CachedHead
-    from gateway.core.headers import RawHeaders, RequestHead
     from gateway.core.ip_network_set import Address
     from gateway.core.model import Backend, Model
     from gateway.core.principal import Principal
     from gateway.core.request_target import RequestTarget
     from gateway.core.response import Response
+    from gateway.core.sort_headers import RawHeaders, RequestHead
     from gateway.core.trace_context import TraceContext
 
 
@@ -74,11 +74,11 @@ class ResponseWriter(Protocol):
         """Break the connection, so that a truncated body cannot look complete."""
 
 
-class BackendRefusal(Protocol):
+class RetryableRefusal(Protocol):
     """A backend's refusal (429 or 503), held back while the request may be sent again."""
 
     async def deliver(self) -> None:
-        """Send it to the caller."""
+        """Send the refusal to the caller."""
 
 
 class Attempt:
@@ -237,7 +237,7 @@ class Exchange:
         self.may_wait = False  # a refusal of the backend's need not be the answer
         # forward
         self.refused_s: float | None = None  # the backend refused, and named these seconds
-        self.refusal: BackendRefusal | None = None  # that answer, where it was kept from the caller
+        self.refusal: RetryableRefusal | None = None  # that answer, where it was kept from the caller
         self.attempts: list[Attempt] = []
         self.backend_server_timing: bytes | None = None
         self.bytes_in = 0

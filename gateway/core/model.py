@@ -1,4 +1,4 @@
-"""The registry's data model: models, their backends, policies and API keys, with parsing and validation."""
+"""A model as the registry keeps it, with its backends and its policy; also API keys. Parses and validates their documents."""
 
 import re
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.core.cors_policy import CorsRule, cors_problems
 from gateway.core.ip_network_set import parse_network
+from gateway.core.model_cors_policy import CorsRule, cors_problems
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.principal import CALLER_VERBS, Verb
 from gateway.core.sticky_shares import StickyShares, sticky_problems
@@ -77,7 +77,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What callers name in the path. `traffic` is percent by version and adds up to 100."""
+    """A model, which callers name in the path: its versions' backends, its policy and its `traffic`, in percent by version."""
 
     name: str
     description: str = ""

@@ -11,8 +11,8 @@ _LARGEST = 1e9
 _CURRENCY = re.compile("[A-Z]{3}")  # ISO 4217
 
 
-class CloudRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Per second, unless the name says otherwise."""
+class CloudRunPrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of Cloud Run, per second unless the name says otherwise."""
 
     source: str
     cpu_active: float
@@ -27,7 +27,7 @@ class CloudRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     free_requests: float
 
 
-class Firestore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FirestorePrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prices of Firestore."""
 
     source: str
@@ -36,21 +36,21 @@ class Firestore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     gib_month: float
 
 
-class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StoragePrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prices of Cloud Storage."""
 
     source: str
     gib_month: float
 
 
-class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NetworkPrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prices of network egress."""
 
     source: str
     egress_gib: float
 
 
-class Logging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LoggingPrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prices of Cloud Logging."""
 
     source: str
@@ -59,16 +59,16 @@ class Logging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The price list, with its date, region and currency."""
+    """A price table, with its date, region and currency."""
 
     date: str
     currency: str
     region: str
-    cloud_run: CloudRun
-    firestore: Firestore
-    storage: Storage
-    network: Network
-    logging: Logging
+    cloud_run: CloudRunPrices
+    firestore: FirestorePrices
+    storage: StoragePrices
+    network: NetworkPrices
+    logging: LoggingPrices
 
 
 def parse_prices(content: Mapping[str, Any]) -> Prices:

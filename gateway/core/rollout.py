@@ -35,8 +35,8 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     webhook: str = ""  # told of each step
 
 
-class RolloutStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One thing that happened to a rollout. The registry's history has when, and who did it."""
+class RolloutEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """An event in a rollout: one thing that happened to it. The registry's history has when, and who did it."""
 
     percent: int  # the candidate's share from here on
     state: State
@@ -45,7 +45,7 @@ class RolloutStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The document `rollouts/NAME`. `position` is the step of the plan that is in force; -1: none yet."""
+    """A rollout: the document `rollouts/NAME`. `position` is the step of the plan that is in force; -1: none yet."""
 
     model: str
     id: str  # differs for each rollout of the model
@@ -59,7 +59,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     confirmed: bool = False
     traffic: dict[str, int]  # the model's split as this rollout has left it
     versions: dict[str, str]  # what candidate and stable version were when it began: `backend_fingerprint`
-    steps: tuple[RolloutStep, ...] = ()
+    steps: tuple[RolloutEvent, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -201,7 +201,7 @@ def start_problems(model: Model, candidate: str, plan: RolloutPlan) -> list[str]
     return []
 
 
-def begin_rollout(
+def new_rollout(
     model: Model, candidate: str, plan: RolloutPlan, *, identity: str, by: str, reason: str
 ) -> Rollout:
     """The rollout as it is first written. Raises ValueError where the plan cannot be honoured."""
@@ -224,7 +224,7 @@ def begin_rollout(
 
 
 def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
-    """What was done to the model that the rollout has not done; empty where nothing that matters to it."""
+    """What somebody changed by hand in the model during the rollout; empty where nothing that matters to it."""
     if model is None:
         return "the model was deregistered"
     if not model.enabled:

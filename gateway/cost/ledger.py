@@ -1,4 +1,4 @@
-"""What usage costs: whole millionths of the currency, cell by cell, so that every way to group them adds up to the same total.
+"""The ledger of costs: what usage costs by day, version and caller, in whole millionths, so that every grouping adds up to the same.
 
 A cell is one caller's use of one version on one day. Its cost is rounded once; everything else is addition.
 """
@@ -12,7 +12,7 @@ import msgspec
 from gateway.core.budget import MICRO
 from gateway.core.model import Model, Resources
 from gateway.core.prices import Prices, prices_at
-from gateway.cost.usage import NOTHING, DailyRow, InstanceSize, Usage
+from gateway.cost.usage import NOTHING, DailyUsage, InstanceSize, Usage
 from gateway.registry.base import Change
 
 IDLE: Final = "(kept warm)"
@@ -22,7 +22,7 @@ _GIB: Final = 1024.0**3
 
 
 class Cost(NamedTuple):
-    """Amounts in millionths of the currency. `used` is a part of `allocated`; the total is the sum of the other four.
+    """A cost by its parts, in millionths of the currency. `used` is a part of `allocated`; the total is the sum of the other four.
 
     An instance is billed while at least one request is under way in it. `allocated` gives each request an instance of its own
     for the backend's time; `used` only the share of the instance that it occupied, by the declared concurrency. What Cloud Run
@@ -44,7 +44,7 @@ class Cost(NamedTuple):
 
 
 class LedgerEntry(NamedTuple):
-    """One cell of the ledger."""
+    """One entry of the ledger: the usage and the cost of one caller's requests to one version on one day."""
 
     day: date
     model: str
@@ -76,8 +76,8 @@ class WarmInstances(NamedTuple):
     seconds: float
 
 
-def cost_of(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
-    """The cost of requests. Kept-warm instances are not in it."""
+def request_cost(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
+    """The cost of the requests in `usage`. Kept-warm instances are not in it."""
     run = prices.cloud_run
     per_s = size.cpu * run.cpu_active + size.memory_gib * run.memory_gib_active
     allocated = round(usage.backend_us * per_s)  # microseconds x units a second = millionths
@@ -97,18 +97,18 @@ def budgeted_cost(size: InstanceSize, usage: Usage, prices: Prices) -> int:
     """
     if not usage.reached:
         return 0
-    return cost_of(size, msgspec.structs.replace(usage, requests=usage.reached), prices).total
+    return request_cost(size, msgspec.structs.replace(usage, requests=usage.reached), prices).total
 
 
 def make_ledger(
-    rows: Iterable[DailyRow], warm: Iterable[WarmInstances], tables: Sequence[Prices]
+    rows: Iterable[DailyUsage], warm: Iterable[WarmInstances], tables: Sequence[Prices]
 ) -> list[LedgerEntry]:
-    """Price everything by the tables in force on its day."""
+    """Make the ledger: price all usage and warm instances by the tables in force on their day."""
     entries = []
     active: dict[tuple[date, str, str], float] = {}
     for row in rows:
         key = row.key
-        cost = cost_of(row.size, row.usage, prices_at(tables, row.day))
+        cost = request_cost(row.size, row.usage, prices_at(tables, row.day))
         entry = LedgerEntry(row.day, *key, size=row.size, usage=row.usage, idle_s=0.0, cost=cost)
         entries.append(entry)
         place = row.day, key.model, key.version

@@ -6,8 +6,8 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.rollout import Rollout, RolloutPlan
-from gateway.rollout.counter import PER_DOUBLING, Tally
 from gateway.rollout.reporter import RolloutReport, RolloutWindow
+from gateway.rollout.request_counter import PER_DOUBLING, Tally
 from gateway.rollout.sequential_test import ALPHA, Counts, Finding, HigherRateTest, judge
 
 ASSESSMENTS: Final = "rollout-assessments"
@@ -47,8 +47,8 @@ def _questions(plan: RolloutPlan) -> dict[str, HigherRateTest]:
     }
 
 
-class Unpaired(msgspec.Struct, kw_only=True):
-    """Windows of one gateway in which only one version had requests: they wait for the other's, as one window then."""
+class UnpairedWindows(msgspec.Struct, kw_only=True):
+    """Unpaired windows of one gateway: only one version had requests in them, so they wait for the other's, as one window then."""
 
     windows: int = 0
     settled: bool = True  # all of them began when the step's settling was over
@@ -57,7 +57,7 @@ class Unpaired(msgspec.Struct, kw_only=True):
 
 
 class Assessment(msgspec.Struct, kw_only=True):
-    """The ephemeral document `rollout-assessments/MODEL`: with it, another controller goes on where this one was."""
+    """The assessment of a rollout: the ephemeral document `rollout-assessments/MODEL`. With it, another controller goes on where this one was."""
 
     rollout: str  # its id
     position: int
@@ -68,7 +68,7 @@ class Assessment(msgspec.Struct, kw_only=True):
     cold: int = 0
     fine_before: dict[str, float] = {}  # by question: the evidence of "fine" when the step began
     seen: dict[str, int] = {}  # by gateway: the last window that was taken in
-    unpaired: dict[str, Unpaired] = {}  # by gateway
+    unpaired: dict[str, UnpairedWindows] = {}  # by gateway
     stable_latency: dict[int, int] = {}  # by bucket
     reporting: int = 0  # gateway processes whose figures come in time
     silent: int = 0  # and those whose do not: the step waits for them
@@ -91,10 +91,10 @@ class Assessment(msgspec.Struct, kw_only=True):
             self._observe(rollout, report.gateway, window)
         if new:
             self.seen[report.gateway] = new[-1].number
-        return bool(new) | (report.final and self.settle(rollout.plan, report.gateway))
+        return bool(new) | (report.final and self.settle_gone_gateway(rollout.plan, report.gateway))
 
-    def settle(self, plan: RolloutPlan, gateway: str) -> bool:
-        """Judge what still waits for its pair, of a gateway that is gone: over days, many come and go. Return whether there was any."""
+    def settle_gone_gateway(self, plan: RolloutPlan, gateway: str) -> bool:
+        """Judge the unpaired windows of a gateway that is gone: over days, many come and go. Return whether there was any."""
         pair = self.unpaired.pop(gateway, None)
         if pair is not None:
             self._judge(plan, pair)
@@ -107,7 +107,7 @@ class Assessment(msgspec.Struct, kw_only=True):
             self.requests += candidate.requests
             self.cold_here += candidate.cold
         self.cold += candidate.cold
-        pair = self.unpaired.setdefault(gateway, Unpaired())
+        pair = self.unpaired.setdefault(gateway, UnpairedWindows())
         pair.windows += 1
         pair.settled &= window.after_s >= rollout.plan.settle_s
         pair.candidate.add(candidate)
@@ -117,13 +117,13 @@ class Assessment(msgspec.Struct, kw_only=True):
             del self.unpaired[gateway]
             self._judge(rollout.plan, pair)
 
-    def _judge(self, plan: RolloutPlan, pair: Unpaired) -> None:
+    def _judge(self, plan: RolloutPlan, pair: UnpairedWindows) -> None:
         candidate, stable = pair.candidate, pair.stable
         for name, hits in (
             (ERRORS, (candidate.errors, stable.errors)),
             (REFUSALS, (candidate.refusals, stable.refusals)),
         ):
-            self.questions[name].observe(
+            self.questions[name].observe_block(
                 Counts(candidate.requests, hits[0]), Counts(stable.requests, hits[1])
             )
         if pair.settled:
@@ -135,7 +135,9 @@ class Assessment(msgspec.Struct, kw_only=True):
         for name, share in SLOW.items():
             threshold = self.stable_bucket_exceeded_by(share)
             if threshold is not None:
-                self.questions[name].observe(_above(candidate, threshold + slower), _above(stable, threshold))
+                self.questions[name].observe_block(
+                    _above(candidate, threshold + slower), _above(stable, threshold)
+                )
 
     def stable_bucket_exceeded_by(self, share: float) -> int | None:
         """The bucket above which at most `share` of the stable version's requests lie; None: too few are known."""

@@ -7,7 +7,7 @@ import msgspec
 from gateway.core.model import Model
 from gateway.core.rollout import (
     Rollout,
-    RolloutStep,
+    RolloutEvent,
     State,
     changed_by_hand,
     reason_problems,
@@ -21,7 +21,7 @@ MOST_STEPS: Final = 200
 
 
 class Decision(NamedTuple):
-    """`wait` writes nothing. `position` is the step to take."""
+    """What to do with a rollout: `wait` writes nothing; `position` is the step to take."""
 
     action: Literal["wait", "advance", "return", "hold", "finish"]
     reason: str
@@ -112,7 +112,7 @@ def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any
         state = "succeeded"
     elif decision.action == "hold":
         state = "held"
-    step = RolloutStep(
+    step = RolloutEvent(
         percent=traffic.get(rollout.candidate, 0), state=state, reason=decision.reason, evidence=evidence
     )
     return msgspec.structs.replace(
@@ -135,7 +135,7 @@ def hold(rollout: Rollout, reason: str) -> Rollout:
 
 
 def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
-    """Running again, with the split of its step; this also confirms a last step that waits for it.
+    """The rollout, resumed by a person, with the split of its step; this also confirms a last step that waits for it.
 
     Raises ValueError where it is not held, where what it compares is no longer there, or where it has too many steps already.
     """
@@ -153,7 +153,7 @@ def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
 
 
 def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
-    """Ended by a person: the stable version takes all traffic, unless the split was changed by hand meanwhile.
+    """The rollout, aborted by a person: the stable version takes all traffic, unless the split was changed by hand meanwhile.
 
     A rollout that has returned is ended, too: that acknowledges it. Raises ValueError where it has ended otherwise.
     """
@@ -182,7 +182,7 @@ def _check_room(rollout: Rollout) -> None:
 
 
 def _moved(rollout: Rollout, state: State, traffic: dict[str, int], reason: str) -> Rollout:
-    step = RolloutStep(percent=traffic.get(rollout.candidate, 0), state=state, reason=reason)
+    step = RolloutEvent(percent=traffic.get(rollout.candidate, 0), state=state, reason=reason)
     return msgspec.structs.replace(
         rollout, state=state, reason=reason, traffic=traffic, steps=(*rollout.steps, step)
     )

@@ -34,7 +34,7 @@ def webhook_key(secret: str) -> bytes:
 
 
 def webhook_signature(secret: str, identity: str, timestamp: int, body: bytes) -> str:
-    """The value of `webhook-signature`."""
+    """The signature of a webhook's message: the value of the header `webhook-signature`."""
     signed = f"{identity}.{timestamp}.".encode() + body
     digest = hmac.new(webhook_key(secret), signed, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"

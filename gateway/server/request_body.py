@@ -18,7 +18,7 @@ INVALID_CHUNKS: Final = "The chunks of the request's body are not valid."
 _HELD_LIMIT_BYTES: Final = 256 * 1024  # beyond this, reading stops until somebody takes what is held
 
 
-class CallerBody:
+class CallerRequestBody:
     """The body of a caller's request. `feed` it what the caller sends, but for a `whole` body, which came with the head.
 
     `complete` is true once the end of the body has arrived.
@@ -229,7 +229,7 @@ def body_timeout_error() -> RequestTimeout:
 class _Chunks:
     __slots__ = ("_body",)
 
-    def __init__(self, body: CallerBody) -> None:
+    def __init__(self, body: CallerRequestBody) -> None:
         self._body = body
 
     def __aiter__(self) -> AsyncIterator[bytes]:

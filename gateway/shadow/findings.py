@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.rollout.counter import Bucket, Count, latency_bucket
-from gateway.shadow.comparison import LARGEST_SUM, Comparison, Difference
+from gateway.rollout.request_counter import Bucket, Count, latency_bucket
+from gateway.shadow.compare_answers import LARGEST_SUM, AnswerComparison, Difference
 from gateway.shadow.decode_answer import Answer
 
 WORST: Final = 20
@@ -20,8 +20,8 @@ def _check_part(part: int, whole: int) -> None:
         raise ValueError(f"{part} of {whole}")
 
 
-class Example(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One request whose answers differed. `amount`: the largest difference where only numbers differ."""
+class DifferenceExample(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An example of a request whose answers differed. `amount`: the largest difference where only numbers differ."""
 
     request_id: str
     differences: list[Difference]
@@ -33,7 +33,7 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OutputFigures(msgspec.Struct, omit_defaults=True):
-    """One output, over all pairs of answers that have it."""
+    """Figures of one output, over all pairs of answers that have it."""
 
     compared: Count = 0
     agreed: Count = 0
@@ -53,7 +53,7 @@ class OutputFigures(msgspec.Struct, omit_defaults=True):
 
 
 class PairFigures(msgspec.Struct, omit_defaults=True):
-    """Pairs of answers: of the stable version and the candidate, or of the stable version and itself."""
+    """Figures of pairs of answers: of the stable version and the candidate, or of the stable version and itself."""
 
     compared: Count = 0
     agreed: Count = 0
@@ -62,7 +62,7 @@ class PairFigures(msgspec.Struct, omit_defaults=True):
     def __post_init__(self) -> None:
         _check_part(self.agreed, self.compared)
 
-    def count(self, comparison: Comparison) -> None:
+    def count(self, comparison: AnswerComparison) -> None:
         self.compared += 1
         self.agreed += comparison.agrees
         for name, one in comparison.outputs.items():
@@ -82,7 +82,7 @@ class PairFigures(msgspec.Struct, omit_defaults=True):
 
 
 class VersionFigures(msgspec.Struct, omit_defaults=True):
-    """What one version did with the shadowed requests. `latency` is by bucket (`gateway.rollout.counter`)."""
+    """Figures of what one version did with the shadowed requests. `latency` is by bucket (`gateway.rollout.request_counter`)."""
 
     requests: Count = 0
     failed: Count = 0  # 5xx, or no whole answer
@@ -111,7 +111,7 @@ class Findings(msgspec.Struct, omit_defaults=True):
     stable: VersionFigures = msgspec.field(default_factory=VersionFigures)
     pairs: PairFigures = msgspec.field(default_factory=PairFigures)
     noise: PairFigures = msgspec.field(default_factory=PairFigures)
-    worst: list[Example] = []
+    worst: list[DifferenceExample] = []
 
     def add(self, other: "Findings") -> None:
         self.candidate.add(other.candidate)
@@ -120,7 +120,7 @@ class Findings(msgspec.Struct, omit_defaults=True):
         self.noise.add(other.noise)
         self.keep_worst(other.worst)
 
-    def keep_worst(self, examples: Iterable[Example]) -> None:
+    def keep_worst(self, examples: Iterable[DifferenceExample]) -> None:
         self.worst = sorted([*self.worst, *examples], key=lambda one: one.rank, reverse=True)[:WORST]
 
 

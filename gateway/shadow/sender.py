@@ -14,12 +14,12 @@ from typing import Final
 from gateway.core.errors import GatewayError
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.model import Backend
-from gateway.core.randomness import random_share
+from gateway.core.pseudo_random import random_share
 from gateway.core.shadow import Shadow
 from gateway.registry.token_bucket import TokenBucket
-from gateway.server.eager_runner import EagerCoroutineRunner
+from gateway.server.eager_coroutine_runner import EagerCoroutineRunner
 from gateway.shadow.answer_recording import (
-    HeldBytes,
+    HeldBytesLimit,
     RecordedAnswer,
     RecordingResponse,
     RecordOnlyResponse,
@@ -75,7 +75,7 @@ class ShadowSender:
         self._bucket = TokenBucket(per_second=rate, burst=max(1, int(rate)))
         self._waiting: deque[_Waiting] = deque()
         self._recorded: set[_Waiting] = set()  # answers on their way to their callers
-        self._held = HeldBytes(shadow.budget.buffer_bytes)
+        self._held = HeldBytesLimit(shadow.budget.buffer_bytes)
         self._runners: set[EagerCoroutineRunner] = set()
         self._loop = asyncio.get_running_loop()
         self._one_ended = asyncio.Event()
@@ -102,7 +102,7 @@ class ShadowSender:
             self._drop("ended")
 
     def stop(self) -> None:
-        """End what is under way; its answers are not compared."""
+        """Stop: end what is under way; its answers are not compared."""
         self.stop_sampling()
         for runner in list(self._runners):
             runner.cancel()

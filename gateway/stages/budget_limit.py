@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 from gateway.core.errors import BudgetExhausted, GatewayError, TooManyRequests
 from gateway.core.exchange import Exchange
-from gateway.cost.budgets import BudgetKeeper, Exhausted
+from gateway.cost.budgets import BudgetKeeper, ExhaustedBudget
 
 _WHOSE = {"model": 'The model "{}" has', "key": "You have", "team": 'Your team "{}" has'}
-_NONE: Mapping[tuple[str, str], Exhausted] = {}
+_NONE: Mapping[tuple[str, str], ExhaustedBudget] = {}
 
 
 class BudgetLimit:
@@ -18,7 +18,9 @@ class BudgetLimit:
     __slots__ = ("_now", "exhausted")
 
     def __init__(self, keeper: BudgetKeeper | None, now: Callable[[], float] = time.time) -> None:
-        self.exhausted: Mapping[tuple[str, str], Exhausted] = _NONE if keeper is None else keeper.exhausted
+        self.exhausted: Mapping[tuple[str, str], ExhaustedBudget] = (
+            _NONE if keeper is None else keeper.exhausted
+        )
         self._now = now
 
     def __call__(self, exchange: Exchange) -> GatewayError | None:
@@ -33,7 +35,7 @@ class BudgetLimit:
                 return self._refusal(found)
         return None
 
-    def _refusal(self, found: Exhausted) -> GatewayError:
+    def _refusal(self, found: ExhaustedBudget) -> GatewayError:
         budget = found.budget
         until = datetime.fromtimestamp(found.ends_at, UTC).isoformat().replace("+00:00", "Z")
         detail = f"{_WHOSE[budget.scope].format(budget.name)} used up the budget of this {budget.period}, which ends at {until}."

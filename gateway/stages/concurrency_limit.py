@@ -24,7 +24,7 @@ class _ModelQueue:
 
 
 class Permit(msgspec.Struct, frozen=True, eq=False):
-    """Held while a request is at a backend; leaving the `with` block gives it back."""
+    """A permit that is held while a request is at a backend; leaving the `with` block gives it back."""
 
     _limit: "ConcurrencyLimit"
     _queue_of_model: _ModelQueue
@@ -38,7 +38,7 @@ class Permit(msgspec.Struct, frozen=True, eq=False):
         self.give_back()
 
     def give_back(self) -> None:
-        """Once. What leaving the `with` does, at less cost."""
+        """Give the permit back, once: what leaving the `with` does, at less cost."""
         self._limit.release(self._queue_of_model)
         if self._held_for is not None:
             self._limit.release_caller(self._held_for)

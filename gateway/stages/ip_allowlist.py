@@ -11,7 +11,7 @@ LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
 
 class IpAllowlist:
-    """Refuse a caller whose address is neither in `networks` nor in the networks that the registry lists now.
+    """Admit a caller whose address is in `networks` or in the networks that the registry lists now; refuse others.
 
     Without `networks`, only loopback is allowed: an unconfigured gateway serves its own machine and nobody else. An unknown
     address is in no network. With `report_only`, refusals are only counted and logged.

@@ -25,11 +25,11 @@ from gateway.core.errors import (
 )
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, ResponseWriter
 from gateway.core.response_url_rewriting import rewrite_urls
-from gateway.upstream.backend_refusal import REFUSALS, refusal_retry_after_s
+from gateway.upstream.backend_tls import backend_tls_context
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_lines
+from gateway.upstream.held_refusal import REFUSALS, refusal_retry_after_s
 from gateway.upstream.response_head import ResponseHead, parse_response_head
-from gateway.upstream.timeout_cause import upstream_timeout_error
-from gateway.upstream.tls import backend_tls_context
+from gateway.upstream.timeout_error import upstream_timeout_error
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -47,7 +47,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class AiohttpUpstream:
-    """One shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
+    """An upstream through aiohttp's client, one shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.core.exchange import Attempt, Exchange, RequestBody, ResponseWriter
-from gateway.core.headers import TRACESTATE
+from gateway.core.sort_headers import TRACESTATE
 from gateway.upstream.response_head import ResponseHead
 
 
@@ -38,7 +38,7 @@ class Upstream(Protocol):
 
 
 class OwningPool(Protocol):
-    """What a connection uses of the pool that it belongs to."""
+    """The pool that a connection belongs to, as far as the connection uses it."""
 
     tunnel_idle_s: float
 

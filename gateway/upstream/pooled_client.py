@@ -7,15 +7,15 @@ from urllib.parse import urlsplit
 
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
-from gateway.core.headers import asks_for_websocket
 from gateway.core.immediate_future import ImmediateFuture, switch_to_task
+from gateway.core.sort_headers import asks_for_websocket
 from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
+from gateway.upstream.backend_tls import backend_tls_context
 from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_lines
-from gateway.upstream.pool import Pool
+from gateway.upstream.connection_pool import Pool
 from gateway.upstream.pool_metrics import Reading, pool_counters, pool_gauges
-from gateway.upstream.timeout_cause import upstream_timeout_error
-from gateway.upstream.tls import backend_tls_context
+from gateway.upstream.timeout_error import upstream_timeout_error
 
 _TICK_S: Final = 0.02  # how late a deadline may be noticed
 _IDLE_TICK_S: Final = 1.0
@@ -48,7 +48,7 @@ class _Origin:
 
 
 class PooledUpstream:
-    """Connections are pooled per backend, `connections` of them at most."""
+    """An upstream with pooled connections of our own: per backend, `connections` of them at most."""
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class EmptyResponse(NoResponse):
 
 
 class RawRequest(NamedTuple):
-    """A request. `raw`, if given, is sent as it is instead of everything else."""
+    """A request of a check. `raw`, if given, is sent as it is instead of everything else."""
 
     method: str
     path: str

@@ -9,16 +9,16 @@ from gateway.core.model_updates import to_document
 from gateway.core.rollout import backend_fingerprint
 from gateway.core.shadow import Shadow, utc_text
 from gateway.registry.base import SHADOWS, Put
-from gateway.shadow.comparison import Difference
+from gateway.shadow.compare_answers import Difference
 from gateway.shadow.findings import (
-    Example,
+    DifferenceExample,
     Findings,
     OutputFigures,
     PairFigures,
     ShadowReport,
     VersionFigures,
 )
-from gateway.shadow.reporter import FIGURES
+from gateway.shadow.run_shadows import FIGURES
 from tests.console.conftest import Watched
 from tests.console.stage import Stage
 from tests.patience import patience
@@ -59,8 +59,8 @@ _REPORT = ShadowReport(
             compared=200, agreed=200, outputs={"price": OutputFigures(compared=200, agreed=200, numbers=200)}
         ),
         worst=[
-            Example("req-1", [Difference("predictions[0].<b>label</b>", "other text")]),
-            Example("req-2", [Difference("predictions[0].price", "number", 12.5)], 12.5),
+            DifferenceExample("req-1", [Difference("predictions[0].<b>label</b>", "other text")]),
+            DifferenceExample("req-2", [Difference("predictions[0].price", "number", 12.5)], 12.5),
         ],
     ),
 )

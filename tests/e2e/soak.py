@@ -33,7 +33,14 @@ from tests.patience import patience
 WORKERS = 24
 SERVE = "from tests.e2e.soak import observed; observed()"
 BODY_WAIT_S = 5
-PASSING = ("CallerConnection", "ProblemRequestHandler", "Exchange", "Attempt", "CallerBody", "Completion")
+PASSING = (
+    "CallerConnection",
+    "StrictRequestHandler",
+    "Exchange",
+    "Attempt",
+    "CallerRequestBody",
+    "ImmediateFuture",
+)
 ALLOWED = {
     "ok",
     "503 overloaded",

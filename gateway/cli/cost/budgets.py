@@ -8,7 +8,7 @@ import typer
 
 from gateway.cli.access.keys import find_key
 from gateway.cli.cost.environment_ledger import EnvironmentLedger, read_ledger, this_month
-from gateway.cli.cost.report import money, spent_budgets
+from gateway.cli.cost.report import format_amount, spent_budgets
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.api_keys import key_id
@@ -90,7 +90,7 @@ def set_budget(
     )
     console.say(
         "budget",
-        f"{scope} {written.name}: {money(written.amount_micros)} a {period}{then}"
+        f"{scope} {written.name}: {format_amount(written.amount_micros)} a {period}{then}"
         + ("" if changed else " (unchanged)"),
     )
 
@@ -158,7 +158,7 @@ def list_budgets(registry_url: console.RegistryOption = None, as_json: console.J
 def _line(one: dict[str, Any]) -> str:
     then = f"refuses with {one['refuse']}" if one["refuse"] else "warns"
     return (
-        f"{one['name']}: {money(one['spent_micros'])} of {money(one['amount_micros'])} a {one['period']} "
+        f"{one['name']}: {format_amount(one['spent_micros'])} of {format_amount(one['amount_micros'])} a {one['period']} "
         f"({one['percent']:g} %), {then}" + (f"; {one['note']}" if one["note"] else "")
     )
 

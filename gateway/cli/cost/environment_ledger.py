@@ -6,11 +6,11 @@ from typing import Final, NamedTuple
 from gateway.cli.support.figures_store import figures_store
 from gateway.core.budget import Budget
 from gateway.core.prices import Prices, prices_at, tables_in_one_currency
-from gateway.cost.billing_export import ADDRESS, Billed, BillingError, read_billing
+from gateway.cost.billing_export import ADDRESS, BilledAmount, BillingError, read_billing
+from gateway.cost.compare_plan_with_actual import PlanComparison, compare_plan, read_plan
 from gateway.cost.google_api import GoogleApi
 from gateway.cost.ledger import LedgerEntry, make_ledger, warm_instances
-from gateway.cost.plan_comparison import Comparison, compare, read_plan
-from gateway.cost.prices import registry_prices
+from gateway.cost.read_price_tables import read_registry_prices
 from gateway.cost.usage import month_days, read_usage
 from gateway.registry.base import BUDGETS, MODELS, PLANS, Registry
 from gateway.registry.snapshot import read_budget
@@ -20,7 +20,7 @@ _ALL_CHANGES: Final = 1_000_000
 
 
 class EnvironmentLedger(NamedTuple):
-    """Everything `chips cost` needs of one environment."""
+    """The ledger of one environment in a month, with what else `chips cost` needs of it."""
 
     entries: list[LedgerEntry]
     tables: tuple[Prices, ...]  # that it is priced by, all in one currency
@@ -29,9 +29,9 @@ class EnvironmentLedger(NamedTuple):
     problems: list[str]  # what is not counted
     warnings: list[str]  # about what is
     days: list[date]  # of the month, until today
-    billed: list[Billed] | None  # None: no export is configured
+    billed: list[BilledAmount] | None  # None: no export is configured
     billed_project: str
-    plans: list[Comparison]
+    plans: list[PlanComparison]
 
     @property
     def price_dates(self) -> set[str]:
@@ -58,7 +58,7 @@ async def read_ledger(
     """
     now = utc_now()
     days = [day for day in month_days(month) if day <= now.date()]
-    all_tables, problems = await registry_prices(registry)
+    all_tables, problems = await read_registry_prices(registry)
     last = days[-1] if days else now.date()
     in_force = (prices_at(all_tables, day).currency for day in (*days, last))
     tables = tables_in_one_currency(all_tables, last)
@@ -104,7 +104,7 @@ async def _plans(
     tables: tuple[Prices, ...],
     days: list[date],
     now: datetime,
-) -> tuple[list[Comparison], list[str]]:
+) -> tuple[list[PlanComparison], list[str]]:
     """Each saved plan next to what came until now."""
     found, problems = [], []
     if days:
@@ -114,13 +114,15 @@ async def _plans(
         for document in await registry.list(PLANS):
             try:
                 plan = read_plan(document)
-                found.append(compare(plan, entries, prices_at(tables, days[-1]), max(elapsed_s, 1.0)))
+                found.append(compare_plan(plan, entries, prices_at(tables, days[-1]), max(elapsed_s, 1.0)))
             except ValueError as error:
                 problems.append(f"{PLANS}/{document.name}: {error}")
     return found, problems
 
 
-def _billed(settings: Settings, days: list[date], currency: str) -> tuple[list[Billed] | None, list[str]]:
+def _billed(
+    settings: Settings, days: list[date], currency: str
+) -> tuple[list[BilledAmount] | None, list[str]]:
     """What Google billed, where its export is configured. A failure leaves the rest of the report as it is."""
     cost = settings.cost
     if not cost.billing_table:

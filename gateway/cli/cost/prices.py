@@ -10,7 +10,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_UNAVAILABLE, Failure
 from gateway.core.model_updates import to_document
 from gateway.core.prices import Prices
-from gateway.cost.prices import prices_now, registry_prices
+from gateway.cost.read_price_tables import prices_now, read_registry_prices
 from gateway.registry.base import PRICES, Put, Registry, now_rfc3339
 from gateway.settings import endpoint_override
 
@@ -29,7 +29,7 @@ def show(
     """
     if context.invoked_subcommand is not None:
         return
-    tables, problems = console.with_registry(registry_url, registry_prices)
+    tables, problems = console.with_registry(registry_url, read_registry_prices)
     if as_json:
         console.print_json([to_document(table) for table in tables])
         return
@@ -77,15 +77,15 @@ def update(
 
     Example: `chips prices update --region europe-west1`
     """
-    from gateway.cost.catalogue import ADDRESS, CatalogueError, read_catalogue
     from gateway.cost.google_api import GoogleApi
+    from gateway.cost.google_price_catalogue import ADDRESS, CatalogueError, read_catalogue
 
     api = GoogleApi(endpoint_override("cloudbilling") or ADDRESS)
 
     author = console.author_name(by)
 
     async def work(registry: Registry) -> tuple[Prices, list[str], bool]:
-        known, _ = await registry_prices(registry)
+        known, _ = await read_registry_prices(registry)
         before = prices_now(known)
         try:
             found = read_catalogue(

@@ -10,13 +10,13 @@ import typer
 from gateway.cli.cost.environment_ledger import EnvironmentLedger, read_ledger, this_month
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.environments_file import Environment, UnknownEnvironment, read_environments
+from gateway.cli.support.environments_file import Environment, EnvironmentsFileError, read_environments
 from gateway.core.budget import MICRO
 from gateway.core.prices import prices_at
-from gateway.cost.budgets import spending
+from gateway.cost.budgets import spending_by_budget
+from gateway.cost.compare_plan_with_actual import comparison_document
 from gateway.cost.ledger import NO_TEAM, UNAUTHENTICATED, LedgerEntry, LedgerLine, group_entries, sum_lines
-from gateway.cost.plan_comparison import as_document
-from gateway.cost.usage import DailyRow, UsageKey
+from gateway.cost.usage import DailyUsage, UsageKey
 from gateway.registry.base import RegistryError
 from gateway.settings import Settings, environments_file, load_settings
 
@@ -71,7 +71,7 @@ def cost(
         "billed": _billed(ledgers, total, by),
         "assumed_size": sorted({place for ledger in ledgers.values() for place in _assumed(ledger)}),
         "budgets": _of_each(ledgers, spent_budgets),
-        "plans": _of_each(ledgers, lambda ledger: [as_document(plan) for plan in ledger.plans]),
+        "plans": _of_each(ledgers, lambda ledger: [comparison_document(plan) for plan in ledger.plans]),
         "problems": _named(ledgers, lambda ledger: ledger.problems),
         "warnings": _named(ledgers, lambda ledger: ledger.warnings),
     }
@@ -114,7 +114,7 @@ async def _read(settings: Settings, month: str) -> EnvironmentLedger:
 def _every_environment(month: str) -> dict[str, EnvironmentLedger]:
     try:
         environments = read_environments(environments_file())
-    except UnknownEnvironment as error:
+    except EnvironmentsFileError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
     named = {name: one for name, one in environments.items() if one.registry}
     if not named:
@@ -223,12 +223,12 @@ def spent_budgets(ledger: EnvironmentLedger) -> list[dict[str, Any]]:
     """Each budget with what was spent of it in the month, or on its last day."""
     of_month: Counter[str] = Counter()
     of_day: Counter[str] = Counter()
-    rows: dict[date, list[DailyRow]] = {}
+    rows: dict[date, list[DailyUsage]] = {}
     for entry in ledger.entries:
         key = UsageKey(entry.model, entry.version, entry.caller, entry.team)
-        rows.setdefault(entry.day, []).append(DailyRow(entry.day, key, entry.size, entry.usage))
+        rows.setdefault(entry.day, []).append(DailyUsage(entry.day, key, entry.size, entry.usage))
     for day, found in rows.items():
-        spent = spending(ledger.budgets, found, prices_at(ledger.tables, day))
+        spent = spending_by_budget(ledger.budgets, found, prices_at(ledger.tables, day))
         of_month.update(spent)
         if day == ledger.days[-1]:
             of_day.update(spent)
@@ -264,7 +264,7 @@ def _show(report: dict[str, Any], lines: list[LedgerLine], total: LedgerLine) ->
         table.add_row(
             line.name,
             f"{line.usage.requests:,}",
-            *map(money, amounts),
+            *map(format_amount, amounts),
             style="bold" if line is total else None,
         )
     console.out.print(table)
@@ -275,7 +275,7 @@ def _show(report: dict[str, Any], lines: list[LedgerLine], total: LedgerLine) ->
     for budget in report["budgets"]:
         console.say(
             "budget",
-            f"{_whose(budget)}{budget['scope']} {budget['name']}: {budget['percent']:g} % of {money(budget['amount_micros'])} "
+            f"{_whose(budget)}{budget['scope']} {budget['name']}: {budget['percent']:g} % of {format_amount(budget['amount_micros'])} "
             f"{report['currency']} a {budget['period']} is spent",
             style="bold yellow" if budget["percent"] >= 80 else "bold",
         )
@@ -301,27 +301,27 @@ def _show_plan(plan: dict[str, Any]) -> None:
     planned, actual = plan["planned_micros"], plan["actual_micros"]
     console.say(
         "plan",
-        f"{_whose(plan)}{plan['model']}: {money(planned)} were planned until now, {money(actual)} came",
+        f"{_whose(plan)}{plan['model']}: {format_amount(planned)} were planned until now, {format_amount(actual)} came",
     )
     for step in plan["difference"]:
         if step["micros"]:
-            console.say("", f"{money(step['micros']):>12}  {step['why']}")
+            console.say("", f"{format_amount(step['micros']):>12}  {step['why']}")
 
 
 def _show_bill(billed: dict[str, Any], total: LedgerLine) -> None:
     for name, micros in billed["by"].items():
-        console.say("billed", f"{money(micros):>12}  {name}")
-    console.say("explained", f"{money(total.cost.total):>12}  by the lines above")
+        console.say("billed", f"{format_amount(micros):>12}  {name}")
+    console.say("explained", f"{format_amount(total.cost.total):>12}  by the lines above")
     rest = billed["rest_micros"]
     why = (
-        f"requests that shared instances explain up to {money(billed['shared_at_most_micros'])} of it; so do free tiers and discounts"
+        f"requests that shared instances explain up to {format_amount(billed['shared_at_most_micros'])} of it; so do free tiers and discounts"
         if rest < 0
         else "starts of instances, the gateway itself, and whatever else runs in the project"
     )
-    console.say("rest", f"{money(rest):>12}  unexplained: {why}")
+    console.say("rest", f"{format_amount(rest):>12}  unexplained: {why}")
 
 
-def money(micros: int) -> str:
+def format_amount(micros: int) -> str:
     """An amount for people: to the cent, or further where it is less."""
     amount = micros / MICRO
     return f"{amount:,.2f}" if not micros or abs(amount) >= 1 else f"{amount:.6f}".rstrip("0")

@@ -10,11 +10,12 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.published_artifact import published_manifest
-from gateway.cli.support.sizes import GIB, given_resources, parse_bytes
+from gateway.cli.support.parse_sizes import GIB, given_resources, parse_bytes
+from gateway.cli.support.read_published_artifact import published_manifest
 from gateway.core.model import Model, Resources, resource_problems
 from gateway.core.model_updates import to_document
 from gateway.core.prices import Prices
+from gateway.cost.compare_plan_with_actual import SavedPlan
 from gateway.cost.estimate import (
     UTILIZATION,
     CostEstimate,
@@ -23,8 +24,7 @@ from gateway.cost.estimate import (
     estimate_cost,
     memory_needed_gib,
 )
-from gateway.cost.plan_comparison import SavedPlan
-from gateway.cost.prices import prices_now, registry_prices
+from gateway.cost.read_price_tables import prices_now, read_registry_prices
 from gateway.registry.base import MODELS, PLANS, Put, Registry
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
@@ -101,7 +101,7 @@ def plan(
         min_instances=resources.min_instances,
         artifact_gib=(sum(sizes) or _UNKNOWN_BYTES) / GIB,
     )
-    tables, _ = console.with_registry(registry_url, registry_prices)
+    tables, _ = console.with_registry(registry_url, read_registry_prices)
     prices = prices_now(tables)
     author = console.author_name(by)
     try:

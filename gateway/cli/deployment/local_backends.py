@@ -11,7 +11,7 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, Failure
 from gateway.core.name_validation import check_model_name, check_version
-from gateway.deploy.local import BackendSpec, LocalBackend, LocalProcessTarget
+from gateway.deploy.local_process_target import BackendSpec, LocalBackend, LocalProcessTarget
 from gateway.settings import process_environment, state_folder
 
 _POLL_S: Final = 0.2

@@ -16,7 +16,7 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.decode_text_file import decode_utf8
 from gateway.core.name_validation import check_model_name
 from gateway.deploy.backend_folder import PREDICT_NAMES, SETTINGS_NAME
-from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, digest_of, write_source
+from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, content_digest, write_source
 
 _T = TypeVar("_T")
 
@@ -64,8 +64,8 @@ def new(
     if predict and source is None and _add_predict(language, name, folder, as_json=as_json):
         return
     target = new_folder(name, folder)
-    seen = "" if source is None else digest_of(source)
-    described = None if source is None else describe_model(source, name)
+    seen = "" if source is None else content_digest(source)
+    described = None if source is None else describe_as_published(source, name)
 
     def write() -> None:
         _write(language, name, target, described, predict=predict)
@@ -116,7 +116,7 @@ def _where_samples_are(source: Path | None) -> str:
 
 
 def new_folder(name: str, folder: Path | None) -> Path:
-    """The folder for a new model. Raises Failure where the name is not valid or the folder is not empty."""
+    """The path of the folder for a new model. Raises Failure where the name is not valid or the folder is not empty."""
     try:
         check_model_name(name)
     except ValueError as error:
@@ -158,7 +158,7 @@ def write_template(source: Path, path: Path, name: str, requirements: Sequence[s
     path.write_text(text.replace("@REQUIREMENTS@", "\n".join(requirements)), encoding="utf-8")
 
 
-def describe_model(source: Path, name: str) -> DescribedArtifact:
+def describe_as_published(source: Path, name: str) -> DescribedArtifact:
     """Describe a model's files as `chips publish` would. Raises Failure."""
     try:
         return describe_artifact(source, model=name, version="1", created_by="")
@@ -174,7 +174,7 @@ def _write(
         needs = _installed(_EXAMPLE_NEEDS) if language == "python" else ()
         write_scaffold(language, name, target, needs)
     else:
-        needs = julia_needs_of(described) if language == "julia" else requirements_lines(described)
+        needs = julia_requirements_lines(described) if language == "julia" else requirements_lines(described)
         write_scaffold(language, name, target, needs, left_out=_TRAINING_SCRIPTS)
         copy_described_artifact(described, target / COPY_NAME)
     if predict:
@@ -202,7 +202,7 @@ def _check_packages(
             )
 
 
-def julia_needs_of(described: DescribedArtifact) -> list[str]:
+def julia_requirements_lines(described: DescribedArtifact) -> list[str]:
     """The packages that a model needs, as lines of a Project.toml behind those of [deps]: `save_model` wrote one next to the model.
 
     Raises Failure.

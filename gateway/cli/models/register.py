@@ -18,11 +18,11 @@ from gateway.cli.models.backend_inspection import (
     run_conformance_checks,
     validated_option,
 )
-from gateway.cli.models.write_registration import (
+from gateway.cli.models.merge_registration import (
     _OUR_PATH,
     RegisteredVersion,
     Verification,
-    write_registration,
+    merge_registration,
 )
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import (
@@ -34,13 +34,13 @@ from gateway.cli.support.backend_credentials import (
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import example_request_json
-from gateway.cli.support.published_artifact import RowsOption, published_samples
-from gateway.cli.support.sizes import given_resources
+from gateway.cli.support.parse_sizes import given_resources
+from gateway.cli.support.read_published_artifact import RowsOption, published_samples
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
 from gateway.control.openapi import example_instance
-from gateway.core.cors_policy import CorsRule
 from gateway.core.ip_network_set import parse_network
 from gateway.core.model import Model, normalize_backend_url
+from gateway.core.model_cors_policy import CorsRule
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.registry.base import Listing
 from gateway.settings import Settings
@@ -200,7 +200,7 @@ def register(
             seen = await inspect_backend(requested, wait, report, dict(shown), yes=yes, force=force)
             seen = await _checked(settings, seen, report, shown, rows, force=force)
         async with console.open_registry_of(settings) as registry:
-            outcome = await write_registration(
+            outcome = await merge_registration(
                 registry,
                 seen.requested,
                 seen.metadata,

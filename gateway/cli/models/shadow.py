@@ -10,14 +10,13 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.models.shadow_cost import shadow_cost
-from gateway.cli.models.shadow_report import show_report
+from gateway.cli.models.shadow_cost_estimate import shadow_cost_estimate
+from gateway.cli.models.shadow_report import print_shadow_report
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.figures_store import figures_store
-from gateway.cli.support.published_artifact import published_manifest
+from gateway.cli.support.read_published_artifact import published_manifest
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
-from gateway.core.evidence import SHADOW, EvidenceRecord, backend_address
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.core.rollout import backend_fingerprint
@@ -30,12 +29,13 @@ from gateway.core.shadow import (
     utc_text,
     why_not_shadowed,
 )
-from gateway.cost.prices import prices_now, registry_prices
+from gateway.core.version_evidence import SHADOW, EvidenceRecord, evidence_address
+from gateway.cost.read_price_tables import prices_now, read_registry_prices
 from gateway.registry.base import SHADOWS, Document, Put, Registry
-from gateway.registry.evidence import evidence_change, image_of, read_evidence
+from gateway.registry.evidence_records import evidence_change, image_of, read_evidence
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
-from gateway.shadow.reporter import FIGURES
+from gateway.shadow.run_shadows import FIGURES
 from gateway.shadow.status_view import read_shadow_facts
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
@@ -133,9 +133,11 @@ def shadow(
     async def work() -> None:
         async with console.open_registry_of(settings) as registry:
             model, document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
-            tables, _ = await registry_prices(registry)
+            tables, _ = await read_registry_prices(registry)
             prices = prices_now(tables)
-            price = shadow_cost(made, model, prices, rps=rps, latency=latency, seconds=_seconds(for_))
+            price = shadow_cost_estimate(
+                made, model, prices, rps=rps, latency=latency, seconds=_seconds(for_)
+            )
             if not yes:
                 _confirm(price.text)
             generation = await _begin(settings, registry, model, document, made, reason)
@@ -294,7 +296,7 @@ async def _look(
     if as_json:
         console.print_json(facts)
         return
-    show_report(found, facts)
+    print_shadow_report(found, facts)
 
 
 async def _verdict(registry: Registry, found: Shadow, model: Model, facts: dict[str, Any]) -> list[Put]:
@@ -308,7 +310,7 @@ async def _verdict(registry: Registry, found: Shadow, model: Model, facts: dict[
         sort=SHADOW,
         passed=facts["finding"] == "agrees",
         summary=f"{facts['finding']} with version {found.stable}: {facts['why']}",
-        backend=backend_address(candidate),
+        backend=evidence_address(candidate),
         artifact_digest=candidate.artifact_digest,
         image=await image_of(registry, found.model, candidate),
         facts={

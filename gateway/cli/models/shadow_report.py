@@ -8,8 +8,8 @@ from gateway.core.shadow import Shadow
 _STYLES = {"agrees": "bold green", "differs": "bold red", "fails": "bold red", "undecided": "bold yellow"}
 
 
-def show_report(shadow: Shadow, verdict: dict[str, Any]) -> None:
-    """Print it: the verdict first, then what it rests on, then the worst examples."""
+def print_shadow_report(shadow: Shadow, verdict: dict[str, Any]) -> None:
+    """Print the report on a shadow: the verdict first, then what it rests on, then the worst examples."""
     stable, candidate = shadow.stable, shadow.candidate
     console.say(shadow.model, f"version {candidate} in the shadow of version {stable}")
     console.say(

@@ -13,11 +13,11 @@ from rich.text import Text
 from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
 from gateway.core.escape_unprintable import printable
-from gateway.cost.prices import read_prices
+from gateway.cost.read_price_tables import read_default_prices
 from gateway.settings import load_settings
+from gateway.telemetry.recorded_request_store import RequestFilter, TraceStoreReader
 from gateway.telemetry.request_summary import RequestSummary
-from gateway.telemetry.spans import Span, spans_of
-from gateway.telemetry.sqlite_trace_store import RequestFilter, TraceStoreReader
+from gateway.telemetry.spans_of_request import Span, spans_of
 
 _BAR = 44
 _BACKEND_ERROR = re.compile(r'\berror;desc="([a-z0-9-]{1,64})"')
@@ -90,7 +90,7 @@ def why(
             code=console.EX_USAGE,
         )
     if project:
-        from gateway.cli.observe.cloud_trace import spans_from_cloud
+        from gateway.cli.observe.google_cloud_requests import spans_from_cloud
 
         if not request_or_trace_id:
             raise console.Failure(
@@ -272,7 +272,7 @@ def draw_waterfall(spans: list[Span]) -> None:
 
 def _cost(backend_s: float) -> str:
     """As `chips cost` has it for a backend of undeclared size: the request's sizes are not kept with it."""
-    prices = read_prices()
+    prices = read_default_prices()
     run = prices.cloud_run
     amount = 2 * run.per_million_requests / 1e6 + backend_s * (run.cpu_active + run.memory_gib_active)
     return (

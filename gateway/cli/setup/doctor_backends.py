@@ -14,7 +14,7 @@ from gateway.settings import state_folder
 
 def _local_backend_hint(url: str) -> str:
     """The command for a backend that was deployed to this machine and does not answer; empty for any other."""
-    from gateway.deploy.local import LocalProcessTarget
+    from gateway.deploy.local_process_target import LocalProcessTarget
 
     for local in LocalProcessTarget(state_folder() / "local", {}).list_backends():
         spec = local.spec

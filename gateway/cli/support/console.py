@@ -1,4 +1,4 @@
-"""What all commands share: output for people or as JSON, failures with exit codes, opening the registry."""
+"""The console of all commands: output for people or as JSON, failures with exit codes, common options, opening the registry."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from rich.text import Text
 from gateway.cli.support.environments_file import (
     ChosenEnvironment,
     CurrentEnvironmentFile,
-    UnknownEnvironment,
+    EnvironmentsFileError,
     find_environment,
     read_environments,
 )
@@ -177,7 +177,7 @@ def chosen_environment() -> ChosenEnvironment | None:
     path = environments_file()
     try:
         return ChosenEnvironment(name, find_environment(read_environments(path), name, path), by)
-    except UnknownEnvironment as error:
+    except EnvironmentsFileError as error:
         raise Failure(str(error), hint="`chips env list` shows them", code=EX_CONFIG) from None
 
 

@@ -10,7 +10,7 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.escape_unprintable import printable, printable_json
 from gateway.core.ip_network_set import parse_network
 from gateway.core.model import parse_model
-from gateway.cost.plan_comparison import read_plan
+from gateway.cost.compare_plan_with_actual import read_plan
 from gateway.registry.base import BUDGETS, MODELS, NETWORKS, PLANS, PRICES, Document, network_document_name
 from gateway.registry.snapshot import read_budget, read_price_table
 
@@ -92,7 +92,7 @@ def _entry(document: Document) -> tuple[str, dict[str, Any]]:
 
 
 def read_declaration(text: str, place: str) -> Declared:
-    """What `text` declares. Raises Failure with every problem in it."""
+    """Parse the models and networks that the YAML `text` declares. Raises Failure with every problem in it."""
     if len(text) > _MAX_BYTES:
         raise Failure(f"{place} is larger than {_MAX_BYTES} bytes", code=EX_DATAERR)
     try:

@@ -164,8 +164,8 @@ class RawFirestore:
         for number, entry in enumerate(state.entries):
             same = number and state.entries[number - 1].generation == entry.generation
             index = index + 1 if same else 0
-            found[names.history, document_layout.change_id(entry.generation, index)] = (
-                document_layout.write_entry(entry)
+            found[names.history, document_layout.history_entry_id(entry.generation, index)] = (
+                document_layout.encode_entry(entry)
             )
         for one in state.documents.values():
             identity = document_layout.document_id(one.kind, one.name)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.deploy.local import LocalProcessTarget, _children
+from gateway.deploy.local_process_target import LocalProcessTarget, _children
 from tests.patience import patience
 from tests.probes import runs, until
 from tests.unit.cli.shell import Shell

@@ -167,7 +167,7 @@ def test_an_imported_model_is_imported_again(shell: Shell, tmp_path: Path):
     folder = tmp_path / "models/sums"
     record = read_source(folder)
     assert record is not None
-    assert record.text(folder) == f"mlflow:{source}"
+    assert record.display_text(folder) == f"mlflow:{source}"
     (source / "MLmodel").write_text(MLFLOW.replace('"a"', '"b"'))
     # It cannot be served, since there is no such loader; what is checked before that is the new one.
     shell("deploy", "sums", "--target", "local")

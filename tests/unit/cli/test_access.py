@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.last_used import LastUsedRecorder
+from gateway.auth.api_key_last_used import LastUsedRecorder
 from gateway.core.api_keys import digest_key, is_well_formed, key_id
 from gateway.registry.open_by_url import open_registry
 from tests.unit.cli.shell import Shell

@@ -13,8 +13,8 @@ from gateway.core.model import Backend, Model, Resources
 from gateway.core.model_updates import to_document
 from gateway.core.prices import parse_prices, tables_in_one_currency
 from gateway.cost.ledger import make_ledger, warm_instances
-from gateway.cost.prices import read_prices, with_default
-from gateway.cost.usage import DailyRow, InstanceSize, Usage, UsageDocument, UsageKey, UsageRow, usage_kind
+from gateway.cost.read_price_tables import read_default_prices, with_default_prices
+from gateway.cost.usage import DailyUsage, InstanceSize, Usage, UsageDocument, UsageKey, UsageRow, usage_kind
 from gateway.registry.base import MODELS, PRICES, Change, Put
 from gateway.registry.memory import MemoryRegistry
 from gateway.registry.sqlite import SqliteRegistry
@@ -28,7 +28,7 @@ NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 
 def table(day: str, currency: str = "EUR", factor: float = 1.0) -> dict[str, Any]:
-    document: dict[str, Any] = to_document(read_prices())
+    document: dict[str, Any] = to_document(read_default_prices())
     document["cloud_run"]["cpu_active"] *= factor
     return {**document, "date": day, "currency": currency}
 
@@ -113,7 +113,7 @@ async def test_a_gateways_budgets_add_up_one_currency_only():
 
 def test_the_built_in_table_is_left_out_where_prices_are_in_another_currency():
     euros = parse_prices(table("2030-01-01"))
-    assert with_default([euros]) == (euros,)
+    assert with_default_prices([euros]) == (euros,)
     dollars = parse_prices(table("2020-01-01", "USD"))
     assert tables_in_one_currency([euros, dollars], date(2026, 1, 1)) == (dollars,)
     assert tables_in_one_currency([euros, dollars], date(2030, 1, 1)) == (euros,)
@@ -189,8 +189,8 @@ def test_a_day_on_which_a_version_was_resized_is_priced_by_both_sizes():
     assert sorted((kept.size.cpu, kept.seconds) for kept in warm) == [(1.0, 3600.0), (8.0, 23 * 3600.0)]
     busy = Usage(requests=1, backend_us=1_800_000_000, reached=1)
     large = InstanceSize(cpu=8, memory_gib=1, declared=True)
-    rows = [DailyRow(day, UsageKey("wine", "1", "ana", ""), large, busy)]
-    prices = read_prices()
+    rows = [DailyUsage(day, UsageKey("wine", "1", "ana", ""), large, busy)]
+    prices = read_default_prices()
     idle = sum(entry.cost.idle for entry in make_ledger(rows, warm, [prices]))
     run = prices.cloud_run
     expected = sum(

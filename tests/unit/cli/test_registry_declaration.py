@@ -7,7 +7,7 @@ import yaml
 
 from gateway.cli.support.registry_declaration import write_declaration
 from gateway.core.model_updates import to_document
-from gateway.cost.prices import read_prices
+from gateway.cost.read_price_tables import read_default_prices
 from gateway.registry.base import MODELS, Document
 from tests.unit.cli.shell import Shell
 
@@ -57,7 +57,7 @@ def test_budgets_prices_and_plans_are_restored_as_they_were(shell: Shell, tmp_pa
     shell.ok("budget", "set", "2.50", "--model", "wine", "--refuse", "402", "--note", "vineyard: yes")
     shell.ok("budget", "set", "7", "--key", "google:ana@example.com", "--period", "day")
     shell.ok("plan", "wine", "--rps", "5", "--latency", "40ms", "--save")
-    table = to_document(read_prices()) | {"date": "2026-11-24"}
+    table = to_document(read_default_prices()) | {"date": "2026-11-24"}
     path = tmp_path / "prices.yaml"
     path.write_text(yaml.safe_dump({"chips": 1, "prices": {"2026-11-24": table}}))
     shell.ok("import", str(path), "--yes")

@@ -9,20 +9,20 @@ import pytest
 
 from gateway.artifacts.manifest import build_manifest
 from gateway.core.model_updates import to_document
-from gateway.cost.prices import read_prices
+from gateway.cost.read_price_tables import read_default_prices
 from gateway.registry.base import PRICES, SHADOWS, Put, Unavailable
 from gateway.registry.open_by_url import open_registry
 from gateway.registry.sqlite import SqliteRegistry
-from gateway.shadow.comparison import Difference
+from gateway.shadow.compare_answers import Difference
 from gateway.shadow.findings import (
-    Example,
+    DifferenceExample,
     Findings,
     OutputFigures,
     PairFigures,
     ShadowReport,
     VersionFigures,
 )
-from gateway.shadow.reporter import FIGURES
+from gateway.shadow.run_shadows import FIGURES
 from tests.unit.cli.shell import Shell
 
 
@@ -80,7 +80,7 @@ def test_it_is_written_with_its_bounds_and_its_price(shell: Shell):
 def test_the_price_is_that_of_the_registered_sizes_and_of_the_prices_in_force(shell: Shell):
     shell.register("wine", "3", "--pure", "--cpu", "1", "--memory", "1Gi")
     shell.register("wine", "4", "--cpu", "4", "--memory", "8Gi")
-    table: dict[str, Any] = to_document(read_prices())
+    table: dict[str, Any] = to_document(read_default_prices())
     day = datetime.now(UTC).date().isoformat()
     table |= {"date": day}
     run = table["cloud_run"]
@@ -201,7 +201,11 @@ def findings(differ: int, compared: int) -> Findings:
         noise=PairFigures(
             compared // 5, compared // 5, {"price": OutputFigures(compared // 5, compared // 5)}
         ),
-        worst=[Example("order-66", [Difference("price[0]", "number", 2.0), Difference("name[0]", "label")])],
+        worst=[
+            DifferenceExample(
+                "order-66", [Difference("price[0]", "number", 2.0), Difference("name[0]", "label")]
+            )
+        ],
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.cli.support import console
-from gateway.core.evidence import EvidenceRecord
 from gateway.core.model_updates import to_document
+from gateway.core.version_evidence import EvidenceRecord
 from gateway.registry.base import APPROVALS, EMERGENCIES, EVIDENCE, MODELS, SIGN_OFF
 from gateway.signoff import ssh_signature
 from tests.unit.cli.sign_off_stage import ARTIFACT, IMAGE, Stage

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cost.estimate import MONTH_S, InstanceSettings, TrafficLoad, estimate_cost
-from gateway.cost.prices import read_prices
+from gateway.cost.read_price_tables import read_default_prices
 from tests.unit.cli.shell import Shell
 
-PRICES = read_prices()
+PRICES = read_default_prices()
 ONE = InstanceSettings(concurrency=1, cpu=1, memory_gib=1)
 
 rates = st.floats(0.001, 500)

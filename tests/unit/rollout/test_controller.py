@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.evidence import CANARY, why_evidence_does_not_apply
 from gateway.core.model import Backend
 from gateway.core.model_updates import to_document
+from gateway.core.version_evidence import CANARY, why_evidence_does_not_apply
 from gateway.registry.base import MODELS, ROLLOUTS, Put
-from gateway.registry.evidence import read_evidence
+from gateway.registry.evidence_records import read_evidence
 from gateway.rollout.assessment import ASSESSMENTS
 from gateway.rollout.controller import AUTHOR
 from gateway.rollout.reporter import FIGURES

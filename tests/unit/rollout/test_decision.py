@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, rollout_problems, traffic_at_share
+from gateway.core.rollout import Rollout, RolloutPlan, new_rollout, rollout_problems, traffic_at_share
 from gateway.registry.firestore.document_layout import MAX_BODY_BYTES
 from gateway.rollout.assessment import Assessment
 from gateway.rollout.decision import MOST_STEPS, abort, apply_decision, decide, hold, resume
@@ -249,7 +249,7 @@ def test_a_reason_that_is_too_long_is_refused():
         lambda: hold(rollout, "é" * 501),
         lambda: resume(held, _model(rollout), "é" * 501),
         lambda: abort(rollout, _model(rollout), "é" * 501),
-        lambda: begin_rollout(wine(), "4", PLAN, identity="r1", by="ana", reason="é" * 501),
+        lambda: new_rollout(wine(), "4", PLAN, identity="r1", by="ana", reason="é" * 501),
     ):
         with pytest.raises(ValueError, match="1002 bytes, of at most 1000"):
             attempt()

@@ -77,7 +77,7 @@ async def test_each_step_is_told_once_with_its_evidence(
     )
     assert message["evidence"]["errors"]["finding"] == "worse"
     assert "s3cret" not in caplog.text
-    assert controller._outbox.pending([await scene.rollout()]) == []
+    assert controller._outbox.rollouts_with_due_webhooks([await scene.rollout()]) == []
 
 
 async def test_without_a_secret_no_webhook_is_told_and_nothing_is_held_up(
@@ -228,7 +228,7 @@ async def test_controllers_die_at_each_operation_of_a_whole_rollout(
                 await scene.turn(controller, seconds=seconds)
             await _delivered(controller)
         rollout = await scene.rollout()
-        if not rollout.active and not controller._outbox.pending([rollout]):
+        if not rollout.active and not controller._outbox.rollouts_with_due_webhooks([rollout]):
             break
         assert number < 60
     assert [step.percent for step in rollout.steps] == [5, 25, 100]

@@ -167,6 +167,17 @@ async def test_without_samples_a_row_that_it_takes_is_sought(tmp_path):
     assert "--samples" in text
 
 
+async def test_a_row_that_gets_no_prediction_is_no_good_row(tmp_path):
+    code = "import numpy as np\n" + PLAIN
+    more = {"format": "python", "signature": {"inputs": INPUTS}}
+    sometimes = f"{code}return np.array([np.nan if row[0] == 0 else 2.0 for row in rows])"
+    loaded = await started(tmp_path, {"model.py": sometimes.encode()}, **more)
+    assert loaded.workers.good[0] == 1.0
+    await loaded.stop(1.0)
+    never = f"{code}return np.array([[np.nan, np.inf] for row in rows])"
+    assert "its answer is null" in await refusal(tmp_path / "2", {"model.py": never.encode()}, **more)
+
+
 async def test_each_sample_is_scored(tmp_path):
     from sklearn.linear_model import LogisticRegression
 

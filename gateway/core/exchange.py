@@ -91,6 +91,7 @@ class Attempt:
         "dialed",
         "ended",
         "failure",
+        "opening_s",
         "reused",
         "sent",
         "span_id",
@@ -102,6 +103,7 @@ class Attempt:
         self.span_id = new_span_id()  # what the backend sees as its parent
         self.dialed: float | None = None  # TCP was there, and TLS began; only on a connection opened for it
         self.connected: float | None = None  # a connection was there: from the pool, or opened
+        self.opening_s = 0.0  # how long it took to open one for it, where that was needed
         self.reused = False  # it came from the pool
         self.sent: float | None = None  # the last byte of the request was handed to the system
         self.answered: float | None = None  # the head of the answer was there

@@ -25,7 +25,7 @@ class ShadowCostEstimate(NamedTuple):
 def shadow_cost_estimate(
     shadow: Shadow, model: Model, prices: Prices, *, rps: float | None, latency: str, seconds: float
 ) -> ShadowCostEstimate:
-    """The cost of what both versions do more, each on instances of its declared size, of which a prediction takes one for itself.
+    """Estimate the cost of the additional work of both versions, each on instances of its declared size, of which a prediction takes one for itself.
 
     `rps`: the model's requests a second; None: the price of a million that are shadowed. Raises Failure.
     """

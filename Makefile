@@ -6,9 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # The newest that truly runs: a version manager's shim may stand on the PATH and start nothing.
 PYTHON ?= $(or $(shell for name in python3.13 python3.12 python3.11 python3; do $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done),python3)
-# A worker for each core, up to four: each starts servers of its own. All tests of a file stay together. WORKERS=0 is one process.
+# auto: one worker more than there are cores, up to four, since each starts servers of its own. All tests of a file stay together,
+# and tests/conftest.py orders the files. WORKERS=0 is one process.
 WORKERS ?= auto
-RUN_TESTS = $(BIN)/python -m pytest --quiet --no-header --tb=short -n $(WORKERS) --maxprocesses=4 --dist=loadfile
+RUN_TESTS = $(BIN)/python -m pytest --quiet --no-header --tb=short -n $(WORKERS) --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 SOURCES := gateway tests examples backends/python
 
 help:  ## print this list

@@ -66,7 +66,7 @@ FUNCTIONS = (
     "gateway.pipeline:render_problem",
     "gateway.telemetry.metrics:Metrics.observe",
     "gateway.telemetry.access_log:JsonAccessLog.__call__",
-    "gateway.telemetry.recorder:Recorder.__call__",
+    "gateway.telemetry.request_recorder:RequestRecorder.__call__",
 )
 
 
@@ -97,9 +97,9 @@ class Counters:
 
 def _seed() -> None:
     """The same requests are sampled in each run."""
-    from gateway.core import randomness
+    from gateway.core import pseudo_random
 
-    randomness._source.seed(1)
+    pseudo_random._source.seed(1)
 
 
 @contextmanager

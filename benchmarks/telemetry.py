@@ -16,13 +16,13 @@ from gateway.core.model import Backend, Model
 from gateway.core.principal import Principal
 from gateway.core.trace_context import continue_trace, new_trace_id
 from gateway.telemetry.access_log import JsonAccessLog
-from gateway.telemetry.export_queue import ExportQueue
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
+from gateway.telemetry.recorded_request_store import TraceStore
+from gateway.telemetry.request_recorder import RequestRecorder
 from gateway.telemetry.request_summary import summarize
-from gateway.telemetry.spans import spans_of
-from gateway.telemetry.sqlite_trace_store import TraceStore
+from gateway.telemetry.spans_of_request import spans_of
 
 _MODEL = Model(name="wine", backends=(Backend(version="3", url="http://127.0.0.1:1"),), traffic={"3": 100})
 _CALLER = Principal(id="key-5f0c2a", label="bench", models=("*",))
@@ -93,7 +93,7 @@ def run(*, count: int, rounds: int) -> dict[str, float]:
     part("log line", lambda: line(exchange, 200))
     part("a span id for an attempt", lambda: Attempt(0.0))
     writer = LogWriter(io.TextIOWrapper(io.BytesIO()), limit_lines=0)
-    quiet = Recorder(writer, metrics, json=True, recent_per_s=0)
+    quiet = RequestRecorder(writer, metrics, json=True, recent_per_s=0)
     part("record, nothing kept", lambda: quiet(exchange))
     summary = summarize(kept, status=200, kept="sampled", side="", code="", gateway="bench")
     part("summary", lambda: summarize(kept, status=200, kept="sampled", side="", code="", gateway="bench"))
@@ -101,12 +101,14 @@ def run(*, count: int, rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "requests.db"
 
-        def with_store() -> tuple[Recorder, ExportQueue]:
-            export_queue = ExportQueue(
+        def with_store() -> tuple[RequestRecorder, RecordedRequestQueue]:
+            export_queue = RecordedRequestQueue(
                 "store", lambda: TraceStore(store, limit=20_000), limit=count, interval_s=0.05
             )
             export_queue.start()
-            return Recorder(writer, metrics, json=True, store=export_queue, recent_per_s=0), export_queue
+            return RequestRecorder(
+                writer, metrics, json=True, store=export_queue, recent_per_s=0
+            ), export_queue
 
         best = float("inf")
         for _ in range(rounds):

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from gateway.upstream.tls import SessionResumingContext, backend_tls_context
+from gateway.upstream.backend_tls import SessionResumingContext, backend_tls_context
 
 KEYS = {"RSA 2048": ["rsa:2048"], "ECDSA P-256": ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]}
 VERSIONS = {"TLS 1.3": ssl.TLSVersion.TLSv1_3, "TLS 1.2": ssl.TLSVersion.TLSv1_2}

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.auth.api_key import ApiKeyAuthenticator
-from gateway.auth.chain import AuthenticatorChain
-from gateway.auth.last_used import LastUsedRecorder
+from gateway.auth.api_key_last_used import LastUsedRecorder
+from gateway.auth.authenticator_chain import AuthenticatorChain
 from gateway.component_metrics import ComponentMetrics
-from gateway.component_usage import usage_totals
 from gateway.control.routes import ControlRoutes
 from gateway.core.client_address import TrustedProxies
 from gateway.cost.budgets import BudgetKeeper
@@ -26,7 +25,7 @@ from gateway.make_components import (
     build_control_cors,
     build_controller,
     build_egress_policy,
-    build_figures,
+    build_figures_store,
     build_id_tokens,
     build_mirror,
     build_server,
@@ -36,7 +35,7 @@ from gateway.make_components import (
     build_upstream,
     build_usage_reporter,
     parse_networks,
-    reporting_process,
+    reporting_process_name,
 )
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
@@ -48,7 +47,7 @@ from gateway.rollout.lease import LEASE, LeaseRenewalMonitor
 from gateway.rollout.reporter import RolloutReporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
-from gateway.shadow.reporter import ShadowReporter
+from gateway.shadow.run_shadows import ShadowRunner
 from gateway.shadow.status_view import ShadowView
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
@@ -66,6 +65,7 @@ from gateway.stages.route import RouteRequest
 from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.logs import LogWriter
 from gateway.upstream.pooled_client import PooledUpstream
+from gateway.usage_totals import usage_totals
 
 if TYPE_CHECKING:
     pass
@@ -101,7 +101,7 @@ class Gateway:
         self._make_upstream()
         self._make_limits()
         self._make_telemetry(logs, folder)
-        self._figures = build_figures(settings, self.registry)
+        self._figures = build_figures_store(settings, self.registry)
         self._make_cost()
         self._make_pipeline()
         self._make_rollouts()
@@ -168,7 +168,7 @@ class Gateway:
         )
         self.telemetry.metrics.add_readers(gauges=own.gauges, counters=own.counters)
         if self._anchoring is not None:
-            self.telemetry.metrics.add_readers(gauges=self._anchoring.gauges)
+            self.telemetry.metrics.add_readers(gauges=self._anchoring.lag_gauge)
         if isinstance(self.upstream, PooledUpstream):  # the plain one keeps its connections to itself
             self.telemetry.metrics.add_readers(gauges=self.upstream.gauges, counters=self.upstream.counters)
 
@@ -218,7 +218,7 @@ class Gateway:
             self.pipeline.set_exchange_counter,
             supervisor=self.supervisor,
             lease=LeaseRenewalMonitor(self.registry, LEASE),
-            process=reporting_process(settings),
+            process=reporting_process_name(settings),
         )
         self.telemetry.metrics.add_readers(gauges=self._reporter.gauges)
         self.mirror.on_swap = self._follow
@@ -248,7 +248,7 @@ class Gateway:
         upstream = build_shadow_upstream(
             self._settings, self._egress_policy, self._id_tokens, self.supervisor
         )
-        self._shadows = ShadowReporter(
+        self._shadows = ShadowRunner(
             self._figures,
             self._forward.set_observer,
             upstream,

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
-from gateway.auth.chain import AuthenticatorChain
+from gateway.auth.authenticator_chain import AuthenticatorChain
 from gateway.registry.client_ip_token_buckets import ClientIpQuota
 from gateway.registry.mirror import FALLBACK, Mirror
 from gateway.server.open_connections import OpenConnections

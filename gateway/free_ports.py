@@ -1,8 +1,11 @@
 """Find free TCP ports for processes that must be told theirs before they start."""
 
 import itertools
+import os
 import random
 import socket
+import sys
+from collections import deque
 from collections.abc import Container
 from typing import Final
 
@@ -13,15 +16,21 @@ PORTS: Final = range(21_000, 32_000)
 # The system's, since a seed that several processes share would lead all of them to the same port.
 _random: Final = random.SystemRandom()
 
+# What is given to one caller must not be given to another before its server listens. Each port is claimed by the name of a
+# socket that belongs to the machine, as ports do, and that the system frees when the process ends (unix(7): abstract sockets).
+_CLAIMS: Final = 32
+_claims: Final[deque[int]] = deque()
+
 
 def free_port(taken: Container[int] = ()) -> int:
     """A port of PORTS on which nobody listens, and which is not in `taken`.
 
-    Drawn at random, so that two processes that ask at once seldom get the same. Raises OSError where there is none.
+    Two calls at once get different ports, also in two processes (on Linux; elsewhere they only seldom get the same): a port is
+    given again when this process has got 32 others or has ended. Raises OSError where there is none.
     """
     first = _random.choice(PORTS)
     for port in itertools.chain(range(first, PORTS.stop), range(PORTS.start, first)):
-        if port not in taken and is_free(port):
+        if port not in taken and is_free(port) and _claim(port):
             return port
     raise OSError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free")
 
@@ -36,4 +45,19 @@ def is_free(port: int) -> bool:
             probe.bind(("0.0.0.0", port))  # noqa: S104  (backends listen on all interfaces)
         except OSError:
             return False
+    return True
+
+
+def _claim(port: int) -> bool:
+    """Claim `port` for a while. False where it was given to somebody a moment ago."""
+    if sys.platform != "linux":
+        return True
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+        try:
+            claim.bind(f"\0chips-port-{port}")
+        except OSError:
+            return False
+        _claims.append(claim.detach())
+    while len(_claims) > _CLAIMS:
+        os.close(_claims.popleft())
     return True

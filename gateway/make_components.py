@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from gateway.auth.authenticator_plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
 from gateway.auth.base import Authenticator
-from gateway.auth.certificate import CertificateAuthenticator
-from gateway.auth.plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
+from gateway.auth.client_certificate import CertificateAuthenticator
 from gateway.core.ip_network_set import Network, NetworkSet, parse_address, parse_network
-from gateway.cost.usage import UNKNOWN_SIZE, InstanceSize, size_of
+from gateway.cost.usage import UNKNOWN_SIZE, InstanceSize, instance_size_of
 from gateway.cost.usage_reporter import Totals, UsageReporter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
@@ -22,7 +22,7 @@ from gateway.registry.fallback_copy import open_fallback
 from gateway.registry.mirror import Mirror
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.controller import Controller
-from gateway.rollout.process_identity import current_process
+from gateway.rollout.process_liveness import current_process
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import default_connection_limit, file_limit
@@ -31,11 +31,11 @@ from gateway.settings import Upstream as UpstreamSettings
 from gateway.task_supervisor import Supervisor
 from gateway.telemetry.logs import LogWriter, should_log_json
 from gateway.telemetry.setup import Telemetry
+from gateway.upstream.backend_tls import check_ca_file
 from gateway.upstream.base import Upstream
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider
 from gateway.upstream.pooled_client import PooledUpstream
-from gateway.upstream.tls import check_ca_file
 
 if TYPE_CHECKING:
     from gateway.audit.periodic_anchoring import PeriodicAnchoring
@@ -68,7 +68,7 @@ def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor)
 def build_anchoring(
     settings: Settings, registry: Registry, supervisor: Supervisor
 ) -> "PeriodicAnchoring | None":
-    """None where this gateway keeps no heads of the history. ValueError says what is wrong with the key."""
+    """The periodic anchoring of the history; None where this gateway does none. ValueError says what is wrong with the key."""
     audit = settings.audit
     if not audit.second_place or not audit.signing_key:
         return None
@@ -88,15 +88,15 @@ def build_anchoring(
         raise ValueError(f"audit.signing_key: {error}") from None
 
 
-def build_figures(settings: Settings, registry: Registry) -> Registry:
-    """Where gateways report while a rollout runs; the registry itself unless another store is named."""
+def build_figures_store(settings: Settings, registry: Registry) -> Registry:
+    """The store for the figures that gateways report; the registry itself unless the settings name another."""
     return open_registry(settings.rollouts.figures) if settings.rollouts.figures else registry
 
 
 def build_usage_reporter(
     settings: Settings, store: Registry, totals: Totals, mirror: Mirror, supervisor: Supervisor
 ) -> UsageReporter | None:
-    """None where this gateway does not write down what callers use."""
+    """The reporter of usage; None where this gateway does not write down what callers use."""
     cost = settings.cost
     may_only_read = settings.registry.startswith("firestore:") and not settings.rollouts.figures
     if cost.usage == "off" or (cost.usage == "auto" and may_only_read):
@@ -105,7 +105,7 @@ def build_usage_reporter(
     def instance_size(model: str, version: str) -> InstanceSize:
         entry = mirror.snapshot.entries.get(model) if mirror.snapshot is not None else None
         backend = entry.model.backend(version) if entry is not None else None
-        return UNKNOWN_SIZE if backend is None else size_of(backend)
+        return UNKNOWN_SIZE if backend is None else instance_size_of(backend)
 
     return UsageReporter(
         store,
@@ -116,8 +116,8 @@ def build_usage_reporter(
     )
 
 
-def reporting_process(settings: Settings) -> str:
-    """How reports name this process: a controller of the same machine sees then that it has ended. Empty for stores of a fleet."""
+def reporting_process_name(settings: Settings) -> str:
+    """The name of this process in its reports: a controller of the same machine sees then that it has ended. Empty for stores of a fleet."""
     store = settings.rollouts.figures or settings.registry
     return current_process() if urlsplit(store).scheme == "sqlite" else ""
 
@@ -127,10 +127,20 @@ def build_controller(
 ) -> Controller:
     """The controller of rollouts. Raises ValueError where its secret cannot be read."""
     file = settings.rollouts.webhook_secret_file
-    try:
-        secret = Path(file).read_text(encoding="utf-8").strip() if file else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"rollouts.webhook_secret_file: {file} cannot be read: {error}") from None
+    secret = ""
+    if file:
+        from gateway.rollout.webhook import webhook_key
+
+        try:
+            secret = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"rollouts.webhook_secret_file: {file} cannot be read: {error}") from None
+        try:
+            webhook_key(secret)
+        except ValueError:
+            raise ValueError(
+                f"rollouts.webhook_secret_file: what follows whsec_ in {file} is no base64"
+            ) from None
     return Controller(
         registry,
         figures,
@@ -229,7 +239,7 @@ def build_upstream(
 def build_shadow_upstream(
     settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
 ) -> Upstream:
-    """Connections that shadows alone use. A shadow's own budget bounds them."""
+    """The upstream that shadows alone use: connections of their own, which a shadow's budget bounds."""
     upstream = settings.upstream
     return PooledUpstream(
         connections=_SHADOW_CONNECTIONS,

@@ -71,7 +71,7 @@ def serve(arguments: Sequence[str]) -> int:
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
-    """`--name=value` or `--name value` for each setting; ValueError says what is wrong."""
+    """Parse the flags: `--name=value` or `--name value` for each setting. ValueError says what is wrong."""
     config, flags = None, {}
     rest = list(arguments)
     while rest:
@@ -284,7 +284,7 @@ def _tell_taken(settings: Settings, error: OSError) -> None:
 
 
 def print_startup_banner(gateway: Gateway, settings: Settings) -> None:
-    """Say where the gateway listens: a block of text on a terminal, one log line elsewhere."""
+    """Print the banner that says where the gateway listens: a block of text on a terminal, one log line elsewhere."""
     if settings.server.path == "plain":
         _log.warning(
             "server.path = plain: aiohttp's client forgives what backends frame badly, and fields that are not UTF-8 are "

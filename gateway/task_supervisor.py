@@ -25,7 +25,7 @@ OnFatal = Callable[[str, BaseException], None]  # the helper's name, and the rea
 
 
 class UnrecoverableError(Exception):
-    """A background helper raises it where retrying cannot help; the supervisor then ends the process."""
+    """An error of a background helper that a retry cannot fix; the supervisor then ends the process."""
 
 
 _FATAL: Final = (UnrecoverableError, MemoryError)

@@ -34,8 +34,8 @@ class HeartbeatMonitor:
             int, tuple[int, int]
         ] = {}  # by worker: when the file was touched, looks since it is the same
 
-    def is_stalled(self, worker: int) -> bool:
-        """Look once more: whether the worker has not moved for `LOOKS` looks. One that has not started its heartbeat never is."""
+    def look_for_stall(self, worker: int) -> bool:
+        """Look once more, and return whether the worker's heartbeat has not moved for `LOOKS` looks. One that has not started never is."""
         try:
             touched = _file(self._folder, worker).stat().st_mtime_ns
         except OSError:

@@ -52,7 +52,7 @@ def reserve_port(host: str, port: int) -> socket.socket:
 
 
 class WorkerPool:
-    """Run `work` in `count` processes until SIGTERM or SIGINT.
+    """A pool of worker processes: runs `work` in `count` of them until SIGTERM or SIGINT.
 
     `work` is given the worker's number, the folder that all share, and a descriptor that ends when the supervisor has
     died; it returns the process's exit code. It begins with the signals of `AWAITED` blocked, and unblocks them when it
@@ -121,7 +121,7 @@ class WorkerPool:
 
     def _end_stalled(self) -> None:
         for process, (worker, _) in self._running.items():
-            if self._heartbeats.is_stalled(worker):
+            if self._heartbeats.look_for_stall(worker):
                 self._heartbeats.forget(worker)
                 self._tell(
                     "ERROR", f"worker {worker} does not come round any more, and is ended (server.stall_s)"

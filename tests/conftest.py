@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,10 +32,13 @@ _CLEARED = (
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "ALL_PROXY",
+    "all_proxy",
     "PORT",
-    "GOOGLE_CLOUD_PROJECT",
-    "FIRESTORE_EMULATOR_HOST",
-    "K_SERVICE",
+    "SSH_AUTH_SOCK",
+    "PAGER",
+    "BROWSER",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
 )
 
 # A shell starts its background jobs with Ctrl-C ignored, and their children inherit that; tests send it.
@@ -44,8 +49,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "TTY_COMPATIBLE"):
     os.environ.pop(_name, None)
 
-# How long one example takes says how busy the machine is, not whether the code is right.
-settings.register_profile("chips", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# What the clouds' libraries read; removed at once, since servers that several tests share start before any test.
+for _name in list(os.environ):
+    if _name.startswith(("GOOGLE_", "CLOUDSDK_", "GCE_", "OTEL_", "K_", "STORAGE_EMULATOR_", "FIRESTORE_")):
+        del os.environ[_name]
+
+# How long one example takes says how busy the machine is, not whether the code is right. The examples are the same in each
+# run; `--hypothesis-profile=explore` draws others.
+_ANY_SPEED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("explore", derandomize=False, print_blob=True, **_ANY_SPEED)
+settings.register_profile("chips", derandomize=True, database=None, **_ANY_SPEED)
 settings.load_profile("chips")
 
 
@@ -59,14 +72,45 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("slow")
 
 
+def _limit_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0] if marker else item.config.getini("timeout"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for processes that they have started."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests that may take long come first, so that the last one does not run alone on one core."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        longest[item.path] = max(longest.get(item.path, 0.0), _limit_s(item))
+    items.sort(key=lambda item: -longest[item.path])
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """The limit that ends a hanging test grows with how slow this machine is by now."""
     measure()
-    marker = item.get_closest_marker("timeout")
-    usual = float(marker.args[0] if marker else item.config.getini("timeout"))
-    item.add_marker(pytest.mark.timeout(patience(usual)), append=False)
+    limit_s = patience(_limit_s(item))
+    item.add_marker(pytest.mark.timeout(limit_s), append=False)
+    if item.get_closest_marker("one_day"):
+        _wait_out_midnight(limit_s)
     return (yield)
+
+
+_DAY_S: Final = 86_400
+
+
+def _wait_out_midnight(limit_s: float) -> None:
+    """Quotas and budgets begin again at midnight UTC; a test that counts them would not hold across it."""
+    left_s = _DAY_S - time.time() % _DAY_S
+    if left_s < min(limit_s, 600):
+        time.sleep(left_s + 0.1)
 
 
 @pytest.fixture(autouse=True)

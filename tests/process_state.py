@@ -6,11 +6,10 @@ Code that keeps something for the life of its process adds it to this list.
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
 
-from gateway.core import headers, randomness
+from gateway.core import pseudo_random, sort_headers
 
 
 def _loaded(name: str) -> ModuleType | None:
@@ -21,14 +20,13 @@ def _loaded(name: str) -> ModuleType | None:
 @pytest.fixture(autouse=True)
 def fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # Fields that authenticators reserve in a test are nobody's in the next.
-    monkeypatch.setattr(headers, "_KIND", dict(headers._KIND))
-    monkeypatch.setattr(headers, "_blank", list(headers._blank))
-    headers._learned.clear()
-    # Ids and shares are drawn again in each test, and the same in each run with the same seed.
-    options: Any = request.config.option
-    randomness._source.seed(f"{getattr(options, 'randomly_seed', 0)} {request.node.nodeid}")
+    monkeypatch.setattr(sort_headers, "_KIND", dict(sort_headers._KIND))
+    monkeypatch.setattr(sort_headers, "_blank", list(sort_headers._blank))
+    sort_headers._learned.clear()
+    # Each test draws ids and shares of its own, and the same ones in each run.
+    pseudo_random._source.seed(request.node.nodeid)
     yield
-    headers._learned.clear()
+    sort_headers._learned.clear()
     memory = _loaded("gateway.registry.memory")
     if memory is not None:
         memory._named.clear()

@@ -43,13 +43,13 @@ class ArtifactStore(Protocol):
     def manifest(self, model: str, version: str) -> Manifest | None: ...
 
     def manifest_content(self, model: str, version: str) -> bytes | None:
-        """The manifest's stored bytes; their SHA-256 is the artifact's digest."""
+        """The stored bytes of the manifest; their SHA-256 is the artifact's digest."""
 
     def versions(self, model: str | None = None) -> list[tuple[str, str]]:
         """What is published, as (model, version) in order; of one model, or of all."""
 
-    def blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
-        """The bytes of one file, some at a time. FileNotFoundError where it is not there."""
+    def file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
+        """The content of one file of an artifact, block by block. FileNotFoundError where it is not there."""
 
     def as_stored(self, manifest: Manifest) -> Manifest:
         """The manifest as this store keeps it: some name files by their content."""

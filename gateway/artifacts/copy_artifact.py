@@ -9,8 +9,8 @@ from gateway.artifacts.base import ArtifactStore, Progress, StoreError
 from gateway.artifacts.manifest import File, Manifest, parse_manifest
 
 
-def check_artifact(store: ArtifactStore, model: str, version: str, digest: str) -> Manifest:
-    """The manifest of an artifact, if its stored bytes have the digest (`sha256:…`). Raises StoreError."""
+def require_manifest_digest(store: ArtifactStore, model: str, version: str, digest: str) -> Manifest:
+    """Check that an artifact's stored manifest has the digest (`sha256:…`), and return it. Raises StoreError."""
     where = store.address(model, version)
     content = store.manifest_content(model, version)
     if content is None:
@@ -31,14 +31,14 @@ def copy_artifact(
     source: ArtifactStore, target: ArtifactStore, model: str, version: str, digest: str, progress: Progress
 ) -> bool:
     """Copy an artifact; False where it was there already. Every file that is there in the end was checked. Raises StoreError."""
-    manifest = check_artifact(source, model, version, digest)
+    manifest = require_manifest_digest(source, model, version, digest)
     if manifest.digest != digest:
         raise StoreError(
             f"the manifest at {source.address(model, version)} holds more than this release knows, so it cannot be "
             "copied bit for bit: use the release that published it"
         )
     if target.manifest_content(model, version) is not None:
-        check_artifact(target, model, version, digest)
+        require_manifest_digest(target, model, version, digest)
         for file in manifest.files:
             for _ in _checked_blocks(target, manifest, file, progress):
                 pass
@@ -54,7 +54,7 @@ def copy_artifact(
             for number, file in enumerate(manifest.files)
         }
         target.publish(manifest, files, progress)
-    check_artifact(target, model, version, digest)
+    require_manifest_digest(target, model, version, digest)
     return True
 
 
@@ -73,7 +73,7 @@ def _checked_blocks(
     """The bytes of a file. StoreError, at the end, where they are not those of the manifest."""
     digest, size = hashlib.sha256(), 0
     try:
-        for block in store.blocks(manifest, file):
+        for block in store.file_blocks(manifest, file):
             digest.update(block)
             size += len(block)
             yield block

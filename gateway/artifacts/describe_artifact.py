@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.artifacts.baseline import BASELINE_NAME, parse_baseline
+from gateway.artifacts.baseline_statistics import BASELINE_NAME, parse_baseline
 from gateway.artifacts.infer_requirements import SCRIPT, infer_requirements
 from gateway.artifacts.manifest import (
     FORMATS,
@@ -101,7 +101,7 @@ def describe_artifact(
 
 
 def file_next_to_model(folder: Path, name: str) -> Path | None:
-    """`folder`/NAME.json, as `save` writes it next to a model; None where it is not there."""
+    """Find the file `folder`/NAME.json that `save` writes next to a model; None where it is not there."""
     path = folder / f"{name}.json"
     return path if path.is_file() else None
 
@@ -134,7 +134,7 @@ def _card_warnings(path: Path | None) -> list[str]:
         card = parse_card(content)
     except ValueError as error:
         raise ValueError(f"{path.parent}: {error}") from None
-    unwritten = ", ".join(card.unwritten)
+    unwritten = ", ".join(card.unwritten_headings)
     return [f"{CARD_NAME} is a draft: {unwritten} still to be written"] if unwritten else []
 
 

@@ -28,8 +28,8 @@ from google.api_core import exceptions
 
 from gateway.artifacts.base import PermissionRefused, Progress, StoreError, StoreUnavailable, is_published
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
-from gateway.cloud_storage import storage_client
-from gateway.core.randomness import random_between
+from gateway.cloud_storage_client import storage_client
+from gateway.core.pseudo_random import random_between
 
 _CHUNK_BYTES: Final = 8 * 1024 * 1024  # a multiple of 256 KiB, as the protocol asks
 _TIMEOUT_S: Final = 60.0
@@ -86,7 +86,7 @@ class GcsStore:
         parts = [name.removeprefix(root).split("/") for name in names]
         return sorted((part[0], part[1]) for part in parts if len(part) == 3 and part[2] == MANIFEST_NAME)
 
-    def blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
+    def file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
         name = self._name(manifest.model, manifest.version, file.path)
         blob = self._existing(name)
         if blob is None:
@@ -99,7 +99,7 @@ class GcsStore:
                 yield block
 
     def as_stored(self, manifest: Manifest) -> Manifest:
-        """Files by their digest, so that an upload that is repeated never meets another file. A copied manifest is so already."""
+        """The manifest with files named by their digest, so that an upload that is repeated never meets another file. A copied manifest is so already."""
         files = tuple(
             file
             if file.path.startswith(f"{file.sha256[:16]}/")

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.artifacts.installed_packages import packages_of
+from gateway.artifacts.packages_of_modules import packages_of
 from gateway.artifacts.pickle_scan import find_pickle_references
 
 SCRIPT: Final = "__main__"
@@ -37,7 +37,7 @@ class ModelRequirements:
 
 
 def infer_requirements(files: Sequence[tuple[str, Path]], format: str) -> ModelRequirements:  # noqa: A002
-    """What the model in `files` needs. ValueError says which file cannot be read, and why. Runs nothing of them."""
+    """Infer the packages that the model in `files` needs. ValueError says which file cannot be read, and why. Runs nothing of them."""
     needed = ModelRequirements()
     if format == "joblib":
         for name, path in files:

@@ -48,7 +48,7 @@ class LocalStore:
             if not (name.startswith(".") or version.startswith("."))
         )
 
-    def blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
+    def file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
         path = self._folder(manifest.model, manifest.version) / file.path
         try:
             with path.open("rb") as stream:

@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.decode_text_file import decode_utf8
-from gateway.core.evidence import CARD, EvidenceRecord, backend_address
 from gateway.core.model import Backend
+from gateway.core.version_evidence import CARD, EvidenceRecord, evidence_address
 
 CARD_NAME: Final = "card.md"
 SECTIONS: Final = ("Owner", "Purpose", "Data", "Limits", "Metrics")
@@ -28,14 +28,14 @@ _ALLOWED: Final = frozenset("\n\t\u200c\u200d")  # joiners belong to scripts and
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """A heading, and the Markdown below it."""
+    """A section of a model card: a heading, and the Markdown below it."""
 
     heading: str
     text: str
 
     @property
     def is_written(self) -> bool:
-        """Whether something is there, and no line is still to be done."""
+        """Whether the section is written: it has text, and no line is still to be done."""
         return bool(_COMMENT.sub("", self.text).strip()) and not _TODO.search(self.text)
 
 
@@ -45,7 +45,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     sections: tuple[Section, ...]
 
     @property
-    def unwritten(self) -> tuple[str, ...]:
+    def unwritten_headings(self) -> tuple[str, ...]:
         """The headings below which something is still to be written."""
         return tuple(section.heading for section in self.sections if not section.is_written)
 
@@ -118,8 +118,8 @@ def _check_headings(headings: list[str]) -> None:
             )
 
 
-def card_record(model: str, backend: Backend, content: bytes) -> EvidenceRecord:
-    """The card in a version's artifact as evidence; it passes where it can be read and nothing is left to be written."""
+def card_evidence(model: str, backend: Backend, content: bytes) -> EvidenceRecord:
+    """The model card of a version's artifact as evidence; it passes where it can be read and nothing is left to be written."""
     facts: dict[str, Any] = {}
     try:
         card = parse_card(content)
@@ -127,9 +127,11 @@ def card_record(model: str, backend: Backend, content: bytes) -> EvidenceRecord:
         passed, summary = False, str(error)
     else:
         facts = {"sections": [msgspec.to_builtins(section) for section in card.sections]}
-        passed = not card.unwritten
+        passed = not card.unwritten_headings
         summary = (
-            _summary(card) if passed else f"{CARD_NAME}: {', '.join(card.unwritten)} still to be written"
+            _summary(card)
+            if passed
+            else f"{CARD_NAME}: {', '.join(card.unwritten_headings)} still to be written"
         )
     return EvidenceRecord(
         model=model,
@@ -137,7 +139,7 @@ def card_record(model: str, backend: Backend, content: bytes) -> EvidenceRecord:
         sort=CARD,
         passed=passed,
         summary=summary,
-        backend=backend_address(backend),
+        backend=evidence_address(backend),
         artifact_digest=backend.artifact_digest,
         facts=facts,
     )
@@ -149,8 +151,8 @@ def _summary(card: ModelCard) -> str:
     return f"owner {owner.text.split(chr(10))[0][:_MAX_HEADING]}; {others}"
 
 
-def card_sections(facts: Mapping[str, Any]) -> tuple[Section, ...]:
-    """The sections that a record's facts hold; none where they hold no card."""
+def read_card_sections(facts: Mapping[str, Any]) -> tuple[Section, ...]:
+    """Read the sections of a model card back from the facts of its evidence; none where they hold no card."""
     try:
         return msgspec.convert(facts.get("sections", ()), tuple[Section, ...])
     except msgspec.ValidationError:

@@ -15,7 +15,7 @@ import msgspec
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import Key, Signer
 
-from gateway.audit.dsse_envelope import SigningError, read_envelope, sign, verified_by
+from gateway.audit.dsse_envelope import SigningError, parse_unverified_envelope, sign, verified_by
 from gateway.audit.second_place import SecondPlace
 from gateway.audit.verify_history import AnchoredHead, Finding
 from gateway.registry.base import Head, Registry, RegistryError, now_rfc3339
@@ -49,7 +49,7 @@ class RestoreNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnchorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the second place knows, and what is wrong with what lies there."""
+    """The report on a second place: its anchors that a known key has signed, and what is wrong with the rest."""
 
     heads: tuple[AnchoredHead, ...]  # those that a restore has lost left out
     restored: tuple[RestoreNote, ...]
@@ -152,7 +152,7 @@ def _name(head: Head, prefix: str = "") -> str:
 
 
 def _read(content: bytes, keys: Sequence[Key]) -> AnchoredHead | RestoreNote:
-    envelope: Envelope = read_envelope(content)
+    envelope: Envelope = parse_unverified_envelope(content)
     if not verified_by(envelope, keys):
         raise SigningError("none of the keys in audit.trusted_keys has signed it")
     struct = {HEAD_TYPE: AnchoredHead, RESTORED_TYPE: RestoreNote}.get(envelope.payload_type)

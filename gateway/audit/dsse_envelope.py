@@ -74,7 +74,7 @@ class _Envelope(msgspec.Struct, rename="camel"):
     signatures: list[_Signature]
 
 
-def read_envelope(content: bytes) -> Envelope:
+def parse_unverified_envelope(content: bytes) -> Envelope:
     """Parse an envelope, without checking its signatures. Raises SigningError."""
     try:
         msgspec.json.decode(

@@ -25,7 +25,7 @@ _COLUMNS: Final = (
 
 
 def to_json(report: HistoryReport, entries: Sequence[Entry]) -> str:
-    """Everything that is needed to compute every digest again, the newest entry first."""
+    """The history as JSON: all that is needed to compute every digest again, the newest entry first."""
     content = {
         "head": msgspec.to_builtins(report.head),
         "rule": _RULE,
@@ -44,7 +44,7 @@ def to_json(report: HistoryReport, entries: Sequence[Entry]) -> str:
 
 
 def to_csv(entries: Sequence[Entry]) -> str:
-    """One line for each entry, the newest first; a text that a spreadsheet would take for a formula gets a quote before it."""
+    """The history as CSV: a line for each entry, the newest first; a text that a spreadsheet would take for a formula gets a quote before it."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     writer.writerow(_COLUMNS)
@@ -58,7 +58,7 @@ def _cell(value: Any) -> str:
 
 
 def to_html(report: HistoryReport, entries: Sequence[Entry]) -> str:
-    """One page without scripts or other files: what was found, then each change."""
+    """The history as an HTML page without scripts or other files: what was found, then each change."""
     head = report.head
     verdict = "".join(f"<li>{_escape(finding.text)}</li>" for finding in report.findings)
     verdict = f"<ul class=bad>{verdict}</ul>" if verdict else "<p class=good>Nothing was found.</p>"

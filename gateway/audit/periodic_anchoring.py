@@ -48,8 +48,8 @@ class PeriodicAnchoring:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def gauges(self) -> dict[str, dict[str, float]]:
-        """For how many seconds the second place is behind the registry, as far as this process knows."""
+    def lag_gauge(self) -> dict[str, dict[str, float]]:
+        """The anchoring's lag as a gauge: for how many seconds the second place has been behind the registry."""
         behind_s = 0.0 if self.behind_since is None else max(0.0, self._now() - self.behind_since)
         return {"chips_audit_unanchored_seconds": {"": behind_s}}
 

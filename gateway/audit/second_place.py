@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-from gateway.cloud_storage import storage_client
+from gateway.cloud_storage_client import storage_client
 from gateway.registry.base import RegistryError, Unavailable
 
 _TIMEOUT_S: Final = 20.0  # of one attempt
@@ -52,7 +52,7 @@ def open_second_place(url: str) -> SecondPlace:
 
 
 class FolderPlace:
-    """A folder as second place, best one that somebody else owns, or a checkout whose commits are pushed."""
+    """A second place that is a folder, best one that somebody else owns, or a checkout whose commits are pushed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -99,7 +99,7 @@ class FolderPlace:
 
 
 class BucketPlace:
-    """A bucket of Cloud Storage as second place, under a prefix."""
+    """A second place that is a bucket of Cloud Storage, under a prefix."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket_name = bucket

@@ -19,7 +19,7 @@ from gateway.registry.base import (
     StoredDocument,
     Unavailable,
 )
-from gateway.registry.damaged_records import Damaged
+from gateway.registry.damaged_records import RegistryDamaged
 from gateway.registry.hash_chain import (
     GENESIS,
     TAKEOVER,
@@ -72,7 +72,7 @@ async def verify_history(
     """
     try:
         return await _verify(registry, anchors, registry_id)
-    except Damaged as error:  # so much so that there is no history to be read
+    except RegistryDamaged as error:  # so much so that there is no history to be read
         finding = Finding(what="damaged", sequence=None, text=str(error))
         return HistoryReport(
             head=Head(registry_id="", generation=0),

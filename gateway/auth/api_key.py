@@ -9,15 +9,16 @@ from typing import Any
 
 import msgspec
 
-from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWait
+from gateway.auth.base import Authentication, Authenticator, raise_refusal
 from gateway.auth.ttl_cache import TtlCache
 from gateway.core.api_keys import PREFIX, bearer_key, digest_key_bytes, is_well_formed, key_id
 from gateway.core.compiled_policy import network_set, quota_from
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
-from gateway.core.headers import API_KEY, AUTHORIZATION, RequestHead
 from gateway.core.model import Key
+from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import CALLER_VERBS, Principal
-from gateway.core.randomness import random_between
+from gateway.core.pseudo_random import random_between
+from gateway.core.sort_headers import API_KEY, AUTHORIZATION, RequestHead
 from gateway.registry.base import KEYS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.token_bucket import TokenBucket
@@ -78,7 +79,7 @@ class ApiKeyAuthenticator(Authenticator):
         self.used: dict[str, float] = {}  # when keys were last used, by digest; LastUsed takes it over
         self._reading: dict[str, asyncio.Task[_CachedKey | None]] = {}
 
-    def try_nowait(self, head: RequestHead) -> Authentication | NeedsWait | None:
+    def try_nowait(self, head: RequestHead) -> Authentication | Unauthenticated | NeedsWait | None:
         found = _key_in(head)
         if found is None:
             return None
@@ -89,7 +90,7 @@ class ApiKeyAuthenticator(Authenticator):
         known = self._known.get(digest, tick)
         if known is None:
             if not is_well_formed(raw.decode("latin-1")):
-                raise Unauthenticated("This is not a CHIPS API key: it is incomplete or mistyped.")
+                return Unauthenticated("This is not a CHIPS API key: it is incomplete or mistyped.")
             if self._missing.get(digest, tick) is None:
                 return NEEDS_WAIT
         elif known.look_at <= tick:
@@ -99,14 +100,14 @@ class ApiKeyAuthenticator(Authenticator):
     async def __call__(self, head: RequestHead) -> Authentication | None:
         at_once = self.try_nowait(head)
         if at_once is not NEEDS_WAIT:
-            return at_once
+            return raise_refusal(at_once)
         found = _key_in(head)
         assert found is not None  # noqa: S101  (there was one a moment ago)
         raw, in_authorization = found
         last = head.last_digest
         digest = digest_key_bytes(raw) if last is None else last.digest(raw)
         known = await self._read_through(digest)
-        return self._authentication(digest, known, self._now(), in_authorization)
+        return raise_refusal(self._authentication(digest, known, self._now(), in_authorization))
 
     def owns_authorization(self, authorization: bytes) -> bool:
         return PREFIX.encode() in authorization.lower()  # also where it is written wrongly: it is still a key
@@ -117,11 +118,11 @@ class ApiKeyAuthenticator(Authenticator):
         known: _CachedKey | None,
         now: float,
         in_authorization: bool,  # noqa: FBT001
-    ) -> Authentication:
+    ) -> Authentication | Unauthenticated:
         snapshot = self._mirror.snapshot
         is_revoked = snapshot is not None and digest in snapshot.revoked
         if known is None or known.expires_at <= now or is_revoked:
-            raise Unauthenticated(_UNKNOWN)
+            return Unauthenticated(_UNKNOWN)
         self.used[digest] = now
         return known.in_authorization if in_authorization else known.in_own_field
 

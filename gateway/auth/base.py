@@ -1,13 +1,13 @@
 """The interface of an authenticator: it identifies the caller from the credentials in a request's head."""
 
 from abc import ABC, abstractmethod
-from enum import Enum
-from typing import Final, Literal
 
 import msgspec
 
-from gateway.core.headers import RequestHead
+from gateway.core.errors import GatewayError
+from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import Principal
+from gateway.core.sort_headers import RequestHead
 
 
 class Authentication(msgspec.Struct, frozen=True):
@@ -18,23 +18,18 @@ class Authentication(msgspec.Struct, frozen=True):
     outside_networks: bool = False  # it may not be used from the caller's address, which a trial lets pass
 
 
-class _NeedsWait(Enum):
-    NEEDS_WAIT = "later"
-
-
-NEEDS_WAIT: Final = _NeedsWait.NEEDS_WAIT
-NeedsWait = Literal[_NeedsWait.NEEDS_WAIT]
-
-
 class Authenticator(ABC):
-    """Identifies the caller by one kind of credential.
+    """The interface of an authenticator: it identifies the caller by one kind of credential.
 
     It returns None for "not my kind of credential, ask the next", and raises Unauthenticated for "mine, and not valid". The
     difference matters: a broken credential must never fall through to a weaker kind.
     """
 
-    def try_nowait(self, head: RequestHead) -> Authentication | NeedsWait | None:  # noqa: ARG002
-        """Return what can be decided without waiting, which is so for nearly all requests; NEEDS_WAIT: await `__call__`."""
+    def try_nowait(self, head: RequestHead) -> Authentication | GatewayError | NeedsWait | None:  # noqa: ARG002
+        """Return what can be decided without waiting, which is so for nearly all requests; NEEDS_WAIT: await `__call__`.
+
+        It may return its refusal instead of raising it, which costs a fraction.
+        """
         return NEEDS_WAIT
 
     @abstractmethod
@@ -49,7 +44,14 @@ class Authenticator(ABC):
         return False
 
     async def start(self) -> None:  # noqa: B027  (most need nothing)
-        """Open what is needed. Called once, before the first request."""
+        """Start: open what is needed. Called once, before the first request."""
 
     async def stop(self) -> None:  # noqa: B027
         """Close it."""
+
+
+def raise_refusal(found: Authentication | GatewayError | None) -> Authentication | None:
+    """Return `found`, or raise it where it is a refusal."""
+    if isinstance(found, GatewayError):
+        raise found
+    return found

@@ -23,7 +23,7 @@ ISSUER: Final = "chips"
 
 
 class CallerTokenSigner:
-    """Signs with the first of `key_files` (PEM, P-256), and publishes the public keys of all, so that keys can be rotated.
+    """Signs caller tokens with the first of `key_files` (PEM, P-256); publishes the public keys of all, so that keys can rotate.
 
     Without files it makes a key that lives as long as the process: right for one process, wrong for several.
     """

@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from gateway.core.ip_network_set import embedded_addresses
+from gateway.core.ip_network_set import embedded_ipv4_addresses
 from gateway.core.read_at_most import read_at_most
 from gateway.core.token_and_certificate_rules import is_trusted_jwks_url
 from gateway.task_supervisor import Supervisor
@@ -131,7 +131,7 @@ class JwksKeySet:
     async def _discover(self, session: aiohttp.ClientSession) -> None:
         try:
             body, _ = await _get(session, self._issuer.rstrip("/") + _DISCOVERY)
-            self.url = parse_discovery(body, self._issuer)
+            self.url = parse_discovery_document(body, self._issuer)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if not self.url:
                 raise
@@ -172,7 +172,7 @@ def _reason(error: Exception) -> str:
 
 
 async def fetch_authorization_endpoint(issuer: str) -> str:
-    """Where people sign in at `issuer`, by its discovery document; empty where it does not answer or names no such place."""
+    """Fetch the URL where people sign in at `issuer`, from its discovery document; empty where it does not answer or names no such place."""
     async with open_jwks_session([urlsplit(issuer).hostname or ""]) as session:
         try:
             body, _ = await _get(session, issuer.rstrip("/") + _DISCOVERY)
@@ -190,8 +190,8 @@ class _Discovery(msgspec.Struct):
     authorization_endpoint: str = ""
 
 
-def parse_discovery(body: bytes, issuer: str) -> str:
-    """The `jwks_uri` in a discovery document of `issuer`. ValueError says what is wrong with the document."""
+def parse_discovery_document(body: bytes, issuer: str) -> str:
+    """Parse a discovery document of `issuer`; return its `jwks_uri`. ValueError says what is wrong with the document."""
     try:
         document = msgspec.json.decode(body, type=_Discovery)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -216,7 +216,7 @@ def _is_inside(host: str, *, unknown: bool) -> bool:
         return unknown
     return any(
         not each.is_global or each.is_multicast or each.is_reserved or getattr(each, "is_site_local", False)
-        for each in embedded_addresses(address) or [address]
+        for each in embedded_ipv4_addresses(address) or [address]
     )
 
 

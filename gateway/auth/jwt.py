@@ -12,14 +12,15 @@ import aiohttp
 import jwt
 import msgspec
 
-from gateway.auth.base import NEEDS_WAIT, Authentication, Authenticator, NeedsWait
+from gateway.auth.base import Authentication, Authenticator
 from gateway.auth.jwks import JwksKeySet, PublicKey, open_jwks_session
 from gateway.auth.ttl_cache import TtlCache
 from gateway.core.compiled_policy import principal_from_rule
 from gateway.core.errors import IssuerUnavailable, Unauthenticated
-from gateway.core.headers import AUTHORIZATION, RequestHead, register_credential_field
+from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import Principal
-from gateway.core.token_and_certificate_rules import Issuer, apply_preset, is_printable_subject
+from gateway.core.sort_headers import AUTHORIZATION, RequestHead, register_credential_field
+from gateway.core.token_and_certificate_rules import IssuerRule, apply_preset, is_printable_subject
 from gateway.task_supervisor import Supervisor
 
 _MAX_TOKEN_BYTES: Final = 8 * 1024
@@ -50,7 +51,7 @@ class _UnverifiedToken(NamedTuple):
 class _Candidate(NamedTuple):
     """An entry of the settings, and the keys by which its tokens are verified."""
 
-    issuer: Issuer
+    issuer: IssuerRule
     keys: JwksKeySet
 
 
@@ -77,7 +78,7 @@ class TokenAuthenticator(Authenticator):
 
     def __init__(
         self,
-        issuers: Iterable[Issuer],
+        issuers: Iterable[IssuerRule],
         *,
         size: int = 20_000,
         now: Callable[[], float] = time.time,
@@ -233,7 +234,7 @@ class _Early(Unauthenticated):
     """Not valid yet."""
 
 
-def _verify(token: bytes, header: _Header, public: PublicKey | None, issuer: Issuer) -> dict[str, Any]:
+def _verify(token: bytes, header: _Header, public: PublicKey | None, issuer: IssuerRule) -> dict[str, Any]:
     """The claims of a token whose signature is good. Raises Unauthenticated."""
     if public is None:
         raise Unauthenticated("The token is signed with a key that its issuer does not publish.")
@@ -267,12 +268,12 @@ def _date(claims: dict[str, Any], name: str) -> float:
     return float(value)
 
 
-def _jwks_url(issuer: Issuer) -> str:
+def _jwks_url(issuer: IssuerRule) -> str:
     """Where its keys come from: their own address, or the issuer's, which tells that."""
     return issuer.jwks or issuer.issuer[0]
 
 
-def _principal(claims: dict[str, Any], issuer: Issuer) -> Principal:
+def _principal(claims: dict[str, Any], issuer: IssuerRule) -> Principal:
     subject = claims.get(issuer.claim)
     # An address that nobody has checked is anybody's.
     checked = issuer.claim != "email" or issuer.preset == "iap" or claims.get("email_verified") is True
@@ -293,14 +294,14 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _groups(claims: dict[str, Any], issuer: Issuer) -> list[str]:
+def _groups(claims: dict[str, Any], issuer: IssuerRule) -> list[str]:
     listed = claims.get(issuer.groups_claim)
     if isinstance(listed, str):
         return listed.split()
     return [group for group in listed if isinstance(group, str)] if isinstance(listed, list) else []
 
 
-def _has_audience(claims: _Claims, issuer: Issuer) -> bool:
+def _has_audience(claims: _Claims, issuer: IssuerRule) -> bool:
     audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
     return any(audience in issuer.audience for audience in audiences)
 

@@ -135,17 +135,37 @@ def version(
     if library is None:
         console.out.print(__version__)
         return
-    from gateway.deploy.backend_libraries import BackendLibrariesMissing, library_folder
+    from gateway.deploy.backend_libraries import BackendLibrariesNotInstalled, library_folder
 
     try:
         console.out.print(str(library_folder(library)))
-    except BackendLibrariesMissing as error:
+    except BackendLibrariesNotInstalled as error:
         raise console.Failure(str(error)) from None
+
+
+def _environment_first(given: Sequence[str]) -> list[str]:
+    """`chips doctor --env prod` means `chips --env prod doctor`; `serve` has flags of its own."""
+    if not given or given[0] not in _COMMANDS:
+        return list(given)
+    first: list[str] = []
+    others: list[str] = []
+    words = iter(given)
+    for word in words:
+        if word == "--":
+            others.append(word)
+            break
+        if word == "--env" and (value := next(words, None)) is not None:
+            first += [word, value]
+        elif word.startswith("--env="):
+            first.append(word)
+        else:
+            others.append(word)
+    return [*first, *others, *words]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb. Every way it can end has an exit code; none shows a stack trace unless CHIPS_DEBUG is set."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _environment_first(list(sys.argv[1:] if arguments is None else arguments))
     as_json = "--json" in given
     try:
         code = app(given, standalone_mode=False)

@@ -36,7 +36,7 @@ from gateway.registry.base import (
 from gateway.registry.mirror import Mirror
 
 if TYPE_CHECKING:
-    from gateway.signoff.records import RecentKeys, SignOffRecords
+    from gateway.signoff.sign_off_records import RecentKeys, SignOffRecords
 
 _SHOWN: Final = 50  # requests, the newest
 _BODY_S: Final = 10.0
@@ -58,7 +58,7 @@ class ApprovalPages:
         self._recent_keys: RecentKeys | None = None  # its module is imported with the first page
 
     async def emergencies(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        """What serves on one person's word, until somebody else has reviewed it."""
+        """Answer with the emergencies that nobody else has reviewed yet: what serves on one person's word."""
         snapshot = self._mirror.snapshot
         if snapshot is None or not snapshot.emergencies:
             return json_response({"emergencies": []}, headers=_NO_STORE)
@@ -70,51 +70,53 @@ class ApprovalPages:
             )
         return json_response({"emergencies": [_emergency(one) for one in documents]}, headers=_NO_STORE)
 
-    async def listed(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        """All requests, the newest first."""
+    async def list_requests(self, exchange: Exchange) -> Response:  # noqa: ARG002
+        """Answer with the list of all requests for approval, the newest first."""
         policy, records = await self._read()
         if records is None:
             return json_response({"policy": policy is not None, "requests": []}, headers=_NO_STORE)
-        from gateway.signoff.approval_review import summary
+        from gateway.signoff.approval_review import request_summary
 
-        found = await _checked(lambda: [summary(document, records) for document in records.requests])
+        found = await _checked(lambda: [request_summary(document, records) for document in records.requests])
         found.sort(key=lambda one: one.get("requested_at", ""), reverse=True)
         return json_response(
             {"policy": True, "requests": found[:_SHOWN], "more": len(found) > _SHOWN}, headers=_NO_STORE
         )
 
-    async def one(self, exchange: Exchange, path: str) -> Response:
-        """One request; below it, `/statement` is what a person would sign."""
+    async def request_page(self, exchange: Exchange, path: str) -> Response:
+        """Answer with the page of one request for approval; below it, `/statement` is what a person would sign."""
         identity, _, rest = path.partition("/")
         policy, records, document = await self._find(identity)
         if rest == "statement":
             return await self._statement(exchange, records, document)
         if rest:
             raise PageNotFound("There is nothing here.")
-        from gateway.signoff.approval_review import review
+        from gateway.signoff.approval_review import review_document
 
         try:
             model = await self._registry.read(MODELS, _model_of(document))
         except RegistryError as error:
             raise _away() from error
-        found = await _checked(lambda: review(document, records, model, policy))
+        found = await _checked(lambda: review_document(document, records, model, policy))
         return json_response(found, headers=_NO_STORE)
 
     async def decide(self, exchange: Exchange, identity: str) -> Response:
-        """Take in a decision that was signed elsewhere."""
+        """Take the decision on a request (approve, reject) that a person signed elsewhere, and store it."""
         _check_origin(exchange)
         given = await _body(exchange)
         policy, records, document = await self._find(identity, decides=True)
-        from gateway.signoff.remote_signature import NotAccepted, judge, write_decision
+        from gateway.signoff.remote_signature import DecisionNotAccepted, verify_decision, write_decision
 
         try:
             payload = base64.b64decode(given.payload.encode(), validate=True)
             signature = given.signature.strip().encode() + (b"\n" if given.kind == "ssh" else b"")
-            judged = await _checked(lambda: judge(document, records, payload, given.kind, signature))
+            judged = await _checked(
+                lambda: verify_decision(document, records, payload, given.kind, signature)
+            )
             await write_decision(self._registry, judged, policy)
         except binascii.Error:
             raise BadRequest("payload must be base64.") from None
-        except NotAccepted as error:
+        except DecisionNotAccepted as error:
             raise Forbidden(f"This decision does not count: {error}.") from None
         except Conflict:
             raise BadRequest(
@@ -130,16 +132,16 @@ class ApprovalPages:
     async def _statement(self, exchange: Exchange, records: "SignOffRecords", document: Document) -> Response:
         asked = parse_query(exchange.target.query, {"decision", "by", "reason", "back"})
         decision = asked.get("decision", "")
-        from gateway.signoff.remote_signature import DECISIONS, NotAccepted, prepare
+        from gateway.signoff.remote_signature import DECISIONS, DecisionNotAccepted, prepare_statement
 
         if decision not in DECISIONS:
             raise BadRequest(f"decision must be one of {', '.join(DECISIONS)}.")
         reason = asked.get("reason", "")[:2000]
         try:
             made = await _checked(
-                lambda: prepare(document, records, decision, asked.get("by", ""), reason)  # type: ignore[arg-type]
+                lambda: prepare_statement(document, records, decision, asked.get("by", ""), reason)  # type: ignore[arg-type]
             )
-        except NotAccepted as error:
+        except DecisionNotAccepted as error:
             raise BadRequest(f"This cannot be signed: {error}.") from None
         return json_response(
             {
@@ -169,7 +171,7 @@ class ApprovalPages:
             policy = await self._registry.read(SIGN_OFF, SIGN_OFF_POLICY)
             if policy is None:  # before the import, which takes a while
                 return None, None
-            from gateway.signoff.records import RecentKeys, read_records, stored_policy
+            from gateway.signoff.sign_off_records import RecentKeys, read_records, stored_policy
 
             recent = self._recent_keys = self._recent_keys or RecentKeys()
             stored = stored_policy(policy)

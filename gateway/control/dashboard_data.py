@@ -4,24 +4,24 @@ import asyncio
 import time
 from typing import Any
 
-from gateway.control.issues import Issue, find_issues, set_issue_start
+from gateway.control.find_issues import Issue, find_issues, set_issue_start
 from gateway.control.model_page import caller_rows, history_points, version_rows
 from gateway.control.window_totals import (
     DEFAULT_WINDOW,
     RequestTotals,
     TickWindowReader,
-    Window,
+    WindowTotals,
     last_complete_tick_end,
     to_milliseconds,
 )
 from gateway.core.model import Model
 from gateway.registry.mirror import Mirror
 from gateway.task_supervisor import Supervisor
-from gateway.telemetry.aggregator import WorkerMetrics
 from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
 from gateway.telemetry.metrics import MetricsState
-from gateway.telemetry.sqlite_trace_store import COARSE_S, FINE_S, KEPT_S, TraceStoreReader
+from gateway.telemetry.periodic_aggregation import WorkerMetrics
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, KEPT_S, TraceStoreReader
 
 _FRESH_S = 1.0  # who asks more often gets the same answer
 _ISSUES = 50  # shown; more are counted
@@ -69,7 +69,7 @@ class Dashboard:
             self._reading = None
 
     async def document(self, window: str = DEFAULT_WINDOW) -> dict[str, Any]:
-        """The figures of every model in `window`, and those of the gateway."""
+        """The dashboard's document: the figures of every model in `window`, and those of the gateway."""
         state = await self.totals_since_start()
         return await asyncio.to_thread(self._document, state, window)
 
@@ -79,7 +79,10 @@ class Dashboard:
         return {**self._head(state, window), "models": sorted(models, key=lambda model: model["name"])}
 
     async def models_page(self, name: str, *, find: str, order: str, skip: int, limit: int) -> dict[str, Any]:
-        """The models whose name or description contains `find`, sorted by `order`: `limit` of them after the first `skip`."""
+        """A page of the list of models.
+
+        Those whose name or description contains `find`, sorted by `order`, `limit` of them after the first `skip`.
+        """
         state = await self.totals_since_start()
         return await asyncio.to_thread(self._page, state, name, find.lower(), order, skip, limit)
 
@@ -102,7 +105,7 @@ class Dashboard:
         }
 
     async def overview(self, window: str) -> dict[str, Any]:
-        """What is wrong now, worst first, and the gateway as a whole."""
+        """The overview: what is wrong now, worst first, and the gateway as a whole."""
         state = await self.totals_since_start()
         return await asyncio.to_thread(self._overview, state, window)
 
@@ -134,7 +137,7 @@ class Dashboard:
                 point[1] += failed
         return found
 
-    def _found(self, window: Window, listed: dict[str, Model]) -> list[Issue]:
+    def _found(self, window: WindowTotals, listed: dict[str, Model]) -> list[Issue]:
         """The issues of a window, found once for each tick and state of the registry."""
         key = (window.name, window.ends, self._mirror.snapshot)
         if self._issues is not None and self._issues[0] == key:
@@ -153,7 +156,7 @@ class Dashboard:
         snapshot = self._mirror.snapshot
         return {} if snapshot is None else {name: entry.model for name, entry in snapshot.entries.items()}
 
-    def _head(self, state: MetricsState, window: Window) -> dict[str, Any]:
+    def _head(self, state: MetricsState, window: WindowTotals) -> dict[str, Any]:
         snapshot = self._mirror.snapshot
         everything = window.for_gateway()
         return {
@@ -181,7 +184,7 @@ class Dashboard:
         }
 
     async def model_document(self, name: str, window: str = DEFAULT_WINDOW) -> dict[str, Any] | None:
-        """One model in depth: distribution, errors, callers and the last hour by version; None where there is no such model."""
+        """The document of one model in depth: distribution, errors, callers and the last hour by version; None where there is no such model."""
         snapshot = self._mirror.snapshot
         entry = snapshot.entries.get(name) if snapshot is not None else None
         if entry is None:
@@ -221,7 +224,7 @@ def _curve(curves: _Curves, name: str | None) -> list[list[int]]:
     return [[at, *point] for at, point in sorted(curves.get(name, {}).items())]
 
 
-def _row(model: Model, state: MetricsState, window: Window) -> dict[str, Any]:
+def _row(model: Model, state: MetricsState, window: WindowTotals) -> dict[str, Any]:
     series = state.series.get(model.name, {})
     in_window = window.models.get(model.name, {})
     listed = [backend.version for backend in model.backends]
@@ -255,7 +258,7 @@ def _named(figures: RequestTotals, seconds: float) -> dict[str, Any]:
     return document
 
 
-def _rank(order: str, name: str, state: MetricsState, window: Window) -> float:
+def _rank(order: str, name: str, state: MetricsState, window: WindowTotals) -> float:
     if order == "name":
         return 0.0
     if order == "in_flight":

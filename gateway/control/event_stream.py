@@ -10,7 +10,7 @@ from gateway.control.window_totals import DEFAULT_WINDOW
 from gateway.core.errors import Overloaded
 from gateway.core.escape_unprintable import printable_json
 from gateway.core.exchange import Exchange
-from gateway.telemetry.sqlite_trace_store import TraceStoreReader
+from gateway.telemetry.recorded_request_store import TraceStoreReader
 
 _BOARD_S = 2.0
 _POLL_S = 0.5

@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.control.window_totals import RequestTotals, Window, to_milliseconds
+from gateway.control.window_totals import RequestTotals, WindowTotals, to_milliseconds
 from gateway.core.model import Model
 from gateway.telemetry.metrics import MetricsState, Series, usage_by_caller
-from gateway.telemetry.sqlite_trace_store import Tick
+from gateway.telemetry.recorded_request_store import Tick
 
 
-def version_rows(model: Model, state: MetricsState, window: Window, hour: Window) -> list[dict[str, Any]]:
+def version_rows(
+    model: Model, state: MetricsState, window: WindowTotals, hour: WindowTotals
+) -> list[dict[str, Any]]:
     """A row for each version: its figures in the window, latency in the last hour, and counts since the start."""
     since_start = state.series.get(model.name, {})
     listed = {backend.version: backend for backend in model.backends}

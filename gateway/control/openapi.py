@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 document of the models that one caller may call."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,12 @@ _JSON_TYPES = {
     **{f"FP{bits}": {"type": "number"} for bits in (16, 32, 64)},
     "BYTES": {"type": "string"},
 }
+# How platforms begin that `chips register` has recognised as servers of other kinds: they take JSON of their own.
+_OTHER_KINDS = (
+    *("MLServer", "Triton", "KServe", "Open Inference Protocol", "TensorFlow Serving", "OpenAI-compatible", "MLflow"),
+    *("LitServe", "Ray Serve", "TorchServe", "vetiver", "BentoML", "OpenAPI", "a service of another kind"),
+)  # fmt: skip
+_OUR_PATH = "/predict"
 _PROBLEM = {"$ref": "#/components/responses/problem"}
 # What a model's backend may answer beyond 200 is its own affair; these are the contract's and ours.
 _FAILURES = (
@@ -31,8 +38,9 @@ def openapi(models: Iterable[Model], *, server: str = "/") -> dict[str, Any]:
         if backend is None:
             continue
         name = model.name
-        schemas[f"{name}.instance"] = one_instance_schema(backend.inputs)
-        schemas[f"{name}.prediction"] = one_prediction_schema(backend.outputs)
+        if not is_other_kind(backend):
+            schemas[f"{name}.instance"] = one_instance_schema(backend.inputs)
+            schemas[f"{name}.prediction"] = one_prediction_schema(backend.outputs)
         paths[f"/{name}"] = {"post": _score(model, backend), "get": _about(model)}
     return {
         "openapi": "3.1.0",
@@ -68,7 +76,16 @@ def _leading(model: Model) -> Backend | None:
     return max(model.backends, key=lambda backend: model.traffic.get(backend.version, 0), default=None)
 
 
+def is_other_kind(backend: Backend) -> bool:
+    """Whether the backend takes something else than instances; one that was never asked is known by its path."""
+    if backend.platform:
+        return backend.platform.startswith(_OTHER_KINDS)
+    return backend.predict_path != _OUR_PATH
+
+
 def _score(model: Model, backend: Backend) -> dict[str, Any]:
+    if is_other_kind(backend):
+        return _score_of_other_kind(model, backend)
     name = model.name
     body: dict[str, Any] = {
         "type": "object",
@@ -86,32 +103,50 @@ def _score(model: Model, backend: Backend) -> dict[str, Any]:
     example = example_instance(backend.inputs)
     if example is not None:
         media["example"] = {"instances": [example]}
+    answer = {
+        "type": "object",
+        "required": ["predictions"],
+        "properties": {
+            "predictions": {"type": "array", "items": {"$ref": f"#/components/schemas/{name}.prediction"}},
+            "model": {"type": "string"},
+            "version": {"type": "string"},
+        },
+    }
+    about = model.description or f"Version {backend.version} answers most requests."
+    return _operation(model, about, media, "A prediction for each instance, in their order.", answer)
+
+
+def _score_of_other_kind(model: Model, backend: Backend) -> dict[str, Any]:
+    media: dict[str, Any] = {"schema": {}}
+    if backend.predict_path.startswith("/v2/") and backend.inputs:
+        media["example"] = {"inputs": [_example_tensor(tensor) for tensor in backend.inputs]}
+    kind = backend.platform or "a service of another kind"
+    about = f"It is {kind}, so it takes and answers what that documents: the gateway passes bodies on."
+    return _operation(model, f"{model.description} {about}".strip(), media, "What the service answers.", {})
+
+
+def _example_tensor(tensor: Tensor) -> dict[str, Any]:
+    shape = [size if size > 0 else 1 for size in tensor.shape] or [1]
+    value = _example(tensor.datatype, ())
+    return {
+        "name": tensor.name,
+        "shape": shape,
+        "datatype": tensor.datatype,
+        "data": [value] * min(math.prod(shape), 64),
+    }
+
+
+def _operation(
+    model: Model, description: str, media: dict[str, Any], answers: str, answer: dict[str, Any]
+) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "operationId": f"score.{name}",
-        "tags": [name],
-        "summary": f"Score with {name}",
-        "description": model.description or f"Version {backend.version} answers most requests.",
+        "operationId": f"score.{model.name}",
+        "tags": [model.name],
+        "summary": f"Score with {model.name}",
+        "description": description,
         "requestBody": {"required": True, "content": {"application/json": media}},
         "responses": {
-            "200": {
-                "description": "A prediction for each instance, in their order.",
-                "content": {
-                    "application/json": {
-                        "schema": {
-                            "type": "object",
-                            "required": ["predictions"],
-                            "properties": {
-                                "predictions": {
-                                    "type": "array",
-                                    "items": {"$ref": f"#/components/schemas/{name}.prediction"},
-                                },
-                                "model": {"type": "string"},
-                                "version": {"type": "string"},
-                            },
-                        }
-                    }
-                },
-            },
+            "200": {"description": answers, "content": {"application/json": {"schema": answer}}},
             **dict.fromkeys(_FAILURES, _PROBLEM),
         },
     }

@@ -12,10 +12,10 @@ from aiohttp_cors import CorsConfig, ResourceOptions
 from aiohttp_cors.abc import AbstractRouterAdapter
 from multidict import CIMultiDict
 
-from gateway.core.cors_policy import OWN_FIELDS, VARY, CorsRule
 from gateway.core.errors import Forbidden, HeaderList
 from gateway.core.exchange import Exchange
-from gateway.core.response import Response
+from gateway.core.model_cors_policy import OWN_FIELDS, VARY, CorsRule
+from gateway.core.response import Response, field_lines
 
 # What describes the gateway and its models. Operators' pages and the console are shared with nobody.
 PATHS: Final = (
@@ -61,7 +61,7 @@ class ControlCors:
         handler = self._routes.preflights.get(path)
         if handler is None:
             return None
-        exchange.added_fields += (VARY,)
+        exchange.added_lines += field_lines((VARY,))
         asked: Any = _Asked(exchange, path)
         if self._routes.is_preflight_request(asked):
             try:
@@ -72,7 +72,7 @@ class ControlCors:
                 ) from None
         response = web.Response()
         await self._prepare.send(asked, response)
-        exchange.added_fields += _fields(response)
+        exchange.added_lines += field_lines(_fields(response))
         return None
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.core.errors import BadRequest, PageNotFound
+from gateway.telemetry.recorded_request_store import RequestFilter, StoredRequest, TraceStoreReader
 from gateway.telemetry.request_summary import RequestSummary
-from gateway.telemetry.spans import spans_of
-from gateway.telemetry.sqlite_trace_store import RequestFilter, StoredRequest, TraceStoreReader
+from gateway.telemetry.spans_of_request import spans_of
 
 _KINDS = ("all", "failed", "bad", "slowest")
 _SIDES = ("gateway", "backend", "caller")

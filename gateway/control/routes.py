@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_plus
 
 from gateway import __version__
+from gateway.auth.authenticator_chain import AuthenticatorChain
 from gateway.auth.base import Authentication
-from gateway.auth.chain import AuthenticatorChain
 from gateway.control.approval_pages import ApprovalPages
-from gateway.control.assets import find_asset, prefers_html
+from gateway.control.console_assets import find_asset, prefers_html
 from gateway.control.dashboard_data import ORDERS, Dashboard
 from gateway.control.event_stream import EventStream
 from gateway.control.openapi import openapi
@@ -36,9 +36,9 @@ from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
 from gateway.task_supervisor import Supervisor
-from gateway.telemetry.aggregator import WorkerMetrics
+from gateway.telemetry.periodic_aggregation import WorkerMetrics
 from gateway.telemetry.prometheus_exposition import CONTENT_TYPE, render_exposition
-from gateway.telemetry.sqlite_trace_store import TraceStoreReader
+from gateway.telemetry.recorded_request_store import TraceStoreReader
 
 if TYPE_CHECKING:
     from gateway.control.operator_pages_cors import ControlCors
@@ -93,7 +93,7 @@ class ControlRoutes:
             "/-/callers": self._callers,
             "/-/history": self._history,
             "/-/cards": self._cards,
-            "/-/approvals": self._approvals.listed,
+            "/-/approvals": self._approvals.list_requests,
             "/-/emergencies": self._approvals.emergencies,
         }
 
@@ -165,7 +165,7 @@ class ControlRoutes:
             return await operate(exchange)
         if path.startswith(_APPROVALS):
             await self._check_operator(exchange)
-            return await self._approvals.one(exchange, path.removeprefix(_APPROVALS))
+            return await self._approvals.request_page(exchange, path.removeprefix(_APPROVALS))
         if path.startswith("/-/requests/"):
             await self._check_operator(exchange)
             found_requests = await self._requests.with_id(path.removeprefix("/-/requests/"))
@@ -261,10 +261,10 @@ class ControlRoutes:
         entry = snapshot.entries.get(name) if snapshot is not None else None
         if entry is None:
             raise PageNotFound("There is no such model in this registry.")
-        from gateway.artifacts.registered_cards import read_cards
+        from gateway.artifacts.registered_model_cards import read_registered_cards
 
         try:
-            cards = await read_cards(self._registry, entry.model)
+            cards = await read_registered_cards(self._registry, entry.model)
         except RegistryError as error:
             raise RegistryUnavailable(
                 "The registry does not answer, so the model cards cannot be shown."
@@ -320,7 +320,7 @@ class ControlRoutes:
 
     async def _front_page(self, exchange: Exchange) -> Response:
         """For a browser the page of the models; for every other program the same as JSON."""
-        exchange.added_fields += ((b"Vary", b"Accept"),)
+        exchange.added_lines += b"Vary: Accept\r\n"
         page = find_asset("docs", exchange.headers) if prefers_html(exchange.headers) else None
         return page or await self._index(exchange)
 

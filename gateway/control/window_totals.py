@@ -11,7 +11,7 @@ import msgspec
 from gateway.core.errors import BadRequest
 from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
-from gateway.telemetry.sqlite_trace_store import COARSE_S, FINE_S, Tick, TraceStoreReader
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, Tick, TraceStoreReader
 
 WINDOWS: Final = {"10s": 10, "1m": 60, "1h": 3600}
 DEFAULT_WINDOW: Final = "1m"
@@ -62,7 +62,7 @@ class RequestTotals(msgspec.Struct):
         }
 
 
-class Window(msgspec.Struct, frozen=True):
+class WindowTotals(msgspec.Struct, frozen=True):
     """The totals of all versions in the `seconds` that end at `ends` (seconds since the epoch)."""
 
     name: str
@@ -90,10 +90,10 @@ class TickWindowReader:
 
     def __init__(self, reader: TraceStoreReader) -> None:
         self._reader = reader
-        self._known: dict[str, Window] = {}
+        self._known: dict[str, WindowTotals] = {}
         self._lock = threading.Lock()
 
-    def read(self, name: str) -> Window:
+    def read(self, name: str) -> WindowTotals:
         ends = last_complete_tick_end()
         with self._lock:
             known = self._known.get(name)
@@ -101,7 +101,7 @@ class TickWindowReader:
                 known = self._known[name] = self._read(name, ends)
             return known
 
-    def _read(self, name: str, ends: int) -> Window:
+    def _read(self, name: str, ends: int) -> WindowTotals:
         seconds = WINDOWS[name]
         oldest = self._reader.oldest_tick_time(FINE_S)
         coarse_ends = ends - ends % COARSE_S
@@ -116,7 +116,7 @@ class TickWindowReader:
         for tick in ticks:
             models.setdefault(tick.model, {}).setdefault(tick.version, RequestTotals()).add(tick)
         covered = seconds if oldest is None else min(seconds, ends - oldest + FINE_S)
-        return Window(name, max(covered, FINE_S), ends, models)
+        return WindowTotals(name, max(covered, FINE_S), ends, models)
 
 
 def last_complete_tick_end() -> int:

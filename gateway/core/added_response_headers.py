@@ -22,14 +22,12 @@ def gateway_field_lines(exchange: Exchange, now: float) -> str:
     before = f"{theirs.decode('latin-1')}, " if theirs else ""
     return (
         f"X-Request-Id: {exchange.request_id}\r\nX-Trace-Id: {exchange.trace.trace_id}\r\nServer: chips\r\n"
-        f"{_backend_lines(exchange)}Server-Timing: {before}gateway;dur={overhead_ms}\r\n"
+        f"{_backend_lines(exchange) if exchange.generation else ''}Server-Timing: {before}gateway;dur={overhead_ms}\r\n"
     )
 
 
 def _backend_lines(exchange: Exchange) -> str:
-    """What says where it was answered, once it has been routed."""
-    if not exchange.generation:
-        return ""
+    """What says where it was answered, once a generation of the registry was asked for it."""
     backend = exchange.backend if exchange.routed else getattr(exchange, "backend", None)
     if backend is None:
         return ""

@@ -35,7 +35,7 @@ def is_well_formed(key: str) -> bool:
 
 
 def digest_key(key: str) -> str:
-    """The name under which the registry keeps `key`: 64 hexadecimal digits of SHA-256."""
+    """The digest of `key`, under which the registry keeps it: 64 hexadecimal digits of SHA-256."""
     return hashlib.sha256(key.encode("utf-8")).hexdigest()
 
 

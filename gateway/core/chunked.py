@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from gateway.core.headers import is_allowed_trailer
+from gateway.core.sort_headers import is_allowed_trailer
 
 # A blank may stand before an extension (RFC 9112 section 7.1.1), but not after a size that has none.
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;[\t \x21-\x7e\x80-\xff]*)?\r\n")
@@ -58,7 +58,10 @@ class ChunkedDecoder:
         self.trailers = b""  # field lines, each with its CRLF
 
     def feed(self, data: bytes) -> list[bytes]:  # noqa: C901, PLR0912  (a state machine reads best in one piece)
-        """Raises ValueError where the framing is not valid; the connection cannot be used after that."""
+        """Decode what has arrived into pieces of the body.
+
+        Raises ValueError where the framing is not valid; the connection cannot be used after that.
+        """
         if self._tail:
             data = self._tail + data
             self._tail = b""

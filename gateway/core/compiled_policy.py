@@ -2,9 +2,9 @@
 
 from functools import lru_cache
 
-from gateway.core.cors_policy import CorsPolicy
 from gateway.core.ip_network_set import NetworkSet, parse_network
 from gateway.core.model import Limits, Policy
+from gateway.core.model_cors_policy import CorsPolicy
 from gateway.core.principal import UNLIMITED, Principal, Quota
 from gateway.core.token_and_certificate_rules import AccessRule
 

@@ -39,7 +39,7 @@ class StickyVersions:
 
 
 def compile_sticky(model: Model) -> StickyVersions | None:
-    """None where the model's shares are not sticky, or it has no version to choose."""
+    """Compile a model's sticky shares; None where they are not sticky, or it has no version to choose."""
     if model.sticky is None or not any(model.traffic.values()):
         return None
     return StickyVersions(model.sticky, model)

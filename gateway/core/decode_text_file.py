@@ -14,7 +14,7 @@ _MARKS: Final = (
 
 
 def decode_utf8(content: bytes) -> str:
-    """`content` as text. ValueError names the encoding that it has instead, and says what to do."""
+    """Decode `content` as text. ValueError names the encoding that it has instead, and says what to do."""
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             raise ValueError(_instead(encoding))

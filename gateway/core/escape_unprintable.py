@@ -19,19 +19,19 @@ _SHORT: Final = {"\n": "\\n", "\t": "\\t"}
 
 
 def printable(text: str) -> str:
-    r"""`text` with every control, format and line-breaking character written out, such as `\n`, `\x1b` and `\u202e`."""
+    r"""Escape a text: `text` with every control, format and line-breaking character written out, such as `\n`, `\x1b` and `\u202e`."""
     if _ALL_PLAIN.fullmatch(text):
         return text
     return "".join(char if _shows(char) else _escape(char) for char in text)
 
 
 def printable_lines(text: str) -> str:
-    """The same for a text of several lines that we put together: its line feeds stay."""
+    """As `printable`, for a text of several lines that we put together: its line feeds stay."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_json(text: str) -> str:
-    """JSON that says the same, with such characters in its strings as escapes."""
+    """The same JSON with unprintable characters in its strings as escapes."""
     if text.isascii() and "\x7f" not in text:
         return text
     return _NOT_ASCII.sub(_escape_in_json, text)

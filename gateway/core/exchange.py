@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from gateway.core.compiled_sticky_shares import StickyVersions
     from gateway.core.errors import GatewayError
     from gateway.core.head_cache import CachedHead
-    from gateway.core.headers import RawHeaders, RequestHead
     from gateway.core.ip_network_set import Address
     from gateway.core.model import Backend, Model
     from gateway.core.principal import Principal
     from gateway.core.request_target import RequestTarget
     from gateway.core.response import Response
+    from gateway.core.sort_headers import RawHeaders, RequestHead
     from gateway.core.trace_context import TraceContext
 
 
@@ -74,11 +74,11 @@ class ResponseWriter(Protocol):
         """Break the connection, so that a truncated body cannot look complete."""
 
 
-class BackendRefusal(Protocol):
+class RetryableRefusal(Protocol):
     """A backend's refusal (429 or 503), held back while the request may be sent again."""
 
     async def deliver(self) -> None:
-        """Send it to the caller."""
+        """Send the refusal to the caller."""
 
 
 class Attempt:
@@ -91,6 +91,7 @@ class Attempt:
         "dialed",
         "ended",
         "failure",
+        "opening_s",
         "reused",
         "sent",
         "span_id",
@@ -102,6 +103,7 @@ class Attempt:
         self.span_id = new_span_id()  # what the backend sees as its parent
         self.dialed: float | None = None  # TCP was there, and TLS began; only on a connection opened for it
         self.connected: float | None = None  # a connection was there: from the pool, or opened
+        self.opening_s = 0.0  # how long it took to open one for it, where that was needed
         self.reused = False  # it came from the pool
         self.sent: float | None = None  # the last byte of the request was handed to the system
         self.answered: float | None = None  # the head of the answer was there
@@ -114,7 +116,7 @@ class Exchange:
     """One request and its response, as it passes the pipeline. Times are monotonic seconds."""
 
     __slots__ = (
-        "added_fields",
+        "added_lines",
         "address",
         "arrived",
         "assigned",
@@ -208,7 +210,7 @@ class Exchange:
         self.sticky: StickyVersions | None
         self.generation = 0  # of the registry that it was routed by
         self.registry_age_s: float | None = None  # since the registry confirmed that; only where asked for
-        self.deadline = 0.0  # monotonic seconds
+        self.deadline: float  # monotonic seconds
         # route, and assign version for sticky shares and pins
         self.backend: Backend
         self.assigned = ""  # why that version: weight, sticky, pin; empty where one version has all traffic
@@ -220,7 +222,7 @@ class Exchange:
         self.principal: Principal
         self.consumed_authorization = False  # the Authorization header was meant for us and ends here
         # authorize
-        self.body_limit_bytes = 0
+        self.body_limit_bytes: int
         # trace sampling
         self.keep_trace_because: str | None = (
             None  # why its trace is kept, as far as that is known before the answer
@@ -235,12 +237,12 @@ class Exchange:
         self.may_wait = False  # a refusal of the backend's need not be the answer
         # forward
         self.refused_s: float | None = None  # the backend refused, and named these seconds
-        self.refusal: BackendRefusal | None = None  # that answer, where it was kept from the caller
+        self.refusal: RetryableRefusal | None = None  # that answer, where it was kept from the caller
         self.attempts: list[Attempt] = []
         self.backend_server_timing: bytes | None = None
         self.bytes_in = 0
-        # cors and rate limit: what the gateway adds to every answer
-        self.added_fields: tuple[tuple[bytes, bytes], ...] = ()
+        # cors and rate limit: field lines that the gateway adds to whatever answer follows, each with its CRLF
+        self.added_lines = b""
         # the response
         self.status = 0
         self.bytes_out = 0

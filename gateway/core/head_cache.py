@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.headers import (
+from gateway.core.head_line_matcher import LineMatcher, byte_table
+from gateway.core.sort_headers import (
     API_KEY,
     AUTHORIZATION,
     CLOUD_TRACE,
@@ -22,9 +23,8 @@ from gateway.core.headers import (
     TRACEPARENT,
     TRACESTATE,
     RequestHead,
-    read_index,
+    position_in_read_fields,
 )
-from gateway.core.line_matcher import LineMatcher, byte_table
 
 _PARTICULAR: Final = frozenset({API_KEY, AUTHORIZATION, CLOUD_TRACE, REQUEST_ID, TRACEPARENT, TRACESTATE})
 _LENGTH: Final = -2
@@ -189,7 +189,7 @@ class HeadCache:
 
 def _kind_of(name: bytes) -> int | None:
     """What is particular about the fields of this name: the position in `RequestHead.read`, or why there is none."""
-    index = read_index(name)
+    index = position_in_read_fields(name)
     if index in _PARTICULAR or index >= CREDENTIALS:
         return index
     lower = name.lower()

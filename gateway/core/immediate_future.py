@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 class ImmediateFuture:
     """Await it once; the code that finishes the work calls `complete`, with an error if it failed.
 
-    Only a coroutine that `gateway.server.eager_runner` runs can await one.
+    Only a coroutine that `gateway.server.eager_coroutine_runner` runs can await one.
     """
 
     __slots__ = ("_done", "_error", "wake")

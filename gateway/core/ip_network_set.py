@@ -117,7 +117,7 @@ def _by_prefix(networks: list[_OneVersion]) -> tuple[tuple[int, set[int]], ...]:
 _EMBEDS_IPV4 = NetworkSet(map(parse_network, ("64:ff9b::/96", "::/96")))
 
 
-def embedded_addresses(address: Address) -> list[Address]:
+def embedded_ipv4_addresses(address: Address) -> list[Address]:
     """The IPv4 addresses embedded in an IPv6 address: IPv4-mapped, 6to4, Teredo, and those in the last 32 bits (NAT64)."""
     if isinstance(address, IPv4Address):
         return []

@@ -1,4 +1,4 @@
-"""The registry's data model: models, their backends, policies and API keys, with parsing and validation."""
+"""A model as the registry keeps it, with its backends and its policy; also API keys. Parses and validates their documents."""
 
 import re
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.core.cors_policy import CorsRule, cors_problems
 from gateway.core.ip_network_set import parse_network
+from gateway.core.model_cors_policy import CorsRule, cors_problems
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.principal import CALLER_VERBS, Verb
 from gateway.core.sticky_shares import StickyShares, sticky_problems
@@ -77,7 +77,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What callers name in the path. `traffic` is percent by version and adds up to 100."""
+    """A model, which callers name in the path: its versions' backends, its policy and its `traffic`, in percent by version."""
 
     name: str
     description: str = ""
@@ -233,7 +233,7 @@ def backend_problems(backend: Backend) -> list[str]:
     if backend.concurrency is not None and backend.concurrency < 1:
         problems.append("the concurrency must be at least 1")
     if backend.resources is not None:
-        problems += _resource_problems(backend.resources)
+        problems += resource_problems(backend.resources)
     if not _AUDIENCE.fullmatch(backend.audience):
         problems.append(
             "the audience must be at most 500 visible characters, such as https://wine.example.com"
@@ -241,7 +241,8 @@ def backend_problems(backend: Backend) -> list[str]:
     return problems
 
 
-def _resource_problems(resources: Resources) -> list[str]:
+def resource_problems(resources: Resources) -> list[str]:
+    """What is wrong with the size of an instance, a sentence each."""
     problems = []
     if not 0 < resources.cpu <= MAX_CPU:
         problems.append(f"the processors of an instance must lie between 0 and {MAX_CPU:g}")

@@ -47,7 +47,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the principal may do `verb` to `model`; without a model, to the whole gateway, which needs the pattern `*`."""
         if verb not in self.verbs:
             return False
-        return "*" in self.models if model is None else _matches(self.models, model)
+        return "*" in self.models or (model is not None and _matches(self.models, model))
 
 
 ANONYMOUS: Final = Principal(id="anonymous", models=("*",))

@@ -22,36 +22,32 @@ def render_problem(error: GatewayError, request_id: str, *, open_inference: bool
     """
     detail = error.detail
     make = _remembered_parts if len(detail) <= _REMEMBERED_CHARACTERS else _parts
-    headers, before, after = make(
-        error.title, error.status, error.code, detail, error.headers, open_inference
-    )
-    return Response(error.status, headers, f"{before}{request_id}{after}".encode())
+    status, headers, before, after = make(error.__class__, detail, error.headers, open_inference)  # type: ignore[arg-type]  # to mypy, an error's class cannot be hashed
+    return Response(status, headers, f"{before}{request_id}{after}".encode())
 
 
 def _parts(
-    title: str,
-    status: int,
-    code: str,
+    kind: type[GatewayError],
     detail: str,
     headers: HeaderList,
     open_inference: bool,  # noqa: FBT001
-) -> tuple[HeaderList, str, str]:
-    """What is the same for all requests that meet this error: the fields, and the body around the request id."""
+) -> tuple[int, HeaderList, str, str]:
+    """What is the same for all requests that meet this error: status and fields, and the body around the request id."""
     members = {
         "type": "about:blank",
-        "title": title,
-        "status": status,
-        "code": code,
+        "title": kind.title,
+        "status": kind.status,
+        "code": kind.code,
         "detail": detail,
     }
     fields = (
         (b"Content-Type", b"application/problem+json"),
-        (b"chips-error", code.encode("ascii")),
+        (b"chips-error", kind.code.encode("ascii")),
         (b"Cache-Control", b"no-store"),
         *headers,
     )
     after = f'","error":{_encode(detail).decode()}}}\n' if open_inference else '"}\n'
-    return fields, f'{_encode(members)[:-1].decode()},"request_id":"', after
+    return kind.status, fields, f'{_encode(members)[:-1].decode()},"request_id":"', after
 
 
 _remembered_parts = lru_cache(maxsize=1024)(_parts)  # strangers cause the same refusals again and again

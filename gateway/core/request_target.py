@@ -25,7 +25,7 @@ OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/i
 
 
 class RequestTarget(msgspec.Struct, frozen=True):
-    """A request target, split. `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`)."""
+    """A request target, split into model, version and the rest. `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`)."""
 
     path: str
     query: str  # with its "?", or empty
@@ -37,7 +37,7 @@ class RequestTarget(msgspec.Struct, frozen=True):
 
     @property
     def prefix(self) -> str:
-        """What the gateway takes off the path before the backend sees it; empty where that sees the whole."""
+        """The prefix that the gateway removes from the path before the backend sees it; empty where that sees the whole."""
         return f"/{self.model}" if self.model and not self.open_inference else ""
 
 

@@ -1,6 +1,7 @@
 """A complete small response that the gateway makes itself: a problem, a health probe, a model's description."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -8,12 +9,17 @@ from gateway.core.errors import HeaderList
 from gateway.core.escape_unprintable import printable_json
 
 
-class Response(NamedTuple):
+class Response(msgspec.Struct, frozen=True):
     """Status, header fields and body of a response."""
 
     status: int
     headers: HeaderList  # without Content-Length, which the server writes
     body: bytes
+
+
+def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Header field lines of names and values, each with its CRLF."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 _JSON: HeaderList = ((b"Content-Type", b"application/json"),)

@@ -15,6 +15,7 @@ ACTIVE: frozenset[State] = frozenset({"running", "held"})
 
 _MAX_STEPS = 100
 _MAX_TEXT = 2000
+_MAX_REASON_BYTES = 1000  # a rollout keeps that of each step
 _LONGEST_S = 30 * 86_400.0
 
 
@@ -34,8 +35,8 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     webhook: str = ""  # told of each step
 
 
-class RolloutStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One thing that happened to a rollout. The registry's history has when, and who did it."""
+class RolloutEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """An event in a rollout: one thing that happened to it. The registry's history has when, and who did it."""
 
     percent: int  # the candidate's share from here on
     state: State
@@ -44,7 +45,7 @@ class RolloutStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The document `rollouts/NAME`. `position` is the step of the plan that is in force; -1: none yet."""
+    """A rollout: the document `rollouts/NAME`. `position` is the step of the plan that is in force; -1: none yet."""
 
     model: str
     id: str  # differs for each rollout of the model
@@ -58,7 +59,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     confirmed: bool = False
     traffic: dict[str, int]  # the model's split as this rollout has left it
     versions: dict[str, str]  # what candidate and stable version were when it began: `backend_fingerprint`
-    steps: tuple[RolloutStep, ...] = ()
+    steps: tuple[RolloutEvent, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -172,6 +173,14 @@ def webhook_problems(url: str) -> list[str]:
     return []
 
 
+def reason_problems(reason: str) -> list[str]:
+    """What is wrong with the reason that a person gives for a step."""
+    size = len(reason.encode("utf-8", "surrogatepass"))
+    return (
+        [f"the reason has {size} bytes, of at most {_MAX_REASON_BYTES}"] if size > _MAX_REASON_BYTES else []
+    )
+
+
 def start_problems(model: Model, candidate: str, plan: RolloutPlan) -> list[str]:
     """Why a rollout of `candidate` cannot begin with `model` as it is, a sentence each."""
     if model.backend(candidate) is None:
@@ -192,11 +201,11 @@ def start_problems(model: Model, candidate: str, plan: RolloutPlan) -> list[str]
     return []
 
 
-def begin_rollout(
+def new_rollout(
     model: Model, candidate: str, plan: RolloutPlan, *, identity: str, by: str, reason: str
 ) -> Rollout:
-    """The rollout as it is first written. Raises ValueError where the plan cannot be honoured."""
-    problems = [*plan_problems(plan), *start_problems(model, candidate, plan)]
+    """A new rollout, as it is first written. Raises ValueError where the plan cannot be honoured."""
+    problems = [*plan_problems(plan), *start_problems(model, candidate, plan), *reason_problems(reason)]
     if problems:
         raise ValueError("; ".join(problems))
     stable = next(version for version, share in model.traffic.items() if share and version != candidate)
@@ -215,7 +224,7 @@ def begin_rollout(
 
 
 def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
-    """What was done to the model that the rollout has not done; empty where nothing that matters to it."""
+    """What somebody changed by hand in the model during the rollout; empty where nothing that matters to it."""
     if model is None:
         return "the model was deregistered"
     if not model.enabled:

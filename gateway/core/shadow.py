@@ -31,7 +31,7 @@ class ShadowBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The document `shadows/NAME`."""
+    """A shadow of a model: the document `shadows/NAME`."""
 
     model: str
     id: str  # differs for each shadow of the model
@@ -52,7 +52,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
 
     @property
     def ends_at(self) -> float:
-        """When it ends, in seconds since the epoch."""
+        """When the shadow ends, in seconds since the epoch."""
         return datetime.fromisoformat(self.stopped or self.until).timestamp()
 
 
@@ -72,7 +72,7 @@ def parse_shadow(document: Mapping[str, Any]) -> Shadow:
 
 
 def shadow_problems(shadow: Shadow) -> list[str]:
-    """Everything that is wrong with it, a sentence each."""
+    """Everything that is wrong with a shadow, a sentence each."""
     problems = []
     for check, name in (
         (check_model_name, shadow.model),
@@ -113,7 +113,7 @@ def shadow_problems(shadow: Shadow) -> list[str]:
 
 
 def why_not_shadowed(shadow: Shadow, model: Model | None, now: float) -> str:
-    """Why no request is sent for it at `now`, in seconds since the epoch; empty where they are."""
+    """Why the shadow gets no requests at `now`, in seconds since the epoch; empty where it does."""
     if shadow.stopped:
         return f"it was stopped at {shadow.stopped}"
     if now >= shadow.ends_at:

@@ -56,7 +56,7 @@ def parse_sticky_by(text: str) -> StickyBy:
 
 
 def sticky_problems(sticky: StickyShares) -> list[str]:
-    """Everything that is wrong with it, a sentence each."""
+    """Everything that is wrong with `sticky`, a sentence each."""
     problems = []
     try:
         parse_sticky_by(sticky.by)

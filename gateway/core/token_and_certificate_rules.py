@@ -21,7 +21,7 @@ _MAX_SKEW_S: Final = 300.0
 
 
 class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which callers the rule is for, and what each of them may do. The first rule that matches a caller counts."""
+    """A rule of access: which callers it is for, and what each of them may do. The first rule that matches a caller counts."""
 
     name: str  # callers are called NAME:SUBJECT in logs and limits
     subjects: tuple[str, ...]  # patterns of who is let in: "*@example.com"
@@ -36,7 +36,7 @@ class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     requests_per_month: int | None = None
 
 
-class Issuer(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class IssuerRule(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A rule for tokens of one issuer. Several rules may name the same issuer, for other subjects or groups."""
 
     audience: tuple[str, ...]  # what a token must be made for
@@ -51,14 +51,14 @@ class Issuer(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     skew_s: float = 30.0  # by how much the clocks may differ
 
 
-class Certificate(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CertificateRule(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A rule for client certificates that a load balancer has verified; `subjects` match the identity header."""
 
 
 _GOOGLE_ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
 
 
-def apply_preset(issuer: Issuer) -> Issuer:
+def apply_preset(issuer: IssuerRule) -> IssuerRule:
     """`issuer` with the fields that its preset gives filled in."""
     fill = msgspec.structs.replace
     if issuer.preset == "google":  # users and service accounts alike: ID tokens that Google signs
@@ -88,7 +88,7 @@ def apply_preset(issuer: Issuer) -> Issuer:
     return issuer
 
 
-def issuer_problems(given: Issuer) -> list[str]:
+def issuer_rule_problems(given: IssuerRule) -> list[str]:
     """Everything that is wrong with an entry of `auth.issuers`, a sentence each."""
     issuer = apply_preset(given)
     problems = _check_rule(issuer)
@@ -129,7 +129,7 @@ def is_trusted_jwks_url(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK_HOSTS)
 
 
-def certificate_problems(certificate: Certificate) -> list[str]:
+def certificate_rule_problems(certificate: CertificateRule) -> list[str]:
     """Everything that is wrong with an entry of `auth.certificates`, a sentence each."""
     return _check_rule(certificate)
 

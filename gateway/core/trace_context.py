@@ -29,9 +29,9 @@ class TraceContext(msgspec.Struct, frozen=True):
     span_id: str  # our span for the request, 16 hex digits: the parent of each attempt's
     sampled: bool  # what the caller asks for; the exchange has the decision
 
-    def traceparent(self, span_id: str, *, sampled: bool) -> bytes:
-        """The traceparent field's value for a backend; the attempt's `span_id` is the parent of what the backend does."""
-        return f"00-{self.trace_id}-{span_id}-{'01' if sampled else '00'}".encode("ascii")
+    def traceparent_line(self, span_id: str, sampled: bool) -> bytes:  # noqa: FBT001
+        """The traceparent field line for a backend; the attempt's `span_id` is the parent of what the backend does."""
+        return f"traceparent: 00-{self.trace_id}-{span_id}-{'01' if sampled else '00'}\r\n".encode("ascii")
 
 
 _span_ids: Final[list[str]] = []

@@ -46,7 +46,7 @@ class BillingError(Exception):
     """The export cannot be queried, or is not as documented; the text is for an operator."""
 
 
-class Billed(NamedTuple):
+class BilledAmount(NamedTuple):
     """What one service of the cloud was billed for one version; model and version are empty where no label names them."""
 
     model: str
@@ -61,12 +61,12 @@ class Billed(NamedTuple):
         return self.cost + self.credits
 
 
-def label_value(text: str) -> str:
+def version_as_label(text: str) -> str:
     """A version as the value of a label: lower-case letters, digits, - and _, at most 63."""
     return re.sub(r"[^a-z0-9_-]", "_", text.lower())[:63]
 
 
-def read_billing(api: GoogleApi, table: str, *, project: str, month: list[date]) -> list[Billed]:
+def read_billing(api: GoogleApi, table: str, *, project: str, month: list[date]) -> list[BilledAmount]:
     """What `project` was billed in the days of `month`. Raises BillingError."""
     found = _TABLE.fullmatch(table)
     if found is None:
@@ -115,9 +115,9 @@ def _rows(api: GoogleApi, project: str, body: dict[str, Any]) -> list[dict[str, 
     raise BillingError("the query does not come to its end")
 
 
-def _billed(row: dict[str, Any]) -> Billed:
+def _billed(row: dict[str, Any]) -> BilledAmount:
     model, version, service, currency, cost, reduction = (field["v"] for field in row["f"])
-    return Billed(
+    return BilledAmount(
         model or "", version or "", service or "", currency or "", _micros(cost), _micros(reduction)
     )
 

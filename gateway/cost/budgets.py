@@ -1,4 +1,4 @@
-"""Budgets at a gateway: what is spent of each, warnings, and what is refused once it is used up.
+"""The budgets in a gateway process: how much of each is spent, warnings, and which are exhausted, so that requests are refused.
 
 Spending is not a counter of its own: it is the fleet's usage documents, priced as `chips cost` prices them, with this process'
 own rows as they are now. So a restart loses nothing, and no failed write counts twice. Gateways learn of each other's
@@ -22,11 +22,11 @@ from gateway.core.budget import (
     period_end,
     reached_threshold,
 )
-from gateway.core.prices import Prices, prices_at
+from gateway.core.prices import Prices, prices_at, tables_in_one_currency
 from gateway.core.principal import Principal
 from gateway.cost.ledger import budgeted_cost
-from gateway.cost.prices import with_default
-from gateway.cost.usage import DailyRow, sum_documents, usage_kind, utc_day
+from gateway.cost.read_price_tables import with_default_prices
+from gateway.cost.usage import DailyUsage, sum_documents, usage_kind, utc_day
 from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry.base import Conflict, Document, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
@@ -42,14 +42,16 @@ _LATE_S: Final = (
 _DAY_S: Final = 86_400.0
 
 
-class Exhausted(NamedTuple):
+class ExhaustedBudget(NamedTuple):
     """A budget that is used up, and refuses."""
 
     budget: Budget
     ends_at: float  # of the period, in seconds since the epoch
 
 
-def spending(budgets: Iterable[Budget], rows: Iterable[DailyRow], prices: Prices) -> dict[str, int]:
+def spending_by_budget(
+    budgets: Iterable[Budget], rows: Iterable[DailyUsage], prices: Prices
+) -> dict[str, int]:
     """What the calls in `rows` take from each budget, by its id, in millionths."""
     spent = {budget.id: 0 for budget in budgets}
     for row in rows:
@@ -72,7 +74,10 @@ class _Past(NamedTuple):
 
 
 class BudgetKeeper:
-    """Keeps `exhausted`, by scope and name, up to date. Call `follow` with each snapshot, and `refresh` once an interval."""
+    """Knows which budgets are used up: keeps `exhausted`, by scope and name, up to date.
+
+    Call `follow` with each snapshot, and `refresh` once an interval.
+    """
 
     def __init__(
         self,
@@ -92,12 +97,13 @@ class BudgetKeeper:
         self._failed_at = 0.0
         self._warned: dict[str, Mapping[str, Any]] = {}
         self.spent: dict[str, int] = {}  # by the id of the budget, in this period
-        self.exhausted: dict[tuple[str, str], Exhausted] = {}  # always the same one, which requests look at
+        # Always the same dictionary, because requests look at it.
+        self.exhausted: dict[tuple[str, str], ExhaustedBudget] = {}
 
     def follow(self, snapshot: Snapshot) -> None:
         self._budgets = snapshot.budgets
         if self._budgets:
-            self._tables = with_default(snapshot.price_tables)
+            self._tables = with_default_prices(snapshot.price_tables)
         else:
             self.spent = {}
         self._ids = frozenset(budget.id for budget in snapshot.budgets)
@@ -116,7 +122,7 @@ class BudgetKeeper:
             ):
                 del self.exhausted[place]
             else:
-                self.exhausted[place] = Exhausted(budget, found.ends_at)
+                self.exhausted[place] = ExhaustedBudget(budget, found.ends_at)
 
     def counted_as(self, principal: Principal) -> tuple[str, str]:
         """The caller and team that a caller beyond the metrics' bound is counted as, so that its budgets count it.
@@ -142,17 +148,18 @@ class BudgetKeeper:
             )
 
     async def stop(self) -> None:
-        """Nothing is left to do: usage is written by its reporter."""
+        """Stop. Nothing is left to do: usage is written by its reporter."""
 
     async def refresh(self) -> None:
-        """Look at what is spent. Raises RegistryError, after it has counted what is known here."""
+        """Read again what is spent of each budget. Raises RegistryError, after it has counted what is known here."""
         budgets = self._budgets
         if not budgets:
             return
         failure: RegistryError | None = None
         day = utc_day(self._now())
+        tables = tables_in_one_currency(self._tables, day)
         days = {one for budget in budgets for one in period_days(budget.period, day)}
-        unread = sorted(days - self._past.keys() if self._same(budgets) else days)
+        unread = sorted(days - self._past.keys() if self._same(budgets, tables) else days)
         fresh: set[date] = set()
         lists = (self._store.list_ephemeral(usage_kind(one)) for one in unread)
         for one, found in zip(unread, await asyncio.gather(*lists, return_exceptions=True), strict=True):
@@ -165,15 +172,15 @@ class BudgetKeeper:
                 fresh.add(one)
         self._usage.collect()
         own = {one: self._usage.own_documents(one) for one in days}
-        spent = await asyncio.to_thread(self._count, budgets, self._tables, days, own, fresh)
-        if budgets is self._budgets:
+        spent = await asyncio.to_thread(self._count, budgets, tables, days, own, fresh)
+        if budgets == self._budgets:
             self._judge(budgets, spent, day)
             await self._warn(day)
         if failure is not None:
             raise failure
 
-    def _same(self, budgets: tuple[Budget, ...]) -> bool:
-        return all(past.budgets == budgets and past.tables == self._tables for past in self._past.values())
+    def _same(self, budgets: tuple[Budget, ...], tables: tuple[Prices, ...]) -> bool:
+        return all(past.budgets == budgets and past.tables == tables for past in self._past.values())
 
     def _count(
         self,
@@ -225,12 +232,12 @@ class BudgetKeeper:
         for problem in problems:
             _log.error("usage that cannot be read counts for no budget: %s", problem)
         prices = prices_at(tables, day)
-        return spending(budgets, rows, prices)
+        return spending_by_budget(budgets, rows, prices)
 
     def _judge(self, budgets: tuple[Budget, ...], spent: dict[str, int], day: date) -> None:
         self.spent = spent
-        found: dict[tuple[str, str], Exhausted] = {
-            (budget.scope, budget.name): Exhausted(budget, period_end(budget.period, day))
+        found: dict[tuple[str, str], ExhaustedBudget] = {
+            (budget.scope, budget.name): ExhaustedBudget(budget, period_end(budget.period, day))
             for budget in budgets
             if budget.refuse and spent[budget.id] >= budget.amount_micros
         }

@@ -1,4 +1,4 @@
-"""What usage costs: whole millionths of the currency, cell by cell, so that every way to group them adds up to the same total.
+"""The ledger of costs: what usage costs by day, version and caller, in whole millionths, so that every grouping adds up to the same.
 
 A cell is one caller's use of one version on one day. Its cost is rounded once; everything else is addition.
 """
@@ -12,7 +12,7 @@ import msgspec
 from gateway.core.budget import MICRO
 from gateway.core.model import Model, Resources
 from gateway.core.prices import Prices, prices_at
-from gateway.cost.usage import NOTHING, DailyRow, InstanceSize, Usage
+from gateway.cost.usage import NOTHING, DailyUsage, InstanceSize, Usage
 from gateway.registry.base import Change
 
 IDLE: Final = "(kept warm)"
@@ -22,7 +22,7 @@ _GIB: Final = 1024.0**3
 
 
 class Cost(NamedTuple):
-    """Amounts in millionths of the currency. `used` is a part of `allocated`; the total is the sum of the other four.
+    """A cost by its parts, in millionths of the currency. `used` is a part of `allocated`; the total is the sum of the other four.
 
     An instance is billed while at least one request is under way in it. `allocated` gives each request an instance of its own
     for the backend's time; `used` only the share of the instance that it occupied, by the declared concurrency. What Cloud Run
@@ -44,7 +44,7 @@ class Cost(NamedTuple):
 
 
 class LedgerEntry(NamedTuple):
-    """One cell of the ledger."""
+    """One entry of the ledger: the usage and the cost of one caller's requests to one version on one day."""
 
     day: date
     model: str
@@ -67,7 +67,7 @@ class LedgerEntry(NamedTuple):
 
 
 class WarmInstances(NamedTuple):
-    """The warm instances of a version on one day: how long `min_instances` were kept, in instance seconds."""
+    """The warm instances of a version and size on one day: how long `min_instances` were kept, in instance seconds."""
 
     day: date
     model: str
@@ -76,8 +76,8 @@ class WarmInstances(NamedTuple):
     seconds: float
 
 
-def cost_of(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
-    """The cost of requests. Kept-warm instances are not in it."""
+def request_cost(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
+    """The cost of the requests in `usage`. Kept-warm instances are not in it."""
     run = prices.cloud_run
     per_s = size.cpu * run.cpu_active + size.memory_gib * run.memory_gib_active
     allocated = round(usage.backend_us * per_s)  # microseconds x units a second = millionths
@@ -97,24 +97,27 @@ def budgeted_cost(size: InstanceSize, usage: Usage, prices: Prices) -> int:
     """
     if not usage.reached:
         return 0
-    return cost_of(size, msgspec.structs.replace(usage, requests=usage.reached), prices).total
+    return request_cost(size, msgspec.structs.replace(usage, requests=usage.reached), prices).total
 
 
 def make_ledger(
-    rows: Iterable[DailyRow], warm: Iterable[WarmInstances], tables: Sequence[Prices]
+    rows: Iterable[DailyUsage], warm: Iterable[WarmInstances], tables: Sequence[Prices]
 ) -> list[LedgerEntry]:
-    """Price everything by the tables in force on its day."""
+    """Make the ledger: price all usage and warm instances by the tables in force on their day."""
     entries = []
     active: dict[tuple[date, str, str], float] = {}
     for row in rows:
         key = row.key
-        cost = cost_of(row.size, row.usage, prices_at(tables, row.day))
+        cost = request_cost(row.size, row.usage, prices_at(tables, row.day))
         entry = LedgerEntry(row.day, *key, size=row.size, usage=row.usage, idle_s=0.0, cost=cost)
         entries.append(entry)
         place = row.day, key.model, key.version
         active[place] = active.get(place, 0.0) + entry.allocated_s
     for kept in warm:
-        idle_s = max(kept.seconds - active.pop((kept.day, kept.model, kept.version), 0.0), 0.0)
+        place = kept.day, kept.model, kept.version
+        busy_s = min(active.get(place, 0.0), kept.seconds)
+        idle_s = kept.seconds - busy_s
+        active[place] = active.get(place, 0.0) - busy_s
         run = prices_at(tables, kept.day).cloud_run
         per_s = kept.size.cpu * run.cpu_idle + kept.size.memory_gib * run.memory_gib_idle
         cost = Cost(idle=round(idle_s * per_s * MICRO))
@@ -161,7 +164,7 @@ def sum_lines(name: str, lines: Iterable[LedgerLine]) -> LedgerLine:
 
 
 def warm_instances(changes: Iterable[Change], days: Sequence[date], now: datetime) -> list[WarmInstances]:
-    """The instances that `min_instances` kept warm, by day and version. `changes`: the history of models, oldest first."""
+    """The instances that `min_instances` kept warm, by day, version and size. `changes`: the history of models, oldest first."""
     spans: list[tuple[str, str, InstanceSize, int, datetime, datetime]] = []
     running: dict[tuple[str, str], tuple[InstanceSize, int, datetime]] = {}
     for change in changes:
@@ -169,18 +172,18 @@ def warm_instances(changes: Iterable[Change], days: Sequence[date], now: datetim
         _close(spans, running, change.name, at)
         for version, size, count in _warm_versions(change):
             running[change.name, version] = size, count, at
-    for name in {name for name, _ in running}:
+    for name in sorted({name for name, _ in running}):
         _close(spans, running, name, now)
-    found: dict[tuple[date, str, str], WarmInstances] = {}
+    found: dict[tuple[date, str, str, InstanceSize], WarmInstances] = {}
     for day in days:
         begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
         ends = begins + timedelta(days=1)
         for model, version, size, count, since, until in spans:
             seconds = (min(ends, until, now) - max(begins, since)).total_seconds() * count
             if seconds > 0:
-                known = found.get((day, model, version))
+                known = found.get((day, model, version, size))
                 total = seconds + (known.seconds if known is not None else 0.0)
-                found[day, model, version] = WarmInstances(day, model, version, size, total)
+                found[day, model, version, size] = WarmInstances(day, model, version, size, total)
     return list(found.values())
 
 

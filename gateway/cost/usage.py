@@ -26,7 +26,7 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class UsageKey(NamedTuple):
-    """What usage is counted by. `caller` is empty for requests that were refused before it was known who sent them."""
+    """The key that usage is counted by. `caller` is empty for requests that were refused before it was known who sent them."""
 
     model: str
     version: str
@@ -35,7 +35,7 @@ class UsageKey(NamedTuple):
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the requests took. Times are microseconds, sizes bytes."""
+    """What requests used. Times are microseconds, sizes bytes."""
 
     requests: Count = 0
     refused: Count = 0  # 4xx
@@ -68,7 +68,7 @@ def _fields(usage: Usage) -> tuple[int, ...]:
 
 
 class InstanceSize(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One instance of a version: what it is given, and how many predictions it runs at once."""
+    """The size of a version's instances: what each is given, and how many predictions it runs at once."""
 
     cpu: Annotated[float, Meta(gt=0, le=_LARGEST)] = 1.0
     memory_gib: Annotated[float, Meta(gt=0, le=_LARGEST)] = 1.0
@@ -79,7 +79,7 @@ class InstanceSize(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 UNKNOWN_SIZE: Final = InstanceSize()
 
 
-def size_of(backend: Backend) -> InstanceSize:
+def instance_size_of(backend: Backend) -> InstanceSize:
     """The declared size of a backend's instances, or the default where it declares none."""
     resources = backend.resources or _DEFAULT
     return InstanceSize(
@@ -91,7 +91,7 @@ def size_of(backend: Backend) -> InstanceSize:
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of a document."""
+    """One row of a usage document: what was counted for one key and instance size."""
 
     model: str
     version: str
@@ -106,13 +106,13 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UsageDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of what one gateway process counted in one day."""
+    """A document with a part of the usage that one gateway process counted in one day."""
 
     gateway: str
     rows: tuple[UsageRow, ...]
 
 
-class DailyRow(NamedTuple):
+class DailyUsage(NamedTuple):
     """The fleet's usage of one day, by one key and size."""
 
     day: date
@@ -122,9 +122,9 @@ class DailyRow(NamedTuple):
 
 
 class FleetUsage(NamedTuple):
-    """What was read, and which documents could not be."""
+    """The usage of a fleet, and which documents could not be read."""
 
-    rows: list[DailyRow]
+    rows: list[DailyUsage]
     problems: list[str]
 
 
@@ -153,7 +153,7 @@ def month_days(month: str) -> list[date]:
 
 async def read_usage(store: Registry, days: Iterable[date]) -> FleetUsage:
     """The fleet's usage of `days`, added up over all gateways. Raises RegistryError."""
-    rows: list[DailyRow] = []
+    rows: list[DailyUsage] = []
     problems: list[str] = []
     for day in days:
         documents = await store.list_ephemeral(usage_kind(day))
@@ -161,14 +161,14 @@ async def read_usage(store: Registry, days: Iterable[date]) -> FleetUsage:
     return FleetUsage(rows, problems)
 
 
-def sum_documents(day: date, documents: Iterable[Document], problems: list[str]) -> list[DailyRow]:
+def sum_documents(day: date, documents: Iterable[Document], problems: list[str]) -> list[DailyUsage]:
     """Sum a day's usage documents. One that cannot be read is named in `problems`."""
     total: dict[tuple[UsageKey, InstanceSize], Usage] = {}
     for document in documents:
         for row in _rows(document, problems):
             place = row.key, row.size
             total[place] = total.get(place, NOTHING) + row.usage
-    return [DailyRow(day, key, size, usage) for (key, size), usage in sorted(total.items(), key=_order)]
+    return [DailyUsage(day, key, size, usage) for (key, size), usage in sorted(total.items(), key=_order)]
 
 
 def _order(item: tuple[tuple[UsageKey, InstanceSize], Usage]) -> Any:

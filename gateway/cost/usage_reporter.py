@@ -116,7 +116,7 @@ class UsageReporter:
         self._task = self._supervisor.task("usage", self._run)
 
     async def stop(self) -> None:
-        """Write for the last time, as far as that is quick."""
+        """Stop, after one last write, as far as that is quick."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -128,7 +128,7 @@ class UsageReporter:
             _log.error("the usage of the last %g s is not written: %s", self._interval_s, error)
 
     def collect(self, day: date | None = None) -> None:
-        """Add what was counted since the last time to `day`; None: the day it is now."""
+        """Collect what was counted since the last time, and add it to `day`; None: today (UTC)."""
         day = day or utc_day(self._now())
         for key, total in self._totals().items():
             before = self._before.get(key)
@@ -180,7 +180,7 @@ class UsageReporter:
             part.unwritten = True
             raise
 
-    async def forget_old(self) -> int:
+    async def delete_old_usage(self) -> int:
         """Delete usage that is older than what is kept; return how many documents. Raises RegistryError."""
         day, deleted = utc_day(self._now()), 0
         for age in range(_KEPT_DAYS, _KEPT_DAYS + _SWEPT_DAYS):
@@ -214,4 +214,4 @@ class UsageReporter:
             if self.after_write is not None:
                 await self.after_write()
         if self._swept != utc_day(self._now()):
-            await self.forget_old()
+            await self.delete_old_usage()

@@ -18,7 +18,11 @@ from gateway.artifacts.manifest import RowsPolicy
 from gateway.core.decode_text_file import decode_utf8
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.suggestions import suggest
-from gateway.deploy.backend_libraries import BackendLibrariesMissing, build_files, library_folder
+from gateway.deploy.backend_libraries import (
+    BackendLibrariesNotInstalled,
+    library_files_for_build,
+    library_folder,
+)
 from gateway.deploy.model_source import SOURCE_NAME
 
 SETTINGS_NAME: Final = "backend.toml"
@@ -50,7 +54,7 @@ class FolderError(Exception):
 
 
 class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`backend.toml`. Paths are relative to the folder."""
+    """The settings in `backend.toml`. Paths are relative to the folder."""
 
     model: str
     version: str = ""  # or `--version`
@@ -80,7 +84,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class BackendFolder:
-    """A folder that was read and checked. `artifact`: one to take instead of its own. Raises FolderError."""
+    """A backend folder that was read and checked. `artifact`: one to take instead of its own. Raises FolderError."""
 
     def __init__(self, path: Path, *, version: str | None = None, artifact: Path | None = None) -> None:
         self.path = path
@@ -173,11 +177,11 @@ class BackendFolder:
     def _library(self) -> Path:
         try:
             return library_folder(self.settings.language)
-        except BackendLibrariesMissing as error:
+        except BackendLibrariesNotInstalled as error:
             raise FolderError(str(error)) from None
 
-    def source_archive(self) -> bytes:
-        """The folder as a tar.gz whose bytes depend on the files alone, not on when they were written, or by which user.
+    def reproducible_source_archive(self) -> bytes:
+        """The folder's sources as a tar.gz archive whose bytes depend on the files alone, not on when they were written, or by which user.
 
         What training made is left out: a backend fetches it, so a new version of a model needs no new image. Without a
         Dockerfile of its own, the folder becomes `model/` next to the files of the language's library.
@@ -199,7 +203,7 @@ class BackendFolder:
         if (self.path / _DOCKERFILE).exists() or not self._depends_on_library:
             yield from ((name, file, file.read_bytes()) for name, file in own)
             return
-        for name, file in build_files(self.settings.language):
+        for name, file in library_files_for_build(self.settings.language):
             content = file.read_bytes() + self._build_lines(name)
             if self.settings.language == "r" and name == _DOCKERFILE:
                 content = self._with_debian_packages(content)
@@ -239,7 +243,7 @@ class BackendFolder:
         )
 
     def sources_fingerprint(self) -> str:
-        """A digest of the same files, for a program that runs in the folder itself. A large file counts by size and time."""
+        """A digest of the folder's sources, for a program that runs in the folder itself. A large file counts by size and time."""
         found = hashlib.sha256()
         for file in self._files(links=True):
             status = file.stat()

@@ -6,7 +6,7 @@ from typing import Final
 import gateway
 
 
-class BackendLibrariesMissing(Exception):
+class BackendLibrariesNotInstalled(Exception):
     """The backend libraries are missing from this installation."""
 
 
@@ -25,7 +25,7 @@ def library_root() -> Path:
     for root in (package / "templates", package.parent):
         if (root / "backends").is_dir():
             return root
-    raise BackendLibrariesMissing(
+    raise BackendLibrariesNotInstalled(
         "this installation lacks the backend libraries: install chips-gateway from its wheel or a checkout"
     )
 
@@ -34,7 +34,7 @@ def library_folder(language: str) -> Path:
     return library_root() / "backends" / language
 
 
-def build_files(language: str) -> list[tuple[str, Path]]:
+def library_files_for_build(language: str) -> list[tuple[str, Path]]:
     """The library's files that a build needs, as (path in the build, path here)."""
     found = []
     for name in _BUILD_FILES[language]:

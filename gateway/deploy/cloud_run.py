@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from google.api_core import exceptions
 
-from gateway.cost.billing_export import MODEL_LABEL, VERSION_LABEL, label_value
+from gateway.cost.billing_export import MODEL_LABEL, VERSION_LABEL, version_as_label
 from gateway.deploy.backend_folder import BackendFolder, sha256_hex
 from gateway.deploy.google_clients import GoogleClients
 from gateway.deploy.google_errors import Result, call_google
@@ -54,7 +54,7 @@ class CloudRunTarget:
 
     # -- the steps
 
-    def check(self, folder: BackendFolder) -> str:
+    def check_deployable(self, folder: BackendFolder) -> str:
         place = self._place
         missing = [name for name in ("project", "region") if not getattr(place, name)]
         if not self._image and not place.images:
@@ -89,7 +89,7 @@ class CloudRunTarget:
         if self._image:
             tell("given, so nothing is built")
             return self._image
-        source = folder.source_archive()
+        source = folder.reproducible_source_archive()
         key = sha256_hex(source)[:32]
         name = f"{self._place.images}/backend-{folder.model}"
         found = self._built(folder.model, key)
@@ -126,7 +126,7 @@ class CloudRunTarget:
             return deployed
         raise DeployError("others change this service all the time; try again later", code=75)
 
-    def after_registration(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+    def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         """Keep the replaced revision: without requests it costs nothing, and a rollback finds it."""
 
     def credentials(self, url: str) -> dict[str, str]:
@@ -312,7 +312,7 @@ class CloudRunTarget:
             timeout=timedelta(seconds=max(1, round(settings.timeout_s))),
             execution_environment=run_v2.ExecutionEnvironment.EXECUTION_ENVIRONMENT_GEN2,
         )
-        template.labels = {MODEL_LABEL: folder.model, VERSION_LABEL: label_value(folder.version)}
+        template.labels = {MODEL_LABEL: folder.model, VERSION_LABEL: version_as_label(folder.version)}
         content = run_v2.RevisionTemplate.to_json(template, sort_keys=True)
         template.revision = f"{service_name(folder.model)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
         template.service_account = self._place.account

@@ -7,7 +7,7 @@ from typing import Any
 
 from google.api_core import exceptions
 
-from gateway.cloud_storage import storage_client
+from gateway.cloud_storage_client import storage_client
 from gateway.deploy.id_token import fetch_id_token
 from gateway.deploy.target import DeployError
 
@@ -65,7 +65,7 @@ class GoogleClients:
             ) from error
 
     def id_token(self, audience: str) -> str:
-        """An ID token for `audience`; empty where Cloud Run is a stand-in on this machine."""
+        """Get an ID token for `audience`; empty where Cloud Run is a stand-in on this machine."""
         return "" if self._endpoint("run").startswith("http://") else fetch_id_token(audience)
 
     def _transport(self, kind: Any, service: str) -> Any:

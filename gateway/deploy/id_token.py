@@ -10,7 +10,7 @@ _EX_NOPERM = 77
 
 
 def fetch_id_token(audience: str) -> str:
-    """An ID token of the logged-in identity: a service account's by Google's library, a person's by gcloud. Raises DeployError."""
+    """Fetch an ID token of the logged-in identity: a service account's by Google's library, a person's by gcloud. Raises DeployError."""
     from google.auth import exceptions
     from google.auth.transport.requests import Request
     from google.oauth2 import id_token

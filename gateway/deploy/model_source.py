@@ -16,7 +16,7 @@ SourceKind = Literal["saved", "mlflow", "vetiver", "hf"]
 
 
 class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`source.json` of a backend folder. Digests are SHA-256 in hexadecimal."""
+    """The record of where a model was copied from: `source.json` of a backend folder. Digests are SHA-256 in hexadecimal."""
 
     kind: SourceKind  # "saved": a folder that `save` wrote, or a model's file
     place: str  # a path relative to the folder, or an address that only another tool can resolve
@@ -27,10 +27,10 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     samples: bool = True  # whether the model answered its example
 
     def copied_from(self, folder: Path) -> Path:
-        """Where the model was copied from."""
+        """The path that the model was copied from."""
         return Path(os.path.normpath(folder.absolute() / self.place))
 
-    def text(self, folder: Path) -> str:
+    def display_text(self, folder: Path) -> str:
         """The source as a person writes it."""
         place = str(self.copied_from(folder)) if self.is_path else self.place
         return place if self.kind == "saved" else f"{self.kind}:{place}"
@@ -38,13 +38,13 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def has_changed(self, folder: Path) -> bool:
         """Whether the source differs from what was copied. A source that is not there, or is an address, has not."""
         path = self.copied_from(folder)
-        return self.is_path and path.exists() and digest_of(path) != self.source_digest
+        return self.is_path and path.exists() and content_digest(path) != self.source_digest
 
     def is_copy_edited(self, folder: Path) -> bool:
-        return digest_of(folder / COPY_NAME) != self.copy_digest
+        return content_digest(folder / COPY_NAME) != self.copy_digest
 
     def are_requirements_edited(self, folder: Path) -> bool:
-        return digest_of(folder / REQUIREMENTS_NAME) != self.requirements_digest
+        return content_digest(folder / REQUIREMENTS_NAME) != self.requirements_digest
 
 
 def read_source(folder: Path) -> ModelSource | None:
@@ -73,21 +73,21 @@ def write_source(
     of what was written before.
     """
     if requirements_digest is None:
-        requirements_digest = digest_of(folder / REQUIREMENTS_NAME)
+        requirements_digest = content_digest(folder / REQUIREMENTS_NAME)
     record = ModelSource(
         kind=kind,
         place=os.path.relpath(place.resolve(), folder.resolve()) if isinstance(place, Path) else place,
         is_path=isinstance(place, Path),
         source_digest=source_digest,
-        copy_digest=digest_of(folder / COPY_NAME),
+        copy_digest=content_digest(folder / COPY_NAME),
         requirements_digest=requirements_digest,
         samples=samples,
     )
     (folder / SOURCE_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
 
 
-def digest_of(path: Path) -> str:
-    """Of a file's content, or of the names and contents of all files below a folder; empty where there is nothing."""
+def content_digest(path: Path) -> str:
+    """The digest of a file's content, or of the names and contents of all files below a folder; empty where there is nothing."""
     if not path.exists():
         return ""
     found = hashlib.sha256()

@@ -20,7 +20,7 @@ from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from gateway.deploy.backend_libraries import build_files, library_folder
+from gateway.deploy.backend_libraries import library_files_for_build, library_folder
 from gateway.deploy.target import DeployError, Tell
 
 REQUIREMENTS_NAME: Final = "requirements.txt"
@@ -101,7 +101,7 @@ def _version(package: str) -> str | None:
 
 def _key(content: bytes) -> str:
     found = hashlib.sha256(f"{sys.executable} {platform.python_version()}\n".encode() + content)
-    for name, path in build_files("python"):
+    for name, path in library_files_for_build("python"):
         found.update(name.encode() + path.read_bytes())
     return found.hexdigest()[:16]
 

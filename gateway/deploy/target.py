@@ -1,4 +1,4 @@
-"""The interface of a place to deploy to: a process on this machine, or Cloud Run."""
+"""The interface of a deployment target, a place to deploy to: this machine, or Cloud Run."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -30,7 +30,7 @@ class DeploymentTarget(Protocol):
 
     name: str
 
-    def check(self, folder: BackendFolder) -> str:
+    def check_deployable(self, folder: BackendFolder) -> str:
         """Check, before anything is made, whether the folder can be deployed here; return what was found."""
 
     def build(self, folder: BackendFolder, tell: Tell) -> str:
@@ -39,8 +39,11 @@ class DeploymentTarget(Protocol):
     def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
         """Start the version next to those that run, without traffic, and wait until it is ready."""
 
-    def after_registration(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
-        """Called after `deployed` is registered, to clean up an older deployment of this version (where keeping it costs nothing: do nothing)."""
+    def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+        """Called after `deployed` is registered: remove what an older deployment of this version left.
+
+        Do nothing where keeping it costs nothing.
+        """
 
     def credentials(self, url: str) -> dict[str, str]:
         """Header fields that authenticate to the backend at `url`."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest
 from gateway.deploy.target import DeployError
-from gateway.verify.check import Result, run_check
+from gateway.verify.conformance_check import CheckResult, run_check
 from gateway.verify.run import (
     ArtifactManifestSubset,
     BackendNotReady,
@@ -84,7 +84,7 @@ _HINTS: Final[Mapping[str, str]] = {
 
 async def _scored(
     command: str, environ: Mapping[str, str], folder: Path, manifest: ArtifactManifestSubset
-) -> list[Result]:
+) -> list[CheckResult]:
     try:
         async with started_backend(command, environ, folder) as (url, process):
             try:

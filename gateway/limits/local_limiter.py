@@ -10,7 +10,7 @@ _ROUNDING_S: Final = 1e-6  # seconds since the epoch are that coarse as a float
 
 
 class LocalLimiter:
-    """Counts by the generic cell rate algorithm (GCRA): one time per account says when all that was taken is refilled."""
+    """Counts limits in this process by the generic cell rate algorithm (GCRA): one time per account says when all that was taken is refilled."""
 
     def __init__(self) -> None:
         self._earned_at: dict[str, float] = {}

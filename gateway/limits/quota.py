@@ -8,7 +8,6 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.errors import HeaderList
 from gateway.core.principal import UNLIMITED, Quota
 
 DAY_S: Final = 86_400
@@ -70,8 +69,8 @@ def _charges_of_day(whose: str, account: str, quota: Quota, day: int) -> tuple[C
     return tuple(found)
 
 
-def rate_limit_fields(verdicts: Sequence[ChargeResult]) -> HeaderList:
-    """The fields of draft-ietf-httpapi-ratelimit-headers-10."""
+def rate_limit_lines(verdicts: Sequence[ChargeResult]) -> bytes:
+    """The field lines of draft-ietf-httpapi-ratelimit-headers-10, each with its CRLF."""
     policies = states = ""
     for verdict in verdicts:
         charge = verdict.charge
@@ -80,4 +79,4 @@ def rate_limit_fields(verdicts: Sequence[ChargeResult]) -> HeaderList:
         states += (
             f'{between}"{charge.policy}";r={verdict.remaining};t={ceil(verdict.wait_s or verdict.reset_s)}'
         )
-    return ((b"RateLimit-Policy", policies.encode("ascii")), (b"RateLimit", states.encode("ascii")))
+    return f"RateLimit-Policy: {policies}\r\nRateLimit: {states}\r\n".encode("ascii")

@@ -126,7 +126,7 @@ def now_rfc3339() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def decode_document(kind: str, name: str, revision: int, text: str) -> Document:
+def decode_or_mark_damaged(kind: str, name: str, revision: int, text: str) -> Document:
     """The document whose body is the JSON `text`. A damaged one is returned with `problem` set, so that it hides no other."""
     try:
         body: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
@@ -141,11 +141,11 @@ def decode_history_body(text: str | None) -> dict[str, Any] | None:
     """A body from the history; one that was damaged is shown as empty."""
     if text is None:
         return None
-    return decode_document("", "", 0, text).body
+    return decode_or_mark_damaged("", "", 0, text).body
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of the chain. A write replaces it together with what it writes, or writes nothing."""
+    """The head of the history's hash chain. A write replaces it together with what it writes, or writes nothing."""
 
     registry_id: str
     generation: int
@@ -202,7 +202,7 @@ class RegistryError(Exception):
 
 
 class Conflict(RegistryError):
-    """Another writer was first. Nothing of the batch was written."""
+    """A write was refused: another writer was first. Nothing of the batch was written."""
 
     def __init__(self, kind: str, name: str, *, expected: int, actual: int) -> None:
         super().__init__(
@@ -220,13 +220,13 @@ class Unavailable(RegistryError):
 
 
 class Registry(Protocol):
-    """The contract, which `gateway.testing.RegistryContract` checks. Any method may raise Unavailable.
+    """The interface of a registry; `gateway.testing.RegistryContract` checks an implementation. Any method may raise Unavailable.
 
     An opener (`open_registry(url)`) only checks the URL; the first method called connects.
     """
 
     async def load(self) -> Listing:
-        """Everything of the mirrored kinds, at one generation: never half of a batch."""
+        """Load all documents of the mirrored kinds, at one generation: never half of a batch."""
 
     def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:
         """Yield the whole listing at once, and again after each change by any process (SQLite: within half a second).
@@ -239,7 +239,7 @@ class Registry(Protocol):
         """
 
     async def read(self, kind: str, name: str) -> Document | None:
-        """The document as it is now; None where there is none or it was deleted."""
+        """Read one document as it is now; None where there is none or it was deleted."""
 
     async def list(self, kind: str) -> tuple[Document, ...]:
         """All documents of a kind, by name."""
@@ -279,7 +279,7 @@ class Registry(Protocol):
     # What `chips audit` reads: docs/how-to/audit.md. `gateway.registry.hash_chain` makes the digests.
 
     async def head(self) -> Head:
-        """The end of the hash chain. Every write replaces it atomically with what it writes."""
+        """The head of the hash chain (number and digest of the last entry). Every write replaces it atomically with what it writes."""
 
     def history_entries(self) -> AsyncIterator[Entry]:
         """Every entry of the history exactly as it is stored, from the newest to the oldest."""

@@ -3,7 +3,7 @@
 from gateway.registry.base import Change, Registry
 
 
-async def changes_since(
+async def newest_changes_since(
     registry: Registry, generation: int, *, at_most: int, kind: str | None = None
 ) -> tuple[Change, ...]:
     """The changes after `generation`, newest first, at most `at_most`. Each may cost a read, so it asks for one, then ten, …."""

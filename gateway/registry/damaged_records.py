@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.registry.base import Document, Entry, RegistryError, StoredDocument, decode_document
+from gateway.registry.base import Document, Entry, RegistryError, StoredDocument, decode_or_mark_damaged
 
 DAMAGED: Final = "not as a registry writes it"
 # Stands for what lies in the history and is no entry.
@@ -28,8 +28,8 @@ DAMAGED_ENTRY: Final = Entry(
 )
 
 
-class Damaged(RegistryError):
-    """The store as a whole is not what a registry makes: another table, a head that says nothing. It does not pass by itself."""
+class RegistryDamaged(RegistryError):
+    """The registry's store as a whole is damaged: another table, a head that says nothing. It does not pass by itself."""
 
 
 class StoredValues(NamedTuple):
@@ -55,7 +55,7 @@ def document_of(kind: object, name: object, revision: object, body: object) -> D
     stored = stored_values(revision, body)
     if stored.body is None:
         return None
-    document = decode_document(_text(kind), _text(name), stored.revision, stored.body)
+    document = decode_or_mark_damaged(_text(kind), _text(name), stored.revision, stored.body)
     problem = stored.problem
     if not (isinstance(kind, str) and isinstance(name, str)):
         problem = "its kind or name is not text"
@@ -78,8 +78,8 @@ def entry_from(values: Mapping[str, Any]) -> Entry | None:
         return None
 
 
-def is_damaged(entry: Entry) -> bool:
-    """Whether it stands for what is no entry: no registry writes one without a kind."""
+def is_damaged_entry(entry: Entry) -> bool:
+    """Whether `entry` stands for a damaged one: no registry writes one without a kind."""
     return not entry.kind
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.core.model import Key, parse_key
 from gateway.registry.base import KEYS, Listing, Registry
-from gateway.registry.changes_since import changes_since
+from gateway.registry.changes_since import newest_changes_since
 
 MOST: Final = 10_000  # a million would make the copy large, and every start from it slow
 
@@ -38,7 +38,7 @@ async def update_fallback_keys(
     if before is None or before.registry_id != listing.registry_id or before.generation > listing.generation:
         before = NO_KEYS
     documents: dict[str, bytes | None] = {}
-    changes = await changes_since(registry, before.generation, kind=KEYS, at_most=MOST)
+    changes = await newest_changes_since(registry, before.generation, kind=KEYS, at_most=MOST)
     if len(changes) >= MOST:
         before = NO_KEYS  # what became of those is not told
     for change in changes:

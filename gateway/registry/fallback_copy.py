@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from gateway.cloud_storage import storage_client
+from gateway.cloud_storage_client import storage_client
 from gateway.registry.base import Document, Listing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import FallbackKeys, update_fallback_keys
 
@@ -39,7 +39,7 @@ class FallbackContent(NamedTuple):
     keys: FallbackKeys | None = None  # None where it was written without any
 
 
-class Fallback(Protocol):
+class FallbackStore(Protocol):
     """The interface of a store for the fallback copy."""
 
     saved_by_gateways: bool
@@ -51,7 +51,7 @@ class Fallback(Protocol):
         """Replace an older copy; False where the stored one is as new. Raises RegistryError."""
 
 
-def open_fallback(url: str) -> Fallback:
+def open_fallback(url: str) -> FallbackStore:
     """The fallback store at `url`. ValueError says what is wrong with the URL."""
     parts = urlsplit(url)
     path = unquote(parts.path)
@@ -64,7 +64,7 @@ def open_fallback(url: str) -> Fallback:
     raise ValueError(f"{url[:200]!r} is no fallback: write file:/absolute/path or gs://bucket/object")
 
 
-async def refresh_fallback(fallback: Fallback, registry: Registry, *, with_keys: bool) -> bool:
+async def refresh_fallback(fallback: FallbackStore, registry: Registry, *, with_keys: bool) -> bool:
     """Bring the fallback copy up to date with the registry, reading only what is newer where that is possible."""
     try:
         kept = await fallback.load()

@@ -20,7 +20,10 @@ GENESIS: Final = ""  # what the first entry holds as the digest of the one befor
 
 
 class Takeover(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of an entry that commits to everything before it that is not chained."""
+    """A takeover: the body of the entry with which an older history becomes a chain.
+
+    It commits to everything before it that is not chained.
+    """
 
     entries: int  # how many
     history_sha256: str  # of their canonical forms, a line each, the newest first
@@ -42,7 +45,7 @@ def canonical_json(content: dict[str, Any]) -> bytes:
 
 
 def canonical_entry(entry: Entry, registry_id: str) -> dict[str, Any]:
-    """What the digest of `entry` is made of."""
+    """The canonical form of `entry`, of which its digest is made."""
     return {
         "registry": registry_id,
         "sequence": entry.sequence,
@@ -67,7 +70,7 @@ def entry_digest(entry: Entry, registry_id: str) -> str:
 
 
 def check_expected(change: Put | Delete | Precondition, revision: int, before: str | None) -> None:
-    """Raises Conflict where the document, stored as `revision` with the text `before`, is not what `change` expects.
+    """Check that the stored document has the revision that `change` expects; raises Conflict where it does not.
 
     None is a deleted document, or none; both are expected as 0.
     """
@@ -136,10 +139,10 @@ class UnchainedDigest:
         return self._sum.hexdigest()
 
 
-def take_over(
+def take_over_history(
     head: Head, entries: Iterable[Entry], documents: Iterable[StoredDocument]
 ) -> tuple[Takeover, Head]:
-    """What commits to the entries that are not chained, and the head that the entry with it must follow.
+    """Take an older history over into the chain: what commits to its entries, and the head that the entry with it must follow.
 
     `entries` come from the newest to the oldest. A part that is not chained may follow one that is: an older release wrote
     it. `documents` count where they differ from what the entries say.

@@ -22,7 +22,7 @@ from gateway.registry.base import (
     Put,
     Registry,
     StoredDocument,
-    decode_document,
+    decode_or_mark_damaged,
     now_rfc3339,
 )
 from gateway.registry.hash_chain import GENESIS, check_expected, entry_of_change, seal
@@ -44,7 +44,7 @@ class SharedStore:
     def current(self) -> list[Document]:
         """The documents that there are, by kind and name."""
         return [
-            decode_document(kind, name, stored.revision, stored.body)
+            decode_or_mark_damaged(kind, name, stored.revision, stored.body)
             for (kind, name), stored in sorted(self.documents.items())
             if stored.body is not None
         ]
@@ -104,7 +104,7 @@ class MemoryRegistry:
         stored = self._store.documents.get((kind, name))
         if stored is None or stored.body is None:
             return None
-        return decode_document(kind, name, stored.revision, stored.body)
+        return decode_or_mark_damaged(kind, name, stored.revision, stored.body)
 
     async def list(self, kind: str) -> tuple[Document, ...]:
         return tuple(one for one in self._store.current() if one.kind == kind)

@@ -13,10 +13,10 @@ from cachetools import TTLCache
 
 from gateway.core.model import Key
 from gateway.core.name_validation import check_model_name
-from gateway.core.randomness import random_between
+from gateway.core.pseudo_random import random_between
 from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import NO_KEYS, FallbackKeys, update_fallback_keys
-from gateway.registry.fallback_copy import Fallback
+from gateway.registry.fallback_copy import FallbackStore
 from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_steps
 from gateway.registry.token_bucket import TokenBucket
 from gateway.task_supervisor import HelperHealth, Supervisor
@@ -59,7 +59,7 @@ class Mirror:
         self,
         registry: Registry,
         *,
-        fallback: Fallback | None = None,
+        fallback: FallbackStore | None = None,
         first_load_timeout_s: float = 10.0,
         hold_s: float = 300.0,
         fallback_keys_age_s: float = 0.0,
@@ -159,7 +159,7 @@ class Mirror:
     # -- reading through
 
     async def read_through(self, name: str) -> ModelEntry | None:
-        """Ask the registry for a model that the snapshot lacks. Raises Unavailable where it cannot be asked now.
+        """Read a model that the snapshot lacks from the registry itself. Raises Unavailable where it cannot be asked now.
 
         All who ask for one name share one read, the result is kept for two seconds, and reads are rate limited: callers who ask
         for names that do not exist must not become a load on the registry.
@@ -338,7 +338,7 @@ class Mirror:
 
     # -- the fallback
 
-    async def _load_fallback(self, fallback: Fallback) -> bool:
+    async def _load_fallback(self, fallback: FallbackStore) -> bool:
         try:
             kept = await fallback.load()
         except RegistryError as error:
@@ -360,7 +360,7 @@ class Mirror:
             self.kept_keys_end = self._confirmed_at + self._fallback_keys_age_s
         return True
 
-    async def _keep(self, fallback: Fallback, helper: HelperHealth) -> None:
+    async def _keep(self, fallback: FallbackStore, helper: HelperHealth) -> None:
         saved: Listing | None = None
         while True:
             await self._sleep(_KEEP_INTERVAL_S)
@@ -392,7 +392,7 @@ class Mirror:
         helper.succeeded()
         return True
 
-    async def _save(self, fallback: Fallback, listing: Listing) -> None:
+    async def _save(self, fallback: FallbackStore, listing: Listing) -> None:
         try:
             await fallback.save(listing, self._keys_kept)
         except RegistryError as error:

@@ -79,7 +79,7 @@ class ModelEntry:
 
 
 class Snapshot:
-    """Everything the data plane needs, at one generation. Never changed after it is made."""
+    """An immutable snapshot of the registry at one generation: everything the data plane needs."""
 
     __slots__ = (
         "budgets",
@@ -283,28 +283,28 @@ def _all_read(snapshot: Snapshot) -> bool:
 
 
 def read_rollout(document: Document) -> Rollout:
-    """A rollout's document. ValueError says everything that is wrong with it."""
+    """Read a rollout from its document. ValueError says everything that is wrong with it."""
     rollout = parse_rollout(_readable_body(document))
     _check_name(document, rollout.model, "of ")
     return rollout
 
 
 def read_shadow(document: Document) -> Shadow:
-    """A shadow's document. ValueError says everything that is wrong with it."""
+    """Read a shadow from its document. ValueError says everything that is wrong with it."""
     shadow = parse_shadow(_readable_body(document))
     _check_name(document, shadow.model, "of ")
     return shadow
 
 
 def read_budget(document: Document) -> Budget:
-    """A budget's document. ValueError says everything that is wrong with it."""
+    """Read a budget from its document. ValueError says everything that is wrong with it."""
     budget = parse_budget(_readable_body(document))
     _check_name(document, budget.id, "of ")
     return budget
 
 
 def read_price_table(document: Document) -> Prices:
-    """A price table's document. ValueError says everything that is wrong with it."""
+    """Read a price table from its document. ValueError says everything that is wrong with it."""
     prices = parse_prices(_readable_body(document))
     _check_name(document, prices.date, "of ")
     return prices

@@ -27,7 +27,7 @@ from gateway.registry.base import (
     RegistryError,
     StoredDocument,
 )
-from gateway.registry.damaged_records import Damaged
+from gateway.registry.damaged_records import RegistryDamaged
 from gateway.registry.open_by_url import refuse_query
 from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_read import (
@@ -37,7 +37,13 @@ from gateway.registry.sqlite_read import (
     read_history,
     read_state,
 )
-from gateway.registry.sqlite_write import check_tables, read_entries, read_head, read_stored, write
+from gateway.registry.sqlite_write import (
+    read_entries_page,
+    read_head,
+    read_stored,
+    refuse_damaged_tables,
+    write,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +63,7 @@ def open_url(parts: SplitResult) -> Registry:
 
 
 def _read_whole_head(db: sqlite3.Connection) -> Head:
-    check_tables(db)
+    refuse_damaged_tables(db)
     return read_head(db)
 
 
@@ -124,11 +130,11 @@ class SqliteRegistry:
         return await self._run(_read_whole_head)
 
     async def history_entries(self) -> AsyncIterator[Entry]:
-        page, before = await self._run(partial(read_entries, before=None))
+        page, before = await self._run(partial(read_entries_page, before=None))
         while page:
             for entry in page:
                 yield entry
-            page, before = await self._run(partial(read_entries, before=before))
+            page, before = await self._run(partial(read_entries_page, before=before))
 
     async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
         return await self._run(lambda db: read_stored(db, kind))
@@ -159,7 +165,7 @@ class SqliteRegistry:
                 self._inode = self._inode or self._file()
             return work(self._connection)
         except OverflowError as error:  # somebody has set a number that has no successor
-            raise Damaged(
+            raise RegistryDamaged(
                 f"a number in the registry {self.path} is too large: `chips audit --verify` shows what was edited"
             ) from error
         except (sqlite3.Error, OSError) as error:

@@ -12,7 +12,7 @@ from gateway.registry.base import (
     RegistryError,
     Unavailable,
 )
-from gateway.registry.damaged_records import Damaged
+from gateway.registry.damaged_records import RegistryDamaged
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def _create(db: sqlite3.Connection, path: Path) -> bool:
     return True
 
 
-def add_chain(db: sqlite3.Connection) -> None:
+def add_chain_columns(db: sqlite3.Connection) -> None:
     """Give a registry of schema 1 the columns of the hash chain, within the transaction that takes it over."""
     for statement in _statements(_CHAIN_COLUMNS + _CHAIN_TRIGGER):
         db.execute(statement)
@@ -192,9 +192,11 @@ def explain_sqlite_error(error: sqlite3.Error | OSError, path: Path) -> Registry
             f"the registry {path} has been locked by another process for {_BUSY_TIMEOUT_S:.0f} s"
         )
     if "no such table" in text or "no such column" in text:
-        return Damaged(f"the tables of the registry {path} are not as CHIPS makes them: {text}")
+        return RegistryDamaged(f"the tables of the registry {path} are not as CHIPS makes them: {text}")
     if "not a database" in text or "malformed" in text:
-        return Damaged(f"{path} is not a CHIPS registry, or is damaged; move it away or name another file")
+        return RegistryDamaged(
+            f"{path} is not a CHIPS registry, or is damaged; move it away or name another file"
+        )
     if "readonly" in text or "read-only" in text or isinstance(error, PermissionError):
         return RegistryError(f"no permission to write the registry {path}: check its owner and mode")
     if "disk is full" in text or "disk full" in text:

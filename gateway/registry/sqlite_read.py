@@ -12,7 +12,7 @@ from gateway.registry.base import (
     Entry,
     Listing,
 )
-from gateway.registry.damaged_records import DAMAGED_ENTRY, Damaged, document_of, entry_from
+from gateway.registry.damaged_records import DAMAGED_ENTRY, RegistryDamaged, document_of, entry_from
 from gateway.registry.sqlite_connection import transaction
 
 _DOCUMENT: Final = "SELECT kind, name, revision, body FROM documents"
@@ -76,7 +76,9 @@ def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
     since = _NEVER if held is None else held.last[0]
     found = db.execute(_WHERE_WE_ARE, (since,)).fetchall()
     if len(found) != 1 or not (isinstance(found[0][0], str) and isinstance(found[0][1], int)):
-        raise Damaged("the registry's head is damaged: restore it from a backup (docs/how-to/restore.md)")
+        raise RegistryDamaged(
+            "the registry's head is damaged: restore it from a backup (docs/how-to/restore.md)"
+        )
     registry_id, generation, told, *entries = found[0]
     last, known = tuple(entries[:3]), tuple(entries[3:])
     # The history must account for every generation since: all writes of any release are in it. It does not where a

@@ -17,16 +17,16 @@ from gateway.registry.base import (
     StoredDocument,
     now_rfc3339,
 )
-from gateway.registry.damaged_records import Damaged, stored_document, stored_values
+from gateway.registry.damaged_records import RegistryDamaged, stored_document, stored_values
 from gateway.registry.hash_chain import (
     TAKEOVER,
     TAKEOVER_REASON,
     check_expected,
     entry_of_change,
     seal,
-    take_over,
+    take_over_history,
 )
-from gateway.registry.sqlite_connection import add_chain, is_chained, transaction
+from gateway.registry.sqlite_connection import add_chain_columns, is_chained, transaction
 from gateway.registry.sqlite_read import ENTRY_COLUMNS, entry_of_row
 
 _PAGE: Final = 500  # entries read at once
@@ -104,14 +104,14 @@ def _move_head(db: sqlite3.Connection, old: Head, new: Head) -> None:
         (new.generation, new.sequence, new.digest, old.sequence, old.digest),
     )
     if moved.rowcount != 1:  # the transaction holds the write lock, so only a damaged table gets here
-        raise Damaged("the registry's head is damaged: `chips audit --verify` shows how")
+        raise RegistryDamaged("the registry's head is damaged: `chips audit --verify` shows how")
 
 
 def _take_over(db: sqlite3.Connection, at: str) -> None:
     """Make the history of an older release a chain, by one entry that commits to all that was there before."""
     rows = db.execute(f"SELECT {ENTRY_COLUMNS} FROM history ORDER BY sequence DESC").fetchall()  # noqa: S608
-    takeover, head = take_over(read_head(db), map(entry_of_row, rows), _documents(db, None))
-    add_chain(db)
+    takeover, head = take_over_history(read_head(db), map(entry_of_row, rows), _documents(db, None))
+    add_chain_columns(db)
     db.execute("UPDATE registry SET sequence = ?, digest = ?", (head.sequence, head.digest))
     change = Put(kind=AUDIT, name=TAKEOVER, body=msgspec.to_builtins(takeover), expected=0)
     new = _write_one(db, change, head, head.generation + 1, at, "chips", TAKEOVER_REASON)
@@ -119,23 +119,23 @@ def _take_over(db: sqlite3.Connection, at: str) -> None:
 
 
 def read_head(db: sqlite3.Connection) -> Head:
-    """The head of the chain; without a digest where the history is not chained yet. Raises Damaged."""
+    """The head of the chain; without a digest where the history is not chained yet. Raises RegistryDamaged."""
     chained = is_chained(db)
     columns = "id, generation, sequence, digest" if chained else "id, generation"
     rows = db.execute(f"SELECT {columns} FROM registry").fetchall()  # noqa: S608
     if len(rows) != 1:
-        raise Damaged(
+        raise RegistryDamaged(
             f"the registry's table of its head holds {len(rows)} rows, not one: restore it from a backup"
         )
     values = dict(zip(("registry_id", "generation", "sequence", "digest"), rows[0], strict=False))
     try:
         return msgspec.convert(values, Head)
     except msgspec.ValidationError as error:
-        raise Damaged(f"the registry's head is damaged, restore it from a backup: {error}") from None
+        raise RegistryDamaged(f"the registry's head is damaged, restore it from a backup: {error}") from None
 
 
-def check_tables(db: sqlite3.Connection) -> None:
-    """Raises Damaged where the tables cannot hold what a registry writes, or hold rows that no query by name finds."""
+def refuse_damaged_tables(db: sqlite3.Connection) -> None:
+    """Refuse damaged tables: raises RegistryDamaged where they cannot hold what a registry writes, or hold rows that no query by name finds."""
     chained = is_chained(db)
     expected = {
         "registry": ["id", "generation", *(["sequence", "digest"] if chained else [])],
@@ -146,16 +146,18 @@ def check_tables(db: sqlite3.Connection) -> None:
         kind = db.execute("SELECT type FROM sqlite_master WHERE name = ?", (table,)).fetchone()
         found = [row[1] for row in db.execute(f"PRAGMA table_xinfo({table})")]
         if kind != ("table",) or found != columns:
-            raise Damaged(
+            raise RegistryDamaged(
                 f"the table {table} of the registry is not as CHIPS makes it: it should have the columns {', '.join(columns)}"
             )
     nameless = "SELECT count(*) FROM documents WHERE typeof(kind) <> 'text' OR typeof(name) <> 'text'"
     (count,) = db.execute(nameless).fetchone()
     if count:
-        raise Damaged(f"the table documents of the registry holds {count} rows whose kind or name is no text")
+        raise RegistryDamaged(
+            f"the table documents of the registry holds {count} rows whose kind or name is no text"
+        )
 
 
-def read_entries(db: sqlite3.Connection, before: int | None) -> tuple[list[Entry], int | None]:
+def read_entries_page(db: sqlite3.Connection, before: int | None) -> tuple[list[Entry], int | None]:
     """A page of the entries in rows below `before` (None: of all), the newest first, and the row that the next is below.
 
     Pages are counted by SQLite's own number of the row: `sequence` is that number, unless somebody has made another table.

@@ -15,7 +15,7 @@ class TokenBucket:
         self._counted_at = clock()
 
     def take(self) -> bool:
-        """Take one token; False where there is none."""
+        """Take one token; False where none is left."""
         now = self._clock()
         self._left = min(self._burst, self._left + max(0.0, now - self._counted_at) * self._per_second)
         self._counted_at = now

@@ -1,14 +1,14 @@
 """The assessment of a rollout by the controller: the evidence on each question, and how far its step is."""
 
-from math import ceil, log2
+from math import ceil, inf, log, log2
 from typing import Any, Final
 
 import msgspec
 
 from gateway.core.rollout import Rollout, RolloutPlan
-from gateway.rollout.counter import PER_DOUBLING, Tally
 from gateway.rollout.reporter import RolloutReport, RolloutWindow
-from gateway.rollout.sequential_test import Counts, Finding, HigherRateTest, judge
+from gateway.rollout.request_counter import PER_DOUBLING, Tally
+from gateway.rollout.sequential_test import ALPHA, Counts, Finding, HigherRateTest, judge
 
 ASSESSMENTS: Final = "rollout-assessments"
 ERRORS: Final = "errors"
@@ -24,6 +24,9 @@ _WORDS: Final = {
 MOST_COLD: Final = 0.2
 MOST_COLD_AT_LAST: Final = 0.05
 _LEAST_PROOF: Final = 0.001
+_CONTRARY: Final = -log(
+    ALPHA
+)  # by so much the evidence of "fine" falls where a step's own requests speak against it, and not by chance
 # Windows (two minutes) in which requests of one version wait for one of the other: where a process has one or two requests a window,
 # many windows have none of one version, and a version that fails them all would never be found.
 _PAIRED_WITHIN: Final = 8
@@ -44,8 +47,8 @@ def _questions(plan: RolloutPlan) -> dict[str, HigherRateTest]:
     }
 
 
-class Unpaired(msgspec.Struct, kw_only=True):
-    """Windows of one gateway in which only one version had requests: they wait for the other's, as one window then."""
+class UnpairedWindows(msgspec.Struct, kw_only=True):
+    """Unpaired windows of one gateway: only one version had requests in them, so they wait for the other's, as one window then."""
 
     windows: int = 0
     settled: bool = True  # all of them began when the step's settling was over
@@ -54,7 +57,7 @@ class Unpaired(msgspec.Struct, kw_only=True):
 
 
 class Assessment(msgspec.Struct, kw_only=True):
-    """The ephemeral document `rollout-assessments/MODEL`: with it, another controller goes on where this one was."""
+    """The assessment of a rollout: the ephemeral document `rollout-assessments/MODEL`. With it, another controller goes on where this one was."""
 
     rollout: str  # its id
     position: int
@@ -63,8 +66,9 @@ class Assessment(msgspec.Struct, kw_only=True):
     cold_here: int = 0  # of them, those that waited for an instance to start
     waited_s: float = 0.0  # at this step
     cold: int = 0
+    fine_before: dict[str, float] = {}  # by question: the evidence of "fine" when the step began
     seen: dict[str, int] = {}  # by gateway: the last window that was taken in
-    unpaired: dict[str, Unpaired] = {}  # by gateway
+    unpaired: dict[str, UnpairedWindows] = {}  # by gateway
     stable_latency: dict[int, int] = {}  # by bucket
     reporting: int = 0  # gateway processes whose figures come in time
     silent: int = 0  # and those whose do not: the step waits for them
@@ -78,6 +82,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         """Enter a step: requests and time count from now."""
         if position != self.position:
             self.position, self.requests, self.cold_here, self.waited_s = position, 0, 0, 0.0
+            self.fine_before = {name: evidence.fine for name, evidence in self.questions.items()}
 
     def add_report(self, rollout: Rollout, report: RolloutReport) -> bool:
         """Add the windows of `report` that are new; return whether anything has changed."""
@@ -86,10 +91,10 @@ class Assessment(msgspec.Struct, kw_only=True):
             self._observe(rollout, report.gateway, window)
         if new:
             self.seen[report.gateway] = new[-1].number
-        return bool(new) | (report.final and self.settle(rollout.plan, report.gateway))
+        return bool(new) | (report.final and self.settle_gone_gateway(rollout.plan, report.gateway))
 
-    def settle(self, plan: RolloutPlan, gateway: str) -> bool:
-        """Judge what still waits for its pair, of a gateway that is gone: over days, many come and go. Return whether there was any."""
+    def settle_gone_gateway(self, plan: RolloutPlan, gateway: str) -> bool:
+        """Judge the unpaired windows of a gateway that is gone: over days, many come and go. Return whether there was any."""
         pair = self.unpaired.pop(gateway, None)
         if pair is not None:
             self._judge(plan, pair)
@@ -102,7 +107,7 @@ class Assessment(msgspec.Struct, kw_only=True):
             self.requests += candidate.requests
             self.cold_here += candidate.cold
         self.cold += candidate.cold
-        pair = self.unpaired.setdefault(gateway, Unpaired())
+        pair = self.unpaired.setdefault(gateway, UnpairedWindows())
         pair.windows += 1
         pair.settled &= window.after_s >= rollout.plan.settle_s
         pair.candidate.add(candidate)
@@ -112,13 +117,13 @@ class Assessment(msgspec.Struct, kw_only=True):
             del self.unpaired[gateway]
             self._judge(rollout.plan, pair)
 
-    def _judge(self, plan: RolloutPlan, pair: Unpaired) -> None:
+    def _judge(self, plan: RolloutPlan, pair: UnpairedWindows) -> None:
         candidate, stable = pair.candidate, pair.stable
         for name, hits in (
             (ERRORS, (candidate.errors, stable.errors)),
             (REFUSALS, (candidate.refusals, stable.refusals)),
         ):
-            self.questions[name].observe(
+            self.questions[name].observe_block(
                 Counts(candidate.requests, hits[0]), Counts(stable.requests, hits[1])
             )
         if pair.settled:
@@ -130,7 +135,9 @@ class Assessment(msgspec.Struct, kw_only=True):
         for name, share in SLOW.items():
             threshold = self.stable_bucket_exceeded_by(share)
             if threshold is not None:
-                self.questions[name].observe(_above(candidate, threshold + slower), _above(stable, threshold))
+                self.questions[name].observe_block(
+                    _above(candidate, threshold + slower), _above(stable, threshold)
+                )
 
     def stable_bucket_exceeded_by(self, share: float) -> int | None:
         """The bucket above which at most `share` of the stable version's requests lie; None: too few are known."""
@@ -167,9 +174,23 @@ class Assessment(msgspec.Struct, kw_only=True):
         """Whether so many requests waited for an instance that the times of the others say little; `last`: before 100 %."""
         return self.cold_here > (MOST_COLD_AT_LAST if last else MOST_COLD) * self.requests
 
+    def contradicted(self) -> list[str]:
+        """The questions to which this step's own requests say the contrary of "fine".
+
+        A version may fail only with the load of its last step: what it did before that must not outvote it.
+        """
+        return [
+            name
+            for name, evidence in self.questions.items()
+            if evidence.fine < self.fine_before.get(name, -inf) - _CONTRARY
+        ]
+
     def questions_not_yet_fine(self) -> list[str]:
-        """The questions that are not yet answered with "fine"."""
-        return [name for name, finding in self.findings().items() if finding != "fine"]
+        """The questions that are not yet answered with "fine", or are contradicted."""
+        contradicted = self.contradicted()
+        return [
+            name for name, finding in self.findings().items() if finding != "fine" or name in contradicted
+        ]
 
     def evidence(self) -> dict[str, Any]:
         """The evidence as JSON values, for people and for the history."""

@@ -15,10 +15,10 @@ from uuid import uuid4
 
 import msgspec
 
-from gateway.core.evidence import CANARY, VERIFY, EvidenceRecord, backend_address, why_evidence_does_not_apply
 from gateway.core.model import DEFAULT_TIMEOUT_S, Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import Rollout, changed_by_hand, with_traffic
+from gateway.core.version_evidence import CANARY, EvidenceRecord, evidence_address
 from gateway.registry.base import (
     MODELS,
     ROLLOUTS,
@@ -29,7 +29,7 @@ from gateway.registry.base import (
     RegistryError,
     Unavailable,
 )
-from gateway.registry.evidence import evidence_change, read_evidence
+from gateway.registry.evidence_records import evidence_change, image_of
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
@@ -60,7 +60,10 @@ class _Watched:
 
 
 class Controller:
-    """`figures` is where gateways report, `registry` where everything else is. `secret` signs what webhooks get."""
+    """The controller of the rollouts.
+
+    `figures` is where gateways report, `registry` where everything else is; `secret` signs what webhooks get.
+    """
 
     def __init__(
         self,
@@ -133,7 +136,7 @@ class Controller:
         """
         rollouts = self._rollouts()
         active = {name: rollout for name, rollout in rollouts.items() if rollout.active}
-        if not active and not self._outbox.pending(rollouts.values()):
+        if not active and not self._outbox.rollouts_with_due_webhooks(rollouts.values()):
             self._watched.clear()
             return None
         if not await self._lease.renew():
@@ -242,7 +245,7 @@ class Controller:
         seen.left_out += len(in_vain)
         gone = [*ended, *in_vain]
         for document in gone:
-            seen.settle(rollout.plan, document.removeprefix(f"{rollout.model}."))
+            seen.settle_gone_gateway(rollout.plan, document.removeprefix(f"{rollout.model}."))
         return gone
 
     async def _act(self, name: str, rollout: Rollout, decision: Decision, seen: Assessment) -> None:
@@ -278,24 +281,22 @@ class Controller:
         """The end of a rollout as evidence about the candidate: it passes by proof alone, not because time was over."""
         entry = self._mirror.snapshot.entries.get(name) if self._mirror.snapshot is not None else None
         backend = entry.model.backend(rollout.candidate) if entry is not None else None
-        image = backend.image if backend is not None else ""
-        if backend is not None and not image:
-            verified = await read_evidence(self._registry, name, rollout.candidate, VERIFY)
-            image = (
-                verified.image
-                if verified is not None and not why_evidence_does_not_apply(verified, backend)
-                else ""
-            )
+        image = await image_of(self._registry, name, backend) if backend is not None else ""
         record = EvidenceRecord(
             model=name,
             version=rollout.candidate,
             sort=CANARY,
             passed=rollout.state == "succeeded" and not seen.questions_not_yet_fine(),
             summary=rollout.reason,
-            backend=backend_address(backend) if backend is not None else "",
+            backend=evidence_address(backend) if backend is not None else "",
             artifact_digest=backend.artifact_digest if backend is not None else "",
             image=image,
-            facts={"rollout": rollout.id, "stable": rollout.stable, **seen.evidence()},
+            facts={
+                "rollout": rollout.id,
+                "stable": rollout.stable,
+                "tolerated": {"max_errors": rollout.plan.max_errors, "slower": rollout.plan.slower},
+                **seen.evidence(),
+            },
         )
         return await evidence_change(self._registry, record)
 

@@ -19,8 +19,8 @@ from gateway.core.model_updates import to_document
 from gateway.core.rollout import Rollout, replaced_versions
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
-from gateway.rollout.counter import Count, RequestCounter, Tally, WindowCollector
 from gateway.rollout.lease import LeaseRenewalMonitor
+from gateway.rollout.request_counter import Count, RequestCounter, Tally, WindowCollector
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
@@ -41,13 +41,13 @@ class RolloutWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class RolloutReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One gateway's document: `rollout-figures/MODEL.GATEWAY`."""
+    """One gateway's report on a rollout: the document `rollout-figures/MODEL.GATEWAY`."""
 
     rollout: str  # its id
     gateway: str
     windows: tuple[RolloutWindow, ...]
     final: bool = False  # the gateway has stopped
-    process: str = ""  # `process_identity.current_process`, where the store is of one machine
+    process: str = ""  # `process_liveness.current_process`, where the store is of one machine
 
     @property
     def last(self) -> int:
@@ -157,7 +157,7 @@ class RolloutReporter:
         self._task = self._supervisor.task("rollout figures", self._run)
 
     async def stop(self) -> None:
-        """Report for the last time, as far as that is quick."""
+        """Stop, after one last report, as far as that is quick."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

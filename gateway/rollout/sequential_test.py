@@ -99,8 +99,8 @@ class HigherRateTest(msgspec.Struct, kw_only=True):
     candidate_total: tuple[int, int] = (0, 0)
     stable_total: tuple[int, int] = (0, 0)
 
-    def observe(self, candidate: Counts, stable: Counts) -> None:
-        """Take in one block: requests that both versions served in the same seconds at one gateway."""
+    def observe_block(self, candidate: Counts, stable: Counts) -> None:
+        """Observe one block: requests that both versions served in the same seconds at one gateway."""
         if candidate.requests and stable.requests:
             p = self._rate(self.candidate)
             q = self._rate(self.stable)
@@ -143,7 +143,7 @@ Finding = Literal["worse", "fine", "undecided"]
 
 
 def judge(evidence: HigherRateTest, *, questions: int, alpha: float = ALPHA) -> Finding:
-    """What the evidence on one of several `questions` says.
+    """Judge the evidence on one of several `questions`: worse, fine, or not known yet.
 
     "worse" is a false alarm with probability alpha at most over all questions together (Bonferroni), however often you
     look. "fine" is wrong with probability alpha at most: all questions must be fine, so no correction is due.

@@ -1,4 +1,4 @@
-"""Tells the webhooks of rollouts of each step at least once, whichever controller took it and however that ended.
+"""Delivers each step of a rollout to its webhook at least once, whichever controller took it and however that ended.
 
 The steps in a rollout's document are the messages. An ephemeral document next to it says how many of them were delivered, so
 the next holder of the lease goes on there, under the same ids.
@@ -24,8 +24,8 @@ _CHANGES: Final = 200  # of the history, in which an earlier rollout is looked f
 _log = logging.getLogger(__name__)
 
 
-class Delivered(msgspec.Struct, frozen=True, kw_only=True):
-    """The ephemeral document `rollout-webhooks/MODEL`."""
+class DeliveredEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events of a rollout were delivered to its webhook: the ephemeral document `rollout-webhooks/MODEL`."""
 
     rollout: str  # its id
     steps: int
@@ -50,8 +50,8 @@ class WebhookOutbox:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[str, tuple[float, float]] = {}  # by model: until when, and how long it was
 
-    def pending(self, rollouts: Iterable[Rollout]) -> list[Rollout]:
-        """Those with a webhook that something may be due for now."""
+    def rollouts_with_due_webhooks(self, rollouts: Iterable[Rollout]) -> list[Rollout]:
+        """The rollouts with a webhook for which a delivery may be due now."""
         now = self._clock()
         return [
             one
@@ -63,7 +63,7 @@ class WebhookOutbox:
 
     async def deliver_due(self, rollouts: Iterable[Rollout]) -> None:
         """Begin to deliver the webhooks that are due. Raises RegistryError."""
-        pending = self.pending(rollouts)
+        pending = self.rollouts_with_due_webhooks(rollouts)
         if not pending:
             return
         documents = {one.name: one for one in await self._registry.list_ephemeral(DELIVERIES)}
@@ -76,7 +76,7 @@ class WebhookOutbox:
                 await self._look_at(rollout, documents.get(name))
 
     async def stop(self, within_s: float) -> None:
-        """End what is under way; another controller sends it again."""
+        """Stop: end the deliveries under way; another controller sends them again."""
         if self._running:
             await asyncio.wait(self._running.values(), timeout=within_s)
         for task in self._running.values():
@@ -91,7 +91,7 @@ class WebhookOutbox:
             self._settled[name] = (rollout.id, len(rollout.steps))
         elif delivered is None:
             await self._registry.write_ephemeral(
-                DELIVERIES, name, to_document(Delivered(rollout=rollout.id, steps=0)), expected=revision
+                DELIVERIES, name, to_document(DeliveredEvents(rollout=rollout.id, steps=0)), expected=revision
             )
         elif delivered.rollout == rollout.id and delivered.steps >= len(rollout.steps):
             self._settled[name] = (rollout.id, len(rollout.steps))
@@ -102,7 +102,7 @@ class WebhookOutbox:
             self._running[name] = task
             task.add_done_callback(lambda _: self._running.pop(name, None))
 
-    async def _deliver(self, rollout: Rollout, delivered: Delivered, revision: int) -> None:
+    async def _deliver(self, rollout: Rollout, delivered: DeliveredEvents, revision: int) -> None:
         """Send what is due, the oldest first, what is left of an earlier rollout before it."""
         name = rollout.model
         try:
@@ -110,8 +110,8 @@ class WebhookOutbox:
             if delivered.rollout != rollout.id:
                 earlier = _last_of(changes, delivered.rollout)
                 if earlier is not None and earlier.plan.webhook:
-                    revision = await self._send(earlier, delivered.steps, revision, changes)
-                delivered = Delivered(rollout=rollout.id, steps=0)
+                    revision = await self._send_rest(earlier, rollout, delivered.steps, revision, changes)
+                delivered = DeliveredEvents(rollout=rollout.id, steps=0)
                 revision = await self._keep(name, delivered, revision)
             await self._send(rollout, delivered.steps, revision, changes)
         except _NotTaken:
@@ -121,6 +121,22 @@ class WebhookOutbox:
             _log.info("webhook of the rollout of %s: %s", name, error)
         else:
             self._pauses.pop(name, None)
+
+    async def _send_rest(
+        self, earlier: Rollout, rollout: Rollout, sent: int, revision: int, changes: Iterable[Change]
+    ) -> int:
+        """Send what is left of an earlier rollout. An address that was replaced and takes nothing must not hold up the new one."""
+        try:
+            return await self._send(earlier, sent, revision, changes)
+        except _NotTaken:
+            if earlier.plan.webhook == rollout.plan.webhook:
+                raise
+            _log.error(
+                "the last steps of the rollout of %s before this one are told to nobody: its webhook takes nothing, and the new "
+                "rollout has another one",
+                rollout.model,
+            )
+            return revision
 
     async def _send(self, rollout: Rollout, sent: int, revision: int, changes: Iterable[Change]) -> int:
         """Send the steps after the first `sent` ones. Raises _NotTaken, Conflict, RegistryError."""
@@ -132,10 +148,12 @@ class WebhookOutbox:
             identity = f"{rollout.id}-{number}"
             if not await webhook.post_webhook(rollout.plan.webhook, self._secret, identity, message):
                 raise _NotTaken
-            revision = await self._keep(rollout.model, Delivered(rollout=rollout.id, steps=number), revision)
+            revision = await self._keep(
+                rollout.model, DeliveredEvents(rollout=rollout.id, steps=number), revision
+            )
         return revision
 
-    async def _keep(self, name: str, delivered: Delivered, revision: int) -> int:
+    async def _keep(self, name: str, delivered: DeliveredEvents, revision: int) -> int:
         return await self._registry.write_ephemeral(
             DELIVERIES, name, to_document(delivered), expected=revision
         )
@@ -161,9 +179,9 @@ def _message(rollout: Rollout, number: int, generation: int | None) -> dict[str,
     }
 
 
-def _read(document: Document | None) -> Delivered | None:
+def _read(document: Document | None) -> DeliveredEvents | None:
     try:
-        return None if document is None else msgspec.convert(document.body, Delivered)
+        return None if document is None else msgspec.convert(document.body, DeliveredEvents)
     except msgspec.ValidationError:
         return None
 

@@ -10,11 +10,11 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from gateway.core.added_response_headers import gateway_field_lines
 from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
-from gateway.core.headers import parse_token_list
 from gateway.core.response import Response
+from gateway.core.sort_headers import parse_token_list
 from gateway.pipeline import Pipeline
-from gateway.server.framing import Framing, determine_framing
 from gateway.server.request_body import INVALID_CHUNKS, body_timeout_error
+from gateway.server.request_framing import RequestFraming, determine_framing
 from gateway.server.strict_aiohttp_protocol import StrictRequestHandler, problem_response
 
 
@@ -52,7 +52,7 @@ class AiohttpRequestHandler:
         return response.response
 
 
-def _frame(request: web.BaseRequest) -> Framing:
+def _frame(request: web.BaseRequest) -> RequestFraming:
     """How aiohttp framed the request. Raises a CallerError where that leaves a doubt."""
     if request.version not in {HttpVersion11, HttpVersion10}:
         raise VersionNotSupported("This gateway supports HTTP/1.1 and HTTP/1.0, and no other version.")
@@ -170,7 +170,8 @@ class AiohttpResponseWriter:
     ) -> None:
         response = web.StreamResponse(status=status, reason=reason or None)
         exchange = self.exchange
-        for name, value in (*fields, *exchange.added_fields):
+        added = [line.partition(b": ")[::2] for line in exchange.added_lines.split(b"\r\n")[:-1]]
+        for name, value in (*fields, *added):
             response.headers.add(name.decode("ascii"), value.decode("utf-8", "replace"))
         own = gateway_field_lines(exchange, time.monotonic()).encode("latin-1").decode("utf-8", "replace")
         for line in own.split("\r\n")[:-1]:

@@ -11,15 +11,15 @@ from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
 from gateway.core.trace_context import new_trace_id
+from gateway.server.aiohttp_head_parser import HeadParser, parsed_head_of
 from gateway.server.caller_response import CallerResponse
 from gateway.server.caller_stream import NEVER, CallerStream
-from gateway.server.eager_runner import EagerCoroutineRunner
-from gateway.server.framing import cannot_be_request_head
-from gateway.server.head_parser import HeadParser, parsed_head_of
+from gateway.server.eager_coroutine_runner import EagerCoroutineRunner
 from gateway.server.interfaces import BODY, PIPELINE
 from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread_bytes
-from gateway.server.refusal_response import render_refusal
-from gateway.server.request_body import CallerBody, body_timeout_error
+from gateway.server.request_body import CallerRequestBody, body_timeout_error
+from gateway.server.request_framing import cannot_be_request_head
+from gateway.server.response_before_pipeline import render_refusal
 from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class CallerConnection(CallerStream):
         self._head_began = False  # a part of a head is there, and has its time
         self._head_seen = 0  # bytes of it that were searched for its end
         self._taking = False
-        self._body: CallerBody | None = None
+        self._body: CallerRequestBody | None = None
         self._response: CallerResponse | None = None
         self._tunnel: ResponseSource | None = None
         self.recognized = False
@@ -175,18 +175,20 @@ class CallerConnection(CallerStream):
             self.last = True
         method = parsed.method
         response = CallerResponse(self, method == "HEAD", parsed.version_11)
-        body = CallerBody(self, length)
         arrived = time.monotonic()
         self.due = NEVER
-        if rest:
+        if len(rest) == length:
+            body = CallerRequestBody(self, length, rest)
+        else:
+            body = CallerRequestBody(self, length)
             if body.complete:
                 self._received = rest
-            else:
+            elif rest:
                 self._received = body.feed(rest)
-        elif not body.complete and parsed.expects:
-            body.expected = True
-        if not body.complete:
-            self.due = arrived + self.body_timeout_s
+            else:
+                body.expected = parsed.expects
+            if not body.complete:
+                self.due = arrived + self.body_timeout_s
         exchange = Exchange(
             method,
             parsed.target,
@@ -212,7 +214,7 @@ class CallerConnection(CallerStream):
         heads = self._server.heads
         found = heads.lookup(self._known, self.peer, self._scheme, raw)
         if found is None:
-            parsed = parsed_head_of(self._parser.read(raw))
+            parsed = parsed_head_of(self._parser.parse(raw))
             self._known = heads.store(self.peer, self._scheme, raw, parsed)
             return parsed, parsed.length, self._known, ()
         known, values = found

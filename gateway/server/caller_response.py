@@ -1,7 +1,7 @@
 """Writes responses to a caller: a whole one at once, or a backend's response as it arrives."""
 
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -11,7 +11,7 @@ from gateway.core.chunked import LAST_CHUNK, encode_chunk, encode_last_chunk
 from gateway.core.errors import HeaderList
 from gateway.core.exchange import Exchange
 from gateway.core.immediate_future import COMPLETED, ImmediateFuture
-from gateway.core.response import Response
+from gateway.core.response import Response, field_lines
 
 if TYPE_CHECKING:
     from gateway.server.interfaces import CallerTransport
@@ -60,15 +60,11 @@ class CallerResponse:
     # -- an answer of the gateway's own
 
     def send(self, answer: Response) -> Awaitable[None]:
-        body = b"" if self._head_only else answer.body
-        head = self._head(
-            _remembered_begin(self._version_11, answer.status, answer.headers),
-            answer.status,
-            len(answer.body),
-            chunked=False,
-            dated=False,
-            bodiless=self._head_only,
-        )
+        status, body = answer.status, answer.body
+        begin = _remembered_begin(self._version_11, status, answer.headers)
+        head = self._head(begin, status, len(body), self._head_only)
+        if self._head_only:
+            body = b""
         self._connection.write_two(head, body)
         self.exchange.bytes_out = len(body)
         self.finished = True
@@ -79,12 +75,12 @@ class CallerResponse:
     ) -> None:
         self._connection.write(
             self._head(
-                _status_line(self._version_11, status, reason.encode("latin-1")) + _lines(fields),
+                _status_line(self._version_11, status, reason.encode("latin-1")) + field_lines(fields),
                 status,
                 -1 if length is None else length,
+                self._head_only or status in {204, 304},
                 length is None,
                 any(name.lower() == b"date" for name, _ in fields),
-                self._head_only or status in {204, 304},
             )
         )
 
@@ -123,9 +119,9 @@ class CallerResponse:
             status_line + head.fields,
             status,
             head.length,
+            self._head_only or status in {204, 304},
             head.chunked,
             head.dated,
-            self._head_only or status in {204, 304},
         )
         if body:
             self.exchange.bytes_out = len(body)
@@ -177,9 +173,9 @@ class CallerResponse:
         begin: bytes,
         status: int,
         length: int,
-        chunked: bool,  # noqa: FBT001
-        dated: bool,  # noqa: FBT001
         bodiless: bool,  # noqa: FBT001
+        chunked: bool = False,  # noqa: FBT001, FBT002
+        dated: bool = False,  # noqa: FBT001, FBT002
     ) -> bytes:
         """The head: `begin`, which is its status line and fields, and what the gateway adds, with the empty line.
 
@@ -207,9 +203,11 @@ class CallerResponse:
             framing += "Connection: close\r\n"
         elif not self._version_11:
             framing += "Connection: keep-alive\r\n"
-        if exchange.added_fields:
-            begin += _lines(exchange.added_fields)
-        return begin + f"{date}{gateway_field_lines(exchange, now)}{framing}\r\n".encode("latin-1")
+        return (
+            begin
+            + exchange.added_lines
+            + f"{date}{gateway_field_lines(exchange, now)}{framing}\r\n".encode("latin-1")
+        )
 
 
 def _status_line(version_11: bool, status: int, reason: bytes) -> bytes:  # noqa: FBT001
@@ -221,11 +219,7 @@ def _status_line(version_11: bool, status: int, reason: bytes) -> bytes:  # noqa
     return known
 
 
-def _lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
-
-
 @lru_cache(maxsize=1024)
 def _remembered_begin(version_11: bool, status: int, headers: HeaderList) -> bytes:  # noqa: FBT001
     """The beginning of one of the gateway's own answers, which are few."""
-    return _status_line(version_11, status, b"") + _lines(headers)
+    return _status_line(version_11, status, b"") + field_lines(headers)

@@ -17,7 +17,7 @@ from typing import Final
 from gateway.core.errors import Overloaded
 from gateway.core.trace_context import new_trace_id
 from gateway.server.open_connections import FILES, OpenConnections
-from gateway.server.refusal_response import render_refusal
+from gateway.server.response_before_pipeline import render_refusal
 from gateway.task_supervisor import Supervisor
 
 BACKLOG: Final = 2048  # callers that wait to be accepted; those beyond try again a second later

@@ -18,8 +18,11 @@ INVALID_CHUNKS: Final = "The chunks of the request's body are not valid."
 _HELD_LIMIT_BYTES: Final = 256 * 1024  # beyond this, reading stops until somebody takes what is held
 
 
-class CallerBody:
-    """The body of a caller's request. `feed` it what the caller sends. `complete` is true once the end of the body has arrived."""
+class CallerRequestBody:
+    """The body of a caller's request. `feed` it what the caller sends, but for a `whole` body, which came with the head.
+
+    `complete` is true once the end of the body has arrived.
+    """
 
     __slots__ = (
         "_completion",
@@ -39,20 +42,20 @@ class CallerBody:
         "piping_started",
     )
 
-    def __init__(self, connection: "CallerTransport", length: int | None) -> None:
+    def __init__(self, connection: "CallerTransport", length: int | None, whole: bytes = b"") -> None:
         self._connection = connection
         self.length = length
-        self.complete = length == 0
+        self.complete = length == len(whole)
         self.expected = False  # the caller waits to be asked for it
         self.error: BaseException | None = None  # why there is no more of it
         self.piping_started = False  # some of it may have been handed on, and is not here any more
         self._left = length or 0
         self._dechunker = ChunkedDecoder() if length is None else None
-        self._pieces: list[bytes] = []
+        self._pieces = [whole] if whole else []
         self._held_bytes = 0
-        self._count = 0
-        self._limit_bytes = 0
         self._sink: BodySink | None = None
+        self._count: int  # of the bytes that the sink got
+        self._limit_bytes: int
         self._completion: ImmediateFuture | None = None  # of the reader that waits for its end
         self._more: ImmediateFuture | None = None  # of the reader that reads it piece by piece
 
@@ -195,7 +198,7 @@ class CallerBody:
         self._ask()
         self.piping_started = True
         self._sink = sink
-        self._limit_bytes = limit_bytes
+        self._count, self._limit_bytes = 0, limit_bytes
         if self._pieces:
             pieces, self._pieces = self._pieces, []
             self._held_bytes = 0
@@ -226,7 +229,7 @@ def body_timeout_error() -> RequestTimeout:
 class _Chunks:
     __slots__ = ("_body",)
 
-    def __init__(self, body: CallerBody) -> None:
+    def __init__(self, body: CallerRequestBody) -> None:
         self._body = body
 
     def __aiter__(self) -> AsyncIterator[bytes]:

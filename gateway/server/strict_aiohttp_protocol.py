@@ -17,8 +17,8 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.problem_details import render_problem
 from gateway.core.trace_context import new_trace_id
-from gateway.server.framing import cannot_be_request_head, check_request_line, error_for_refused_head
 from gateway.server.open_connections import HALF_HEAD, SILENT, OpenConnections, has_unread_bytes
+from gateway.server.request_framing import cannot_be_request_head, check_request_line, error_for_refused_head
 
 _log = logging.getLogger(__name__)
 

@@ -5,6 +5,17 @@ in the registry.
 """
 
 from gateway.settings.cost import Cost
+from gateway.settings.environment_outside_settings import (
+    default_registry,
+    docker_folder,
+    endpoint_override,
+    environments_file,
+    inherited_environment,
+    named_environment,
+    process_environment,
+    state_folder,
+    wants_debug,
+)
 from gateway.settings.groups import (
     GROUPS,
     Auth,
@@ -24,17 +35,6 @@ from gateway.settings.loader import (
     load_effective_settings,
     load_settings,
     setting_types,
-)
-from gateway.settings.other_environment import (
-    default_registry,
-    docker_folder,
-    endpoint_override,
-    environments_file,
-    inherited_environment,
-    named_environment,
-    process_environment,
-    state_folder,
-    wants_debug,
 )
 from gateway.settings.rollouts import Rollouts
 from gateway.settings.url_masking import mask_url

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from gateway.core.token_and_certificate_rules import Certificate, Issuer
+from gateway.core.token_and_certificate_rules import CertificateRule, IssuerRule
 from gateway.settings.audit import Audit
 from gateway.settings.base_group import Group
 from gateway.settings.cost import Cost
@@ -160,11 +160,11 @@ class Auth(Group, frozen=True):
         ),
     ] = ("api-key", "token", "certificate")
     issuers: Annotated[
-        tuple[Issuer, ...],
+        tuple[IssuerRule, ...],
         Meta(description="Whose tokens are taken: docs/how-to/let-callers-in.md. JSON outside the file."),
     ] = ()
     certificates: Annotated[
-        tuple[Certificate, ...],
+        tuple[CertificateRule, ...],
         Meta(
             description="Which client certificates, checked by a load balancer, are taken. JSON outside the file."
         ),

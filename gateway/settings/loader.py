@@ -13,22 +13,22 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 
 from gateway.audit.second_place import open_second_place
-from gateway.auth.plugins import validate_authenticator_names
-from gateway.core.cors_policy import ANY, origin_problem
+from gateway.auth.authenticator_plugins import validate_authenticator_names
 from gateway.core.decode_text_file import decode_utf8
 from gateway.core.ip_network_set import parse_network
+from gateway.core.model_cors_policy import ANY, origin_problem
 from gateway.core.suggestions import suggest
 from gateway.core.token_and_certificate_rules import (
-    Certificate,
-    Issuer,
-    certificate_problems,
-    issuer_problems,
+    CertificateRule,
+    IssuerRule,
+    certificate_rule_problems,
+    issuer_rule_problems,
 )
 from gateway.registry.fallback_copy import open_fallback
 from gateway.registry.open_by_url import open_registry
 from gateway.settings.contradictions import find_contradictions
+from gateway.settings.environment_outside_settings import default_registry, state_folder
 from gateway.settings.groups import GROUPS, Auth, Settings
-from gateway.settings.other_environment import default_registry, state_folder
 from gateway.settings.url_masking import mask_url
 
 _OTHER_NAMES = frozenset(
@@ -242,14 +242,14 @@ class _Loader:
             )
 
     def _check_auth(self) -> None:
-        issuers: tuple[Issuer, ...] = self._values.get("auth.issuers", ())
-        certificates: tuple[Certificate, ...] = self._values.get("auth.certificates", ())
+        issuers: tuple[IssuerRule, ...] = self._values.get("auth.issuers", ())
+        certificates: tuple[CertificateRule, ...] = self._values.get("auth.certificates", ())
         for issuer in issuers:
             self._problems += [
-                f"auth.issuers: {issuer.name}: {problem}" for problem in issuer_problems(issuer)
+                f"auth.issuers: {issuer.name}: {problem}" for problem in issuer_rule_problems(issuer)
             ]
         for entry in certificates:
-            found = certificate_problems(entry)
+            found = certificate_rule_problems(entry)
             self._problems += [f"auth.certificates: {entry.name}: {problem}" for problem in found]
         trusts = self._values.get("edge.trusted_hops") or self._values.get("edge.trusted_proxies")
         if certificates and not trusts:

@@ -1,4 +1,4 @@
-"""Records a copy of the answer that a caller gets, while it goes to the caller as ever."""
+"""Records a copy of the answer that a caller gets, without delaying the caller, to compare it with the shadow's."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -14,8 +14,8 @@ _JSON_LENGTH: Final = b"inference-header-content-length"
 _MOST_DIGITS: Final = 12
 
 
-class HeldBytes:
-    """How many bytes are held `now`, of `limit` together."""
+class HeldBytesLimit:
+    """A limit on the bytes that all recorded answers hold together: `now` of `limit`."""
 
     __slots__ = ("limit", "now")
 
@@ -42,9 +42,9 @@ class RecordedAnswer:
         "too_large",
     )
 
-    def __init__(self, limit_bytes: int, held: HeldBytes | None = None) -> None:
+    def __init__(self, limit_bytes: int, held: HeldBytesLimit | None = None) -> None:
         self._limit = limit_bytes
-        self._held = held or HeldBytes(limit_bytes)
+        self._held = held or HeldBytesLimit(limit_bytes)
         self._pieces: list[bytes] = []
         self.size = 0
         self.status = 0
@@ -85,7 +85,7 @@ class RecordedAnswer:
             self.release()
 
     def release(self) -> None:
-        """Hold nothing any more."""
+        """Release the recorded bytes: hold nothing from now on."""
         self._held.now -= sum(map(len, self._pieces))
         self._pieces.clear()
 

@@ -13,9 +13,9 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from gateway.shadow.comparison import compare
+from gateway.shadow.compare_answers import compare_answers
 from gateway.shadow.decode_answer import Answer
-from gateway.shadow.findings import Example, Findings
+from gateway.shadow.findings import DifferenceExample, Findings
 
 COMMAND: Final = (sys.executable, "-m", "gateway.shadow.comparer_main")
 LENGTH_BYTES: Final = 4
@@ -63,15 +63,15 @@ def compare_pair(pair: AnswerPair, findings: Findings) -> None:
     findings.candidate.count(pair.candidate)
     findings.stable.count(pair.stable)
     if pair.again is not None and not _failed(pair.again) and not _failed(pair.stable):
-        findings.noise.count(compare(pair.stable, pair.again, pair.tolerance, pair.tolerances))
+        findings.noise.count(compare_answers(pair.stable, pair.again, pair.tolerance, pair.tolerances))
     if _failed(pair.candidate) or _failed(pair.stable):
         return  # counted as a failure; no answer to compare
-    comparison = compare(pair.stable, pair.candidate, pair.tolerance, pair.tolerances)
+    comparison = compare_answers(pair.stable, pair.candidate, pair.tolerance, pair.tolerances)
     findings.pairs.count(comparison)
     if not comparison.agrees:
         only_numbers = all(one.amount is not None for one in comparison.differences)
-        amount = comparison.largest if only_numbers else None
-        findings.keep_worst([Example(pair.request_id, comparison.differences, amount)])
+        amount = comparison.largest_difference if only_numbers else None
+        findings.keep_worst([DifferenceExample(pair.request_id, comparison.differences, amount)])
 
 
 def _failed(answer: Answer) -> bool:

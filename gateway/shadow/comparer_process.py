@@ -25,7 +25,7 @@ _PROGRAM: Final = "import sys; sys.path[:] = {path!r}; from gateway.shadow.compa
 
 
 class ComparerLost(Exception):
-    """The process has ended, or does not answer."""
+    """The process that compares has ended, or does not answer."""
 
 
 class ComparerProcess:
@@ -45,7 +45,7 @@ class ComparerProcess:
         return self._pipe() is not None
 
     async def start(self) -> None:
-        """Raises OSError where the system gives no process."""
+        """Start the process. Raises OSError where the system gives none."""
         self._asked = self._has_answered = False
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -57,7 +57,7 @@ class ComparerProcess:
         )
 
     def offer(self, pair: AnswerPair) -> bool:
-        """Hand a pair over; False where the process is behind, or away."""
+        """Offer a pair of answers for comparison; False where the process is behind, or away."""
         pipe = self._pipe()
         if pipe is None or pipe.transport.get_write_buffer_size() > _BACKLOG_BYTES:
             return False
@@ -70,7 +70,7 @@ class ComparerProcess:
             pipe.write(encode_frame(ForgetShadow(shadow)))
 
     async def findings(self, shadow: str) -> Findings:
-        """Everything since the process began. Raises ComparerLost."""
+        """Everything that was found for `shadow` since the process began. Raises ComparerLost."""
         pipe, process = self._pipe(), self._process
         if pipe is None or process is None or process.stdout is None:
             raise ComparerLost("the process that compares has ended")
@@ -88,7 +88,7 @@ class ComparerProcess:
         return found
 
     async def stop(self) -> None:
-        """May be cancelled, and called again."""
+        """End the process. May be cancelled, and called again."""
         process = self._process
         if process is None:
             return

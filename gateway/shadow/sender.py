@@ -14,19 +14,19 @@ from typing import Final
 from gateway.core.errors import GatewayError
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.model import Backend
-from gateway.core.randomness import random_share
+from gateway.core.pseudo_random import random_share
 from gateway.core.shadow import Shadow
 from gateway.registry.token_bucket import TokenBucket
-from gateway.server.eager_runner import EagerCoroutineRunner
+from gateway.server.eager_coroutine_runner import EagerCoroutineRunner
 from gateway.shadow.answer_recording import (
-    HeldBytes,
+    HeldBytesLimit,
     RecordedAnswer,
     RecordingResponse,
     RecordOnlyResponse,
     ResendableBody,
 )
 from gateway.shadow.comparer_main import AnswerPair
-from gateway.shadow.decode_answer import Answer
+from gateway.shadow.decode_answer import Answer, has_known_coding
 from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.stages.forward import backend_path
 from gateway.upstream.base import Upstream, UpstreamRequest
@@ -64,6 +64,7 @@ class ShadowSender:
         self.shadow = shadow
         self.sampled = 0
         self.dropped: dict[str, int] = {}
+        self.incomparable = 0  # of the dropped: the candidate's answer came, and is none that can be compared
         self._candidate = candidate
         self._stable = stable
         self._upstream = upstream
@@ -74,7 +75,7 @@ class ShadowSender:
         self._bucket = TokenBucket(per_second=rate, burst=max(1, int(rate)))
         self._waiting: deque[_Waiting] = deque()
         self._recorded: set[_Waiting] = set()  # answers on their way to their callers
-        self._held = HeldBytes(shadow.budget.buffer_bytes)
+        self._held = HeldBytesLimit(shadow.budget.buffer_bytes)
         self._runners: set[EagerCoroutineRunner] = set()
         self._loop = asyncio.get_running_loop()
         self._one_ended = asyncio.Event()
@@ -101,7 +102,7 @@ class ShadowSender:
             self._drop("ended")
 
     def stop(self) -> None:
-        """End what is under way; its answers are not compared."""
+        """Stop: end what is under way; its answers are not compared."""
         self.stop_sampling()
         for runner in list(self._runners):
             runner.cancel()
@@ -159,12 +160,15 @@ class ShadowSender:
 
     def _answered(self, one: _Waiting) -> None:
         self._recorded.discard(one)
-        if one.recording.complete and one.recording.status not in _NOT_COMPARED and not self.over:
+        known = has_known_coding(one.recording.coding)
+        if one.recording.complete and known and one.recording.status not in _NOT_COMPARED and not self.over:
             self._waiting.append(one)
             self._pump()
             return
         self._let_go(one)
-        if one.recording.too_large:
+        if not known:
+            self._drop("unknown coding")
+        elif one.recording.too_large:
             self._drop("large answer")
         elif one.recording.crowded_out:
             self._drop("busy")
@@ -195,13 +199,16 @@ class ShadowSender:
         candidate = await self._ask(one, self._candidate, "candidate busy")
         if candidate is None:
             return
-        if candidate.failure == _TOO_LARGE:  # no failure of its own
-            self._drop("large answer")
+        if candidate.failure == _TOO_LARGE or not has_known_coding(candidate.coding):  # no failure of its own
+            self.incomparable += 1
+            self._drop("large answer" if candidate.failure == _TOO_LARGE else "unknown coding")
             return
         again = (
             await self._ask(one, self._stable, "stable version busy") if one.again and not self.over else None
         )
-        if again is not None and (again.status in _NOT_COMPARED or again.failure == _TOO_LARGE):
+        if again is not None and (
+            again.status in _NOT_COMPARED or again.failure == _TOO_LARGE or not has_known_coding(again.coding)
+        ):
             again = None
         pair = AnswerPair(
             self.shadow.id,

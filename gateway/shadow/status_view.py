@@ -1,4 +1,4 @@
-"""A shadow as facts for people and machines: the command and the console show the same."""
+"""The status of a shadow, as `chips shadow` and the console show it."""
 
 import asyncio
 import logging
@@ -12,15 +12,17 @@ from gateway.core.model_updates import to_document
 from gateway.core.shadow import Shadow, why_not_shadowed
 from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
+from gateway.shadow.difference_verdict import combine_reports, verdict_document
 from gateway.shadow.findings import ShadowReport
-from gateway.shadow.reporter import FIGURES
-from gateway.shadow.verdict import combine_reports, verdict_document
+from gateway.shadow.run_shadows import FIGURES
 
 _log = logging.getLogger(__name__)
 
 
 async def read_shadow_facts(figures: Registry, shadow: Shadow, model: Model | None) -> dict[str, Any]:
-    """JSON values: the shadow, whether it runs, and the verdict on what the gateways report. Raises RegistryError.
+    """Read the facts on a shadow as JSON values: its document, whether it runs, the verdict on what gateways report.
+
+    Raises RegistryError.
 
     `unreadable` names the reports that were left out, of another release, say.
     """
@@ -32,19 +34,22 @@ async def read_shadow_facts(figures: Registry, shadow: Shadow, model: Model | No
             except msgspec.ValidationError as error:
                 unreadable.append(f"{one.name} cannot be read: {error}")
     ended = why_not_shadowed(shadow, model, time.time())
+    # In a thread: the intervals of many outputs take a while, and the console asks in a process that serves callers.
+    verdict = await asyncio.to_thread(verdict_document, combine_reports(reports, shadow.id), shadow.allowed)
+    outputs = verdict["outputs"]
     return {
         "shadow": to_document(shadow),
         "running": not ended,
         "ended": ended or None,
         "gateways": sum(report.shadow == shadow.id for report in reports),
         "unreadable": unreadable,
-        # In a thread: the intervals of many outputs take a while, and the console asks in a process that serves callers.
-        **await asyncio.to_thread(verdict_document, combine_reports(reports, shadow.id), shadow.allowed),
+        "unused_tolerances": sorted(shadow.tolerances.keys() - outputs.keys()) if outputs else [],
+        **verdict,
     }
 
 
 class ShadowView:
-    """The last shadow of a model, for its page in the console."""
+    """Reads the status of a model's last shadow, for its page in the console."""
 
     def __init__(self, mirror: Mirror, figures: Registry) -> None:
         self._mirror = mirror

@@ -16,7 +16,7 @@ from gateway.registry.hash_chain import text_digest
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.identity_token_signature import token_key_name
 from gateway.signoff.in_toto_statement import Keys, VerifiedStatement, identity_tokens_in, read_statement
-from gateway.signoff.kept_keys import KeptKey, keep_keys, with_kept_keys
+from gateway.signoff.kept_issuer_keys import KeptIssuerKey, keys_that_verify, with_kept_keys
 from gateway.signoff.policy import SignOffPolicy, missing_roles
 from gateway.signoff.required_evidence import evidence_digests, evidence_problems
 
@@ -24,8 +24,8 @@ _REPLACED: Final = "a later word of the same person has replaced it"
 _MAX_SKEW: Final = timedelta(minutes=5)
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of a request's document."""
+class ApprovalRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for approval: the body of its document."""
 
     title: str
     request: dict[str, Any]  # the signed statement of the person who asks
@@ -33,7 +33,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     decisions: tuple[dict[str, Any], ...] = ()
     # The model, or the sign-off policy, as it would be: for people to compare. It counts where it fits the digests.
     proposal: dict[str, Any] = {}
-    keys: tuple[KeptKey, ...] = ()  # that have verified the identity tokens above
+    keys: tuple[KeptIssuerKey, ...] = ()  # that have verified the identity tokens above
 
 
 class StoredPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,18 +56,18 @@ class ApprovalStatus(msgspec.Struct, frozen=True, kw_only=True):
     expires: str = ""  # when the first of the approvals that count ends
 
 
-async def find_request(registry: Registry, identity: str) -> tuple[Document, Request] | None:
+async def find_request(registry: Registry, identity: str) -> tuple[Document, ApprovalRequest] | None:
     """Find a request by its id; None where there is none."""
     document = await registry.read(APPROVALS, identity)
     return None if document is None else (document, read_request(document))
 
 
-def read_request(document: Document) -> Request:
+def read_request(document: Document) -> ApprovalRequest:
     """Read a request from its document. ValueError says why it is none."""
     if document.problem:
         raise ValueError(document.problem)
     try:
-        return msgspec.convert(document.body, Request)
+        return msgspec.convert(document.body, ApprovalRequest)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
 
@@ -87,7 +87,7 @@ def with_decision(document: Document, decision: Mapping[str, Any], keys: Keys) -
         msgspec.structs.replace(
             request,
             decisions=(*request.decisions, dict(decision)),
-            keys=(*request.keys, *keep_keys(identity_tokens_in(decision), keys)),
+            keys=(*request.keys, *keys_that_verify(identity_tokens_in(decision), keys)),
         )
     )
     return Put(kind=APPROVALS, name=document.name, body=body, expected=document.revision)
@@ -95,7 +95,7 @@ def with_decision(document: Document, decision: Mapping[str, Any], keys: Keys) -
 
 def evaluate_request(
     identity: str,
-    request: Request,
+    request: ApprovalRequest,
     stored: StoredPolicy,
     keys: Keys,
     *,
@@ -156,7 +156,7 @@ def evaluate_request(
 
 
 def request_problems(
-    identity: str, request: Request, asked: VerifiedStatement, environment: str
+    identity: str, request: ApprovalRequest, asked: VerifiedStatement, environment: str
 ) -> list[str]:
     """Why nobody is to decide on the request: a decision would be about something else than what is shown, or count elsewhere."""
     subject, problems = asked.predicate.subject, []
@@ -222,7 +222,7 @@ def signed_for(
 
 
 def _read_for_audit(
-    content: Mapping[str, Any], request: Request, stored: StoredPolicy, keys: Keys
+    content: Mapping[str, Any], request: ApprovalRequest, stored: StoredPolicy, keys: Keys
 ) -> VerifiedStatement:
     """The statement by the keys that issuers publish, else by those that were kept. Raises SigningError."""
     try:
@@ -257,7 +257,12 @@ def _changes(asked: Subject, wanted: Subject) -> list[str]:
 
 
 def judged_decisions(
-    identity: str, request: Request, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys, now: datetime
+    identity: str,
+    request: ApprovalRequest,
+    asked: VerifiedStatement,
+    stored: StoredPolicy,
+    keys: Keys,
+    now: datetime,
 ) -> list[tuple[VerifiedStatement | None, str]]:
     """Each decision in its order, and why it does not count; None where its signature is not good."""
     judged: list[tuple[VerifiedStatement | None, str]] = []
@@ -281,7 +286,7 @@ def judged_decisions(
 
 
 def why_last_decision_does_not_count(
-    identity: str, request: Request, stored: StoredPolicy, keys: Keys
+    identity: str, request: ApprovalRequest, stored: StoredPolicy, keys: Keys
 ) -> str:
     """Why the decision that was added last does not count; empty where it does. Raises SigningError where the request does not."""
     *earlier, last = request.decisions
@@ -292,7 +297,12 @@ def why_last_decision_does_not_count(
 
 
 def _decisions(
-    identity: str, request: Request, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys, now: datetime
+    identity: str,
+    request: ApprovalRequest,
+    asked: VerifiedStatement,
+    stored: StoredPolicy,
+    keys: Keys,
+    now: datetime,
 ) -> tuple[list[VerifiedStatement], list[str]]:
     """The last decision of each person that counts, and why others do not."""
     counting, ignored = [], []
@@ -306,7 +316,9 @@ def _decisions(
     return counting, ignored
 
 
-def _why_no_longer(content: Mapping[str, Any], request: Request, stored: StoredPolicy, keys: Keys) -> str:
+def _why_no_longer(
+    content: Mapping[str, Any], request: ApprovalRequest, stored: StoredPolicy, keys: Keys
+) -> str:
     """Why a decision that counted when it was made does not count now; empty where it never did."""
     try:
         signed = _read_for_audit(content, request, stored, keys)

@@ -1,4 +1,4 @@
-"""All that somebody who decides on a request looks at, as one document: what it binds, what differs, evidence, decisions."""
+"""The review of a request for approval, as one document for who decides: what it binds, what differs, evidence, decisions."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -6,15 +6,15 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.artifacts.model_card import card_sections
+from gateway.artifacts.model_card import read_card_sections
 from gateway.audit.dsse_envelope import SigningError
-from gateway.core.evidence import CARD
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import differences, merge_document, with_backend
+from gateway.core.version_evidence import CARD
 from gateway.registry.base import Document
 from gateway.signoff.approval_requests import (
+    ApprovalRequest,
     ApprovalStatus,
-    Request,
     StoredPolicy,
     evaluate_request,
     judged_decisions,
@@ -23,8 +23,8 @@ from gateway.signoff.approval_requests import (
 from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Keys, VerifiedStatement, read_statement
 from gateway.signoff.policy import policy_digest
-from gateway.signoff.records import SignOffRecords
 from gateway.signoff.required_evidence import evidence_problems
+from gateway.signoff.sign_off_records import SignOffRecords
 
 _ADDRESSES: Final = (": url", ": artifact", ": audience")  # differ between environments, and are not bound
 _BINDS: Final = {
@@ -41,8 +41,8 @@ _BINDS: Final = {
 }
 
 
-def summary(document: Document, records: SignOffRecords) -> dict[str, Any]:
-    """One line of the list of requests."""
+def request_summary(document: Document, records: SignOffRecords) -> dict[str, Any]:
+    """The summary of a request: one line of the list of requests."""
     try:
         request = read_request(document)
     except ValueError as error:
@@ -64,11 +64,11 @@ def summary(document: Document, records: SignOffRecords) -> dict[str, Any]:
     }
 
 
-def review(
+def review_document(
     document: Document, records: SignOffRecords, model: Document | None, policy: Document
 ) -> dict[str, Any]:
-    """Everything about one request. `model` and `policy` are the documents that it would change. Starts programs."""
-    found = summary(document, records)
+    """The review of one request: everything about it. `model` and `policy` are the documents that it would change. Starts programs."""
+    found = request_summary(document, records)
     if found["state"] == "unreadable":
         return found
     request = read_request(document)
@@ -112,13 +112,13 @@ def _binds(subject: Subject) -> list[tuple[str, str]]:
     return [*rows, ("All of this together, SHA-256", subject.digest())]
 
 
-def _evidence(request: Request, subject: Subject, stored: StoredPolicy) -> list[dict[str, Any]]:
+def _evidence(request: ApprovalRequest, subject: Subject, stored: StoredPolicy) -> list[dict[str, Any]]:
     found = []
     for sort in dict.fromkeys([*stored.policy.evidence, *request.evidence]):
         record = request.evidence.get(sort, {})
         wanted = msgspec.structs.replace(stored.policy, evidence=(sort,))
         facts = record.get("facts", {})
-        sections = card_sections(facts) if sort == CARD and isinstance(facts, Mapping) else ()
+        sections = read_card_sections(facts) if sort == CARD and isinstance(facts, Mapping) else ()
         found.append(
             {
                 "sort": sort,
@@ -134,7 +134,7 @@ def _evidence(request: Request, subject: Subject, stored: StoredPolicy) -> list[
 
 
 def _compared(
-    request: Request, subject: Subject, model: Document | None, policy: Document
+    request: ApprovalRequest, subject: Subject, model: Document | None, policy: Document
 ) -> tuple[str, list[dict[str, Any]]]:
     """Why the proposal cannot be compared, and what it would change. It is shown only where its digests were signed."""
     if not request.proposal:
@@ -156,7 +156,7 @@ def _compared(
 
 
 def _model_documents(
-    request: Request, subject: Subject, document: Document | None
+    request: ApprovalRequest, subject: Subject, document: Document | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The model's document now and as it would be. ValueError where the proposal is not what was signed."""
     proposed = parse_model(request.proposal)
@@ -189,7 +189,7 @@ def _model_documents(
 
 
 def _decisions(
-    identity: str, request: Request, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys
+    identity: str, request: ApprovalRequest, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys
 ) -> list[dict[str, Any]]:
     """Each decision, in the order in which they were made, and why it does not count where it does not."""
     found: list[dict[str, Any]] = []

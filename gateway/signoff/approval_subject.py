@@ -20,7 +20,7 @@ _CONTRACT: Final = ("predict_path", "concurrency", "platform", "inputs", "output
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What was approved. Two subjects are the same if and only if all of this is the same."""
+    """What an approval is about. Two subjects are the same if and only if all of this is the same."""
 
     environment: str  # id of the registry in which it will serve
     sign_off: str  # digest of the sign-off policy

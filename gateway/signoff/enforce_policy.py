@@ -32,23 +32,23 @@ from gateway.signoff.approval_requests import (
 )
 from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.policy import policy_digest
-from gateway.signoff.records import SignOffRecords, policy_precondition, read_records, stored_policy
+from gateway.signoff.sign_off_records import SignOffRecords, policy_precondition, read_records, stored_policy
 
 _FREE: Final = ("enabled", "description", "owner", "traffic", "sticky")  # slots follow the traffic
 
 
-class Approved(NamedTuple):
-    """A subject that may serve, and by which request."""
+class ApprovedSubject(NamedTuple):
+    """A subject that is approved, and the request by which it is."""
 
     subject: Subject
     request: Document
     verdict: ApprovalStatus
 
 
-class Clearance(NamedTuple):
-    """Why a write is allowed, and what must be unchanged when it is made."""
+class WriteClearance(NamedTuple):
+    """The clearance of a write: why it is allowed, and what must be unchanged when it is made."""
 
-    approved: tuple[Approved, ...]
+    approved: tuple[ApprovedSubject, ...]
     preconditions: tuple[Precondition, ...]
 
 
@@ -61,7 +61,9 @@ class NotApproved(Exception):
         self.problems = tuple(problems)
 
 
-async def check_write(registry: Registry, changes: Sequence[Put | Delete], policy: Document) -> Clearance:
+async def check_write(
+    registry: Registry, changes: Sequence[Put | Delete], policy: Document
+) -> WriteClearance:
     """Check a write of `changes` against the sign-off policy in the document `policy`: return why they are allowed; raises NotApproved where they are not.
 
     Nothing is written. A policy that cannot be read allows nothing.
@@ -76,7 +78,7 @@ async def check_write(registry: Registry, changes: Sequence[Put | Delete], polic
     ]
     unchanged = (policy_precondition(policy),)
     if not subjects:
-        return Clearance(
+        return WriteClearance(
             (), unchanged
         )  # without a request to any issuer: a bad version must go also while it is away
     records = await read_records(registry, stored)
@@ -85,10 +87,12 @@ async def check_write(registry: Registry, changes: Sequence[Put | Delete], polic
         one.request.name: Precondition(kind=APPROVALS, name=one.request.name, expected=one.request.revision)
         for one in found
     }
-    return Clearance(found, (*unchanged, *requests.values()))
+    return WriteClearance(found, (*unchanged, *requests.values()))
 
 
-def find_approval(subject: Subject, records: SignOffRecords, *, with_evidence: bool = False) -> Approved:
+def find_approval(
+    subject: Subject, records: SignOffRecords, *, with_evidence: bool = False
+) -> ApprovedSubject:
     """Find the request that approves `subject`. Raises NotApproved."""
     nearest: ApprovalStatus | None = None
     stored, keys = records.stored, records.keys
@@ -109,7 +113,7 @@ def find_approval(subject: Subject, records: SignOffRecords, *, with_evidence: b
             with_evidence=with_evidence,
         )
         if verdict.approved:
-            return Approved(subject, document, verdict)
+            return ApprovedSubject(subject, document, verdict)
         if nearest is None or len(verdict.problems) < len(nearest.problems):
             nearest = verdict
     problems = (

@@ -40,8 +40,8 @@ class _Claims(msgspec.Struct):
     email_verified: bool | str = False
 
 
-def audience_of(message: bytes) -> str:
-    """What a token must have been made for, to count as a signature of `message`."""
+def signature_audience(message: bytes) -> str:
+    """The audience that a token must have been made for, to count as a signature of `message`."""
     return _PREFIX + hashlib.sha256(message).hexdigest()
 
 
@@ -90,7 +90,7 @@ def has_signed(
         return False
     if not claims.iat - _SKEW_S <= at.timestamp() <= claims.exp + _SKEW_S:
         return False
-    made_for = audience_of(message)
+    made_for = signature_audience(message)
     return any(_is_of(claims, wanted) and _was_made_for(claims, made_for, wanted) for wanted in tokens)
 
 

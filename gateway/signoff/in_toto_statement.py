@@ -14,7 +14,7 @@ import msgspec
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import Signature
 
-from gateway.audit.dsse_envelope import SigningError, read_envelope
+from gateway.audit.dsse_envelope import SigningError, parse_unverified_envelope
 from gateway.auth.jwks import PublicKey
 from gateway.registry.base import now_rfc3339
 from gateway.signoff import identity_token_signature, ssh_signature
@@ -72,20 +72,20 @@ Sign = Callable[[bytes], tuple[str, bytes]]  # the message -> kind and bytes of 
 
 
 def ssh_signer(key: Path) -> Sign:
-    """Signs with an SSH key. Raises SshError when it is used."""
+    """A function that signs with an SSH key. Raises SshError when it is used."""
     return lambda message: (_SSH, ssh_signature.sign(message, key))
 
 
 def token_signer(fetch: Callable[[str], str]) -> Sign:
-    """Signs with an identity token; `fetch` returns one for the audience that it is given."""
-    return lambda message: (_TOKEN, fetch(identity_token_signature.audience_of(message)).encode())
+    """A function that signs with an identity token; `fetch` returns one for the audience that it is given."""
+    return lambda message: (_TOKEN, fetch(identity_token_signature.signature_audience(message)).encode())
 
 
 def make_statement(
     decision: Decision, request: str, by: str, subject: Subject, sign: Sign, *, reason: str = ""
 ) -> dict[str, Any]:
     """A signed statement as JSON values: a DSSE envelope."""
-    envelope = Envelope(unsigned(decision, request, by, subject, reason=reason), PAYLOAD_TYPE, {})
+    envelope = Envelope(unsigned_statement(decision, request, by, subject, reason=reason), PAYLOAD_TYPE, {})
     kind, signature = sign(envelope.pae())
     key_id = f"{kind}:{by}"
     envelope.signatures[key_id] = Signature(key_id, signature.hex())
@@ -93,8 +93,10 @@ def make_statement(
     return made
 
 
-def unsigned(decision: Decision, request: str, by: str, subject: Subject, *, reason: str = "") -> bytes:
-    """A statement of now as JSON: the payload that is then signed."""
+def unsigned_statement(
+    decision: Decision, request: str, by: str, subject: Subject, *, reason: str = ""
+) -> bytes:
+    """An unsigned statement as JSON, dated now: the payload to sign."""
     predicate = Predicate(
         decision=decision, request=request, by=by, at=now_rfc3339(), subject=subject, reason=reason
     )
@@ -117,7 +119,7 @@ def unsigned(decision: Decision, request: str, by: str, subject: Subject, *, rea
 
 def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys) -> VerifiedStatement:
     """The statement, if a person of `policy` has signed it. Raises SigningError that says why it does not count."""
-    envelope = read_envelope(msgspec.json.encode(content))
+    envelope = parse_unverified_envelope(msgspec.json.encode(content))
     if envelope.payload_type != PAYLOAD_TYPE:
         raise SigningError(f"its payload is of the type {envelope.payload_type[:80]!r}")
     try:
@@ -149,7 +151,7 @@ def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys
 
 def identity_tokens_in(content: Mapping[str, Any]) -> list[bytes]:
     """The identity tokens among the signatures of a statement. Raises SigningError."""
-    envelope = read_envelope(msgspec.json.encode(content))
+    envelope = parse_unverified_envelope(msgspec.json.encode(content))
     return [
         bytes.fromhex(signature.signature)
         for key_id, signature in envelope.signatures.items()

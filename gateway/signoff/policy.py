@@ -37,7 +37,7 @@ class AcceptedIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Somebody who may request or approve, and how they prove who they are."""
+    """A person who may request or approve, and how they prove who they are."""
 
     name: str
     roles: tuple[str, ...] = ()
@@ -45,22 +45,22 @@ class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tokens: tuple[AcceptedIdentity, ...] = ()
 
 
-class Emergency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who may put a version into service alone, and within which time somebody else must review that."""
+class EmergencyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The policy's rule for emergencies: who may put a version into service alone, and how soon somebody else must review it."""
 
     people: tuple[str, ...] = ()
     review_days: float = 3.0
 
 
 class SignOffPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a version needs before it may serve in this environment."""
+    """A sign-off policy: what a version needs before it may serve in this environment."""
 
     people: tuple[Person, ...]
     approvals: dict[str, int]  # how many people of each role
     evidence: tuple[str, ...] = ()  # sorts of records, as `chips evidence` lists them
     valid_days: float = 14.0  # how long an approval holds
     evidence_days: float = 0.0  # how old evidence may be, apart from the model card; 0: of any age
-    emergency: Emergency = Emergency()
+    emergency: EmergencyRule = EmergencyRule()
 
     def person(self, name: str) -> Person | None:
         return next((person for person in self.people if person.name == name), None)

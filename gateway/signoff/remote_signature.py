@@ -21,28 +21,28 @@ from gateway.signoff.approval_requests import (
     why_last_decision_does_not_count,
     with_decision,
 )
-from gateway.signoff.emergency import emergency_changes
-from gateway.signoff.identity_token_signature import audience_of
+from gateway.signoff.identity_token_signature import signature_audience
 from gateway.signoff.in_toto_statement import (
     PAYLOAD_TYPE,
     Decision,
     VerifiedStatement,
     read_statement,
-    unsigned,
+    unsigned_statement,
 )
-from gateway.signoff.records import SignOffRecords, policy_precondition
+from gateway.signoff.sign_off_records import SignOffRecords, policy_precondition
+from gateway.signoff.unreviewed_emergencies import emergency_changes
 
 DECISIONS: Final = ("approve", "reject", "review")  # an emergency is declared at a terminal alone
 _FRESH: Final = timedelta(minutes=30)
 _WORDS: Final = {"approve": "approved", "reject": "rejected", "review": "reviewed"}
 
 
-class NotAccepted(Exception):
-    """The decision does not count; the text says why."""
+class DecisionNotAccepted(Exception):
+    """A decision that was handed in does not count; the text says why."""
 
 
-class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """A statement to be signed."""
+class PreparedStatement(msgspec.Struct, frozen=True, kw_only=True):
+    """A statement prepared to be signed elsewhere."""
 
     payload: bytes
     signed_bytes: bytes  # what a signature is made of: the pre-authentication encoding of DSSE
@@ -51,30 +51,30 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     client: str
 
 
-def prepare(
+def prepare_statement(
     document: Document, records: SignOffRecords, decision: Decision, by: str, reason: str
-) -> Prepared:
-    """The statement by which the person `by` would decide. Raises NotAccepted where it cannot be made."""
+) -> PreparedStatement:
+    """Prepare the statement by which the person `by` would decide, to be signed elsewhere. Raises DecisionNotAccepted where it cannot be made."""
     asked = _asked(document, records)
     person = records.stored.policy.person(by)
     if person is None:
-        raise NotAccepted(f"{by[:80]} is not one of the people of the sign-off policy")
+        raise DecisionNotAccepted(f"{by[:80]} is not one of the people of the sign-off policy")
     if decision == "reject" and not reason:
-        raise NotAccepted("a rejection needs a reason")
-    payload = unsigned(decision, document.name, by, asked.predicate.subject, reason=reason)
+        raise DecisionNotAccepted("a rejection needs a reason")
+    payload = unsigned_statement(decision, document.name, by, asked.predicate.subject, reason=reason)
     signed_bytes = Envelope(payload, PAYLOAD_TYPE, {}).pae()
     token = next((one for one in person.tokens if one.client), None)
-    return Prepared(
+    return PreparedStatement(
         payload=payload,
         signed_bytes=signed_bytes,
-        nonce=audience_of(signed_bytes),
+        nonce=signature_audience(signed_bytes),
         issuer=token.issuer if token is not None else "",
         client=token.client if token is not None else "",
     )
 
 
-class Judged(NamedTuple):
-    """A decision that counts, and the write that adds it."""
+class VerifiedDecision(NamedTuple):
+    """A decision that was verified and counts, and the write that adds it."""
 
     change: Put
     signed: VerifiedStatement
@@ -82,34 +82,36 @@ class Judged(NamedTuple):
     verdict: ApprovalStatus
 
 
-def judge(document: Document, records: SignOffRecords, payload: bytes, kind: str, signature: bytes) -> Judged:
-    """The decision in `payload`, verified; it starts programs. Raises NotAccepted where it does not count."""
+def verify_decision(
+    document: Document, records: SignOffRecords, payload: bytes, kind: str, signature: bytes
+) -> VerifiedDecision:
+    """Verify the signed decision in `payload`; starts programs. Raises DecisionNotAccepted where it does not count."""
     _asked(document, records)
     content = _envelope(payload, kind, signature)
     try:
         signed = read_statement(content, records.stored.policy, records.keys)
     except SigningError as error:
-        raise NotAccepted(str(error)) from None
+        raise DecisionNotAccepted(str(error)) from None
     said = signed.predicate
     if said.decision not in DECISIONS:
-        raise NotAccepted(f"{said.decision} is not decided here: use chips approve at a terminal")
+        raise DecisionNotAccepted(f"{said.decision} is not decided here: use chips approve at a terminal")
     if not timedelta(minutes=-5) <= datetime.now(UTC) - signed.at <= _FRESH:
-        raise NotAccepted("the statement is too old, or dated ahead: make it again")
+        raise DecisionNotAccepted("the statement is too old, or dated ahead: make it again")
     if said.decision == "reject" and not said.reason:
-        raise NotAccepted("a rejection needs a reason")
+        raise DecisionNotAccepted("a rejection needs a reason")
     change = with_decision(document, content, records.keys)
     after = read_request(msgspec.structs.replace(document, body=change.body))
     why_not = why_last_decision_does_not_count(document.name, after, records.stored, records.keys)
     if why_not:
-        raise NotAccepted(why_not)
+        raise DecisionNotAccepted(why_not)
     verdict = evaluate_request(
         document.name, after, records.stored, records.keys, environment=records.environment
     )
-    return Judged(change, signed, after.title, verdict)
+    return VerifiedDecision(change, signed, after.title, verdict)
 
 
-async def write_decision(registry: Registry, judged: Judged, policy: Document) -> None:
-    """Write it, if neither the request nor the sign-off policy has changed since. Raises RegistryError."""
+async def write_decision(registry: Registry, judged: VerifiedDecision, policy: Document) -> None:
+    """Write a verified decision, if neither the request nor the sign-off policy has changed since. Raises RegistryError."""
     change, said = judged.change, judged.signed.predicate
     more = await emergency_changes(
         registry, change.name, judged.title, said.decision, judged.verdict, said.by
@@ -125,10 +127,10 @@ def _asked(document: Document, records: SignOffRecords) -> VerifiedStatement:
         request = read_request(document)
         asked = read_statement(request.request, records.stored.policy, records.keys)
     except (ValueError, SigningError) as error:
-        raise NotAccepted(f"the request does not count: {error}") from None
+        raise DecisionNotAccepted(f"the request does not count: {error}") from None
     problems = request_problems(document.name, request, asked, records.environment)
     if problems:
-        raise NotAccepted("; ".join(problems))
+        raise DecisionNotAccepted("; ".join(problems))
     return asked
 
 
@@ -136,7 +138,7 @@ def _envelope(payload: bytes, kind: str, signature: bytes) -> dict[str, Any]:
     try:
         by = msgspec.json.decode(payload)["predicate"]["by"]
     except (msgspec.MsgspecError, KeyError, TypeError, RecursionError):
-        raise NotAccepted("this is no statement") from None
+        raise DecisionNotAccepted("this is no statement") from None
     key_id = f"{kind}:{by}"
     envelope = Envelope(payload, PAYLOAD_TYPE, {key_id: Signature(key_id, signature.hex())})
     made: dict[str, Any] = msgspec.to_builtins(envelope.to_dict())

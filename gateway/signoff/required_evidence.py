@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.core.evidence import CARD
+from gateway.core.version_evidence import CARD
 from gateway.registry.hash_chain import text_digest
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.policy import SignOffPolicy

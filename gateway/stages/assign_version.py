@@ -7,8 +7,8 @@ import msgspec
 
 from gateway.core.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
-from gateway.core.headers import PINNED_VERSION, read_index
 from gateway.core.principal import ANONYMOUS, PIN
+from gateway.core.sort_headers import PINNED_VERSION, position_in_read_fields
 from gateway.core.sticky_shares import StickyBy
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -18,7 +18,7 @@ _MAX_INDEX_DIGITS = 4
 
 
 class AssignVersion:
-    """Only for requests with X-Chips-Version, and for models whose shares are sticky."""
+    """Assign a version to requests with X-Chips-Version, and to those of models whose shares are sticky."""
 
     def __call__(self, exchange: Exchange) -> None:
         """Raises Forbidden, ModelNotFound or BadRequest for a pin that cannot be honored: it is never ignored."""
@@ -68,7 +68,7 @@ def _value_of(exchange: Exchange, by: StickyBy) -> bytes | None:
 
 
 def _header(exchange: Exchange, name: bytes) -> bytes | None:
-    index = read_index(name)
+    index = position_in_read_fields(name)
     if index >= 0:
         return exchange.head.read[index]
     # RFC 9110 section 5.3: several field lines are one value.

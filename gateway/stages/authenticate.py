@@ -2,12 +2,13 @@
 
 import msgspec
 
-from gateway.auth.base import NEEDS_WAIT, Authentication
-from gateway.auth.chain import AuthenticatorChain
-from gateway.core.errors import AddressNotAllowed, Unauthenticated
+from gateway.auth.authenticator_chain import AuthenticatorChain
+from gateway.auth.base import Authentication
+from gateway.core.errors import AddressNotAllowed, GatewayError, Unauthenticated
 from gateway.core.exchange import Exchange
-from gateway.core.headers import AUTHORIZATION
+from gateway.core.needs_wait import NeedsWait
 from gateway.core.principal import ANONYMOUS, CALLER_VERBS, PIN, Principal
+from gateway.core.sort_headers import AUTHORIZATION
 
 
 class Authenticate:
@@ -16,18 +17,17 @@ class Authenticate:
     def __init__(self, chain: AuthenticatorChain) -> None:
         self._chain = chain
 
-    def try_nowait(self, exchange: Exchange) -> bool:
-        """Authenticate without waiting, where the answer is cached; False: `await` the stage itself."""
-        authentication = self._chain.try_nowait(exchange.head)
-        if authentication is NEEDS_WAIT:
-            return False
-        self._accept(exchange, authentication)
-        return True
+    def try_nowait(self, exchange: Exchange) -> GatewayError | NeedsWait | None:
+        """Authenticate without waiting, where the answer is cached; NEEDS_WAIT: `await` the stage itself."""
+        found = self._chain.try_nowait(exchange.head)
+        if found is None or isinstance(found, Authentication):
+            return self._accept(exchange, found)
+        return found
 
-    async def __call__(self, exchange: Exchange) -> None:
-        self._accept(exchange, await self._chain(exchange.head))
+    async def __call__(self, exchange: Exchange) -> GatewayError | None:
+        return self._accept(exchange, await self._chain(exchange.head))
 
-    def _accept(self, exchange: Exchange, authentication: Authentication | None) -> None:
+    def _accept(self, exchange: Exchange, authentication: Authentication | None) -> GatewayError | None:
         model = exchange.model
         if authentication is not None and authentication.outside_networks:
             exchange.report_only_refusals += (AddressNotAllowed.code,)
@@ -38,7 +38,7 @@ class Authenticate:
                 else _at_public_model(authentication.principal, model.name)
             )
         elif authentication is None:
-            raise Unauthenticated(
+            return Unauthenticated(
                 "Send an API key in the header X-Api-Key, or a key or token as Authorization: Bearer …"
             )
         else:
@@ -48,6 +48,7 @@ class Authenticate:
             # What is meant for us never goes on, also where another credential was the one that counted.
             spent = authentication is not None and authentication.consumed_authorization
             exchange.consumed_authorization = spent or self._chain.owns_authorization(authorization)
+        return None
 
 
 def _at_public_model(principal: Principal, model: str) -> Principal:

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from gateway.core.errors import BudgetExhausted, TooManyRequests
+from gateway.core.errors import BudgetExhausted, GatewayError, TooManyRequests
 from gateway.core.exchange import Exchange
-from gateway.cost.budgets import BudgetKeeper, Exhausted
+from gateway.cost.budgets import BudgetKeeper, ExhaustedBudget
 
 _WHOSE = {"model": 'The model "{}" has', "key": "You have", "team": 'Your team "{}" has'}
-_NONE: Mapping[tuple[str, str], Exhausted] = {}
+_NONE: Mapping[tuple[str, str], ExhaustedBudget] = {}
 
 
 class BudgetLimit:
@@ -18,10 +18,12 @@ class BudgetLimit:
     __slots__ = ("_now", "exhausted")
 
     def __init__(self, keeper: BudgetKeeper | None, now: Callable[[], float] = time.time) -> None:
-        self.exhausted: Mapping[tuple[str, str], Exhausted] = _NONE if keeper is None else keeper.exhausted
+        self.exhausted: Mapping[tuple[str, str], ExhaustedBudget] = (
+            _NONE if keeper is None else keeper.exhausted
+        )
         self._now = now
 
-    def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Exchange) -> GatewayError | None:
         exhausted, principal = self.exhausted, exchange.principal
         for place in (
             ("model", exchange.model.name),
@@ -30,13 +32,14 @@ class BudgetLimit:
         ):
             found = exhausted.get(place)
             if found is not None and found.ends_at > self._now():
-                self._refuse(found)
+                return self._refusal(found)
+        return None
 
-    def _refuse(self, found: Exhausted) -> None:
+    def _refusal(self, found: ExhaustedBudget) -> GatewayError:
         budget = found.budget
         until = datetime.fromtimestamp(found.ends_at, UTC).isoformat().replace("+00:00", "Z")
         detail = f"{_WHOSE[budget.scope].format(budget.name)} used up the budget of this {budget.period}, which ends at {until}."
         wait_s = found.ends_at - self._now()
         if budget.refuse == BudgetExhausted.status:
-            raise BudgetExhausted(detail, retry_after_s=wait_s)
-        raise TooManyRequests(detail, retry_after_s=wait_s)
+            return BudgetExhausted(detail, retry_after_s=wait_s)
+        return TooManyRequests(detail, retry_after_s=wait_s)

@@ -15,15 +15,16 @@ from gateway.core.exchange import Exchange
 class _ModelQueue:
     """Permits for one model. Waiting requests are served in the order they came."""
 
-    __slots__ = ("in_flight", "waiting")
+    __slots__ = ("in_flight", "permit", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: "ConcurrencyLimit") -> None:
+        self.permit = Permit(limit, self, None)  # of all callers whose own requests in flight have no limit
         self.in_flight = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
 
 
 class Permit(msgspec.Struct, frozen=True, eq=False):
-    """Held while a request is at a backend; leaving the `with` block gives it back."""
+    """A permit that is held while a request is at a backend; leaving the `with` block gives it back."""
 
     _limit: "ConcurrencyLimit"
     _queue_of_model: _ModelQueue
@@ -37,7 +38,7 @@ class Permit(msgspec.Struct, frozen=True, eq=False):
         self.give_back()
 
     def give_back(self) -> None:
-        """Once. What leaving the `with` does, at less cost."""
+        """Give the permit back, once: what leaving the `with` does, at less cost."""
         self._limit.release(self._queue_of_model)
         if self._held_for is not None:
             self._limit.release_caller(self._held_for)
@@ -79,14 +80,14 @@ class ConcurrencyLimit:
             raise Overloaded("The gateway is handling as many requests as it can. Try again in a moment.")
         queue = self._queues.get(model.name)
         if queue is None:
-            queue = self._queues[model.name] = _ModelQueue()
+            queue = self._queues[model.name] = _ModelQueue(self)
         allowed = exchange.principal.quota.max_in_flight
         held_for = None if allowed is None else self._hold(exchange, allowed)
         limit = model.policy.max_in_flight or self._model_limit
         if queue.in_flight < limit and not queue.waiting:
             queue.in_flight += 1
             self.in_flight += 1
-            return Permit(self, queue, held_for)
+            return queue.permit if held_for is None else Permit(self, queue, held_for)
         if self._report_only and queue.in_flight < self._model_limit and not queue.waiting:
             exchange.report_only_refusals += (Overloaded.code,)
             queue.in_flight += 1

@@ -2,8 +2,8 @@
 
 from gateway.core.errors import Forbidden
 from gateway.core.exchange import Exchange
-from gateway.core.headers import ORIGIN
 from gateway.core.response import Response
+from gateway.core.sort_headers import ORIGIN
 
 _TAKES = frozenset({"GET", "HEAD", "POST"})
 _TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}
@@ -25,12 +25,12 @@ class Cors:
                 headers = _field(exchange, b"access-control-request-headers")
                 fields = cors.preflight_fields(origin, asked, headers, takes)
                 if fields is None:
-                    exchange.added_fields += cors.response_fields(None)
+                    exchange.added_lines += cors.response_lines(None)
                     raise Forbidden(
                         "This model's CORS policy does not allow that page to send such a request."
                     )
                 return Response(204, fields, b"")
-        exchange.added_fields += cors.response_fields(origin)
+        exchange.added_lines += cors.response_lines(origin)
         return None
 
 

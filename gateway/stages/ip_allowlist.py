@@ -1,6 +1,7 @@
 """Admit callers whose address is on the allowlist."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from gateway.core.errors import AddressNotAllowed
 from gateway.core.exchange import Exchange
@@ -11,7 +12,7 @@ LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
 
 class IpAllowlist:
-    """Refuse a caller whose address is neither in `networks` nor in the networks that the registry lists now.
+    """Admit a caller whose address is in `networks` or in the networks that the registry lists now; refuse others.
 
     Without `networks`, only loopback is allowed: an unconfigured gateway serves its own machine and nobody else. An unknown
     address is in no network. With `report_only`, refusals are only counted and logged.
@@ -37,16 +38,21 @@ class IpAllowlist:
         if self._networks.__contains__(address):  # as `in`, without the way through a slot of C
             return True
         snapshot = self._snapshot()
-        return snapshot is not None and address in snapshot.networks
+        return snapshot is not None and snapshot.networks.__contains__(address)
 
-    def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Exchange) -> AddressNotAllowed | None:
         if self.admits(exchange):
-            return
+            return None
         self.refused += 1
         if self._report_only:
             exchange.report_only_refusals += (AddressNotAllowed.code,)
-            return
-        raise AddressNotAllowed(
-            "Your address is not on this gateway's allowlist. Ask its operator to add "
-            f"{exchange.remote_ip if exchange.address is not None else 'it'}."
-        )
+            return None
+        return _refusal(exchange.remote_ip if exchange.address is not None else "it")
+
+
+@lru_cache(maxsize=1024)
+def _refusal(address: str) -> AddressNotAllowed:
+    """The same refusal for all requests from `address`, so it must not be raised: an error collects its tracebacks."""
+    return AddressNotAllowed(
+        f"Your address is not on this gateway's allowlist. Ask its operator to add {address}."
+    )

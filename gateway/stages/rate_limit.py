@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import ceil
 from typing import Literal
 
-from gateway.core.errors import Overloaded, TooManyRequests
+from gateway.core.errors import GatewayError, Overloaded, TooManyRequests
 from gateway.core.exchange import Exchange
+from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import UNLIMITED
 from gateway.limits.local_limiter import LocalLimiter
-from gateway.limits.quota import Charge, ChargeResult, quota_charges, rate_limit_fields
+from gateway.limits.quota import Charge, ChargeResult, quota_charges, rate_limit_lines
 from gateway.limits.redis_limiter import RedisLimiter, RedisUnavailable
 
 WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
@@ -37,62 +39,63 @@ class RateLimit:
         self._now = now
         self.refused = 0  # since the start, including those that report-only mode let pass
 
-    def try_nowait(self, exchange: Exchange) -> bool:
-        """Count without waiting; False: `await` the stage itself, because the counts are in Redis."""
+    def try_nowait(self, exchange: Exchange) -> GatewayError | NeedsWait | None:
+        """Count without waiting; NEEDS_WAIT: `await` the stage itself, because the counts are in Redis."""
         if exchange.principal.quota is UNLIMITED and exchange.compiled_policy.quota is UNLIMITED:
-            return True
+            return None
         if self._shared is not None:
-            return False
+            return NEEDS_WAIT
         now = self._now()
         charged = _charges(exchange, now)
-        if charged:
-            self._judge(exchange, self._local.charge(charged, now))
-        return True
+        return self._judge(exchange, self._local.charge(charged, now)) if charged else None
 
-    async def __call__(self, exchange: Exchange) -> None:
+    async def __call__(self, exchange: Exchange) -> GatewayError | None:
         now = self._now()
         charged = _charges(exchange, now)
         if not charged or self._shared is None:
-            return
+            return None
         began = time.monotonic()
         try:
             verdicts = await self._shared.charge(charged)
         except RedisUnavailable:
             if self._lost == "refuse":
-                raise Overloaded("Your limits cannot be checked now. Try again in a moment.") from None
+                return Overloaded("Your limits cannot be checked now. Try again in a moment.")
             if self._lost == "admit":
-                return
+                return None
             verdicts = self._local.charge(charged, now)
         finally:
             exchange.rate_limit_s = time.monotonic() - began
-        self._judge(exchange, verdicts)
+        return self._judge(exchange, verdicts)
 
-    def _judge(self, exchange: Exchange, verdicts: Sequence[ChargeResult]) -> None:
-        exchange.added_fields += rate_limit_fields(verdicts)
+    def _judge(self, exchange: Exchange, verdicts: Sequence[ChargeResult]) -> TooManyRequests | None:
+        exchange.added_lines += rate_limit_lines(verdicts)
         wait_s, policy = 0.0, ""
         for verdict in verdicts:
             if verdict.wait_s > wait_s:
                 wait_s, policy = verdict.wait_s, verdict.charge.policy
         if not wait_s:
-            return
+            return None
         self.refused += 1
         if self._report_only:
             exchange.report_only_refusals += (TooManyRequests.code,)
-            return
-        raise TooManyRequests(_refusal(policy, exchange.model.name), retry_after_s=wait_s)
+            return None
+        return _refusal(policy, exchange.model.name, ceil(wait_s))
 
 
 @lru_cache(maxsize=1024)
-def _refusal(policy: str, model: str) -> str:
+def _refusal(policy: str, model: str, retry_after_s: int) -> TooManyRequests:
+    """The same refusal for all requests that meet it, so it must not be raised: an error collects its tracebacks."""
     whose, _, window = policy.partition("-")
     subject = "You have" if whose == "key" else f'The model "{model}" has'
     used_up = {"rate": "sent too many requests in a short time", "day": "used up the requests of today"}
     what = used_up.get(window, "used up the requests of this month")
-    return f"{subject} {what if whose == 'key' else what.replace('sent', 'got')}."
+    detail = f"{subject} {what if whose == 'key' else what.replace('sent', 'got')}."
+    return TooManyRequests(detail, retry_after_s=retry_after_s)
 
 
 def _charges(exchange: Exchange, now: float) -> tuple[Charge, ...]:
-    principal = exchange.principal
-    return quota_charges("key", principal.id, principal.quota, now) + quota_charges(
-        "model", exchange.model.name, exchange.compiled_policy.quota, now
-    )
+    principal, of_model = exchange.principal, exchange.compiled_policy.quota
+    charges = quota_charges("key", principal.id, principal.quota, now)
+    if of_model is UNLIMITED:
+        return charges
+    return charges + quota_charges("model", exchange.model.name, of_model, now)

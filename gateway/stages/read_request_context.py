@@ -7,7 +7,9 @@ from functools import lru_cache
 from gateway.core.client_address import TrustedProxies
 from gateway.core.errors import BadRequest, GatewayError, LoopDetected
 from gateway.core.exchange import Exchange
-from gateway.core.headers import (
+from gateway.core.ip_network_set import Address, parse_address
+from gateway.core.request_target import parse_target
+from gateway.core.sort_headers import (
     CLOUD_TRACE,
     HOST,
     REQUEST_ID,
@@ -16,8 +18,6 @@ from gateway.core.headers import (
     RequestHead,
     sort_request_headers,
 )
-from gateway.core.ip_network_set import Address, parse_address
-from gateway.core.request_target import parse_target
 from gateway.core.trace_context import continue_trace, new_trace_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")

@@ -2,8 +2,8 @@
 
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.exchange import Exchange
-from gateway.core.headers import REPORT_REGISTRY, REQUEST_TIMEOUT
-from gateway.core.randomness import random_share
+from gateway.core.pseudo_random import random_share
+from gateway.core.sort_headers import REPORT_REGISTRY, REQUEST_TIMEOUT
 from gateway.registry.base import RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import ModelEntry, Snapshot

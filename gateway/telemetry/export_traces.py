@@ -12,9 +12,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from gateway import __version__
-from gateway.telemetry.export_queue import TraceSink
+from gateway.telemetry.recorded_request_queue import TraceSink
 from gateway.telemetry.request_summary import RequestSummary
-from gateway.telemetry.spans import Span, spans_of
+from gateway.telemetry.spans_of_request import Span, spans_of
 
 _KINDS = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -97,7 +97,7 @@ class OtlpTraceSink:
     """Sends traces by OTLP over HTTP to a collector, or to Google's own endpoint with our service account's token."""
 
     def __init__(self, endpoint: str, resource: Resource) -> None:
-        from gateway.telemetry.otlp_encoding import encode_otlp_traces
+        from gateway.telemetry.otlp_trace_encoding import encode_otlp_traces
 
         self._message = encode_otlp_traces
         self._post = OtlpClient(endpoint.rstrip("/") + "/v1/traces")

@@ -27,7 +27,7 @@ _LATENCY_BUCKETS: Final = len(LATENCY_BOUNDS) + 1
     slots=True
 )  # which the interpreter writes to much faster than to a Struct; msgspec encodes both alike
 class CallerUsage:
-    """How much one caller has used one version of a model."""
+    """What one caller has used of one version of a model."""
 
     team: str = ""
     requests: int = 0
@@ -41,7 +41,7 @@ class CallerUsage:
 
 @dataclass(slots=True)
 class Series:
-    """What is counted for one version of one model. Both names are empty for requests that reached no model."""
+    """The counts and histograms of one version of one model. Both names are empty for requests that reached no model."""
 
     model: str
     version: str
@@ -65,7 +65,7 @@ class Series:
 
 @dataclass(slots=True)
 class MetricsState:
-    """Everything one process has counted. States of several processes add up (`telemetry.merge`)."""
+    """Everything one process has counted. States of several processes add up (`telemetry.merge_metrics`)."""
 
     at: float = 0.0  # seconds since the epoch
     series: dict[str, dict[str, Series]] = field(default_factory=dict)  # by model and version
@@ -272,7 +272,7 @@ def is_cold_start(exchange: Exchange) -> bool:
     return last.answered - (last.sent or last.began) - accounted_s > COLD_START_S
 
 
-class Phase(msgspec.Struct, frozen=True):
+class ServerTimingPhase(msgspec.Struct, frozen=True):
     """One phase of a Server-Timing field: name and duration."""
 
     name: str
@@ -282,7 +282,7 @@ class Phase(msgspec.Struct, frozen=True):
 _MAX_PHASES = 16
 
 
-def parse_server_timing(value: bytes) -> list[Phase]:
+def parse_server_timing(value: bytes) -> list[ServerTimingPhase]:
     """The phases of a `Server-Timing` field that have a duration. Parts that cannot be read are left out: a backend wrote it."""
     phases = []
     for entry in value[:2048].decode("latin-1").split(","):
@@ -295,7 +295,7 @@ def parse_server_timing(value: bytes) -> list[Phase]:
                 except ValueError:
                     continue
                 if 0 <= duration_s < 86_400:
-                    phases.append(Phase(name[:40], duration_s))
+                    phases.append(ServerTimingPhase(name[:40], duration_s))
     return phases[:_MAX_PHASES]
 
 

@@ -19,7 +19,7 @@ class MetricsSink(Protocol):
 
 
 class MetricsPusher:
-    """Sends this process's metrics, labelled with its instance; readers add the processes up."""
+    """Pushes this process's metrics to a sink periodically, labelled with its instance; readers add the processes up."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ class AttemptSummary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RequestSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept of one request: no payload, no query, no credentials."""
+    """The summary of one recorded request: no payload, no query, no credentials."""
 
     request_id: str
     trace_id: str

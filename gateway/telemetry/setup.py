@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway.telemetry.aggregator import Aggregator, WorkerMetrics
-from gateway.telemetry.export_queue import ExportQueue, TraceSink
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics, Reading
 from gateway.telemetry.metrics_push import MetricsPusher, MetricsSink
-from gateway.telemetry.recorder import Recorder
-from gateway.telemetry.sqlite_trace_store import Tick, TraceStore, TraceStoreReader
+from gateway.telemetry.periodic_aggregation import Aggregator, WorkerMetrics
+from gateway.telemetry.recorded_request_queue import RecordedRequestQueue, TraceSink
+from gateway.telemetry.recorded_request_store import Tick, TraceStore, TraceStoreReader
+from gateway.telemetry.request_recorder import RequestRecorder
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Telemetry:
         self.reader = TraceStoreReader(store) if store is not None else None
         self._store = store
         self._store_requests = store_requests
-        self._export_queues: list[ExportQueue] = []
+        self._export_queues: list[RecordedRequestQueue] = []
         store_queue = self._add_export_queue("store", self._open_store) if store is not None else None
 
         def open_exporter() -> TraceSink:
@@ -80,7 +80,7 @@ class Telemetry:
             if metrics_exporter != "none"
             else None
         )
-        self.record = Recorder(
+        self.record = RequestRecorder(
             logs,
             self.metrics,
             json=json,
@@ -127,8 +127,8 @@ class Telemetry:
         if self._figures_folder is not None:
             self._figures_folder.cleanup()
 
-    def _add_export_queue(self, name: str, open_sink: Callable[[], TraceSink]) -> ExportQueue:
-        export_queue = ExportQueue(name, open_sink, supervisor=self._supervisor)
+    def _add_export_queue(self, name: str, open_sink: Callable[[], TraceSink]) -> RecordedRequestQueue:
+        export_queue = RecordedRequestQueue(name, open_sink, supervisor=self._supervisor)
         self._export_queues.append(export_queue)
         return export_queue
 

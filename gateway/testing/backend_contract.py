@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.verify.backend_process import BackendProcess
-from gateway.verify.check import Check
+from gateway.verify.conformance_check import Check
 from gateway.verify.run import (
     CHECKS,
     ArtifactManifestSubset,
@@ -34,7 +34,10 @@ class BackendUnderTest:
 
 
 class BackendContract:
-    """The checks of `chips verify`, one test each. They run once, in their order, before the first test reports."""
+    """A test suite for a backend: the checks of `chips verify`, one test each.
+
+    They run once, in their order, before the first test reports.
+    """
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -32,7 +32,7 @@ def put(name: str, expected: int = 0, *, kind: str = MODELS, **body: Any) -> Put
 
 
 class RegistryContract:
-    """What may be assumed of any registry. Asynchronous tests need pytest-asyncio in its automatic mode."""
+    """A test suite for a registry: what may be assumed of any. Asynchronous tests need pytest-asyncio in its automatic mode."""
 
     @pytest.fixture
     async def registry(self, open_client: OpenClient) -> AsyncIterator[Registry]:

@@ -25,11 +25,11 @@ from gateway.core.errors import (
 )
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, ResponseWriter
 from gateway.core.response_url_rewriting import rewrite_urls
-from gateway.upstream.backend_refusal import REFUSALS, refusal_retry_after_s
-from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_fields
+from gateway.upstream.backend_tls import backend_tls_context
+from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_lines
+from gateway.upstream.held_refusal import REFUSALS, refusal_retry_after_s
 from gateway.upstream.response_head import ResponseHead, parse_response_head
-from gateway.upstream.timeout_cause import upstream_timeout_error
-from gateway.upstream.tls import backend_tls_context
+from gateway.upstream.timeout_error import upstream_timeout_error
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -47,7 +47,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class AiohttpUpstream:
-    """One shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
+    """An upstream through aiohttp's client, one shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
 
     def __init__(
         self,
@@ -78,6 +78,7 @@ class AiohttpUpstream:
                 socket_factory=self._socket,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
+            trace_configs=[_time_to_open()],
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -128,7 +129,7 @@ class AiohttpUpstream:
             proof = self._identity.cached_fields(request.url, exchange.backend.audience)
             if proof is None:
                 proof = await self._identity.fetch_fields(request.url, exchange.backend.audience)
-        lines = b"".join((*request.fields, *trace_fields(exchange, attempt), *(proof or ())))
+        lines = b"".join((*request.fields, trace_lines(exchange, attempt), *(proof or ())))
         headers = CIMultiDict[str]()
         try:
             text = lines.decode("utf-8")  # which is how aiohttp writes it
@@ -147,6 +148,7 @@ class AiohttpUpstream:
                 headers=headers,
                 data=await upload.payload(headers),
                 allow_redirects=False,
+                trace_request_ctx=attempt,
             )
         except (aiohttp.ClientError, OSError):
             # What broke may have been the caller's side of the body, which aiohttp reports as the backend's.
@@ -204,6 +206,25 @@ class _HeldRefusal(NamedTuple):
         await self.writer.start(*self.start)
         await self.writer.write(self.body)
         await self.writer.finish()
+
+
+def _time_to_open() -> aiohttp.TraceConfig:
+    """Notes in the attempt how long it took to open a connection for it."""
+
+    async def begins(
+        _: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionCreateStartParams
+    ) -> None:
+        context.began = time.monotonic()
+
+    async def ends(
+        _: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionCreateEndParams
+    ) -> None:
+        context.trace_request_ctx.opening_s = time.monotonic() - context.began
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_create_start.append(begins)
+    config.on_connection_create_end.append(ends)
+    return config
 
 
 class _Upload:

@@ -8,7 +8,7 @@ from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.immediate_future import ImmediateFuture
 from gateway.core.response_url_rewriting import rewrite_urls
-from gateway.upstream.backend_refusal import REFUSALS, hold_refusal
+from gateway.upstream.held_refusal import REFUSALS, hold_refusal
 from gateway.upstream.request_upload import (
     CHUNKS,
     HEAD,
@@ -30,7 +30,7 @@ _LAST_WORDS_S: Final = 10.0
 
 
 class BackendConnection(RequestUpload):
-    """Carries one request at a time: `start` returns an ImmediateFuture that completes when the caller has the response, or fails."""
+    """One connection to a backend, which carries one request at a time: `start` returns an ImmediateFuture that completes when the caller has the response, or fails."""
 
     __slots__ = (
         "_completion",
@@ -75,7 +75,11 @@ class BackendConnection(RequestUpload):
     # -- the request
 
     def start(
-        self, exchange: Exchange, attempt: Attempt, request: bytes, *, upgrading: bool
+        self,
+        exchange: Exchange,
+        attempt: Attempt,
+        request: bytes,
+        upgrading: bool = False,  # noqa: FBT001, FBT002
     ) -> ImmediateFuture:
         """Send `request`: its head, and its whole body unless `send_body` streams that."""
         self._exchange = exchange

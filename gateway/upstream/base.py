@@ -6,12 +6,12 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.core.exchange import Attempt, Exchange, RequestBody, ResponseWriter
-from gateway.core.headers import CRLF, TRACESTATE
+from gateway.core.sort_headers import TRACESTATE
 from gateway.upstream.response_head import ResponseHead
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):
-    """A request as the backend will see it, but for Host, `trace_fields` and the framing of its body.
+    """A request as the backend will see it, but for Host, `trace_lines` and the framing of its body.
 
     `fields` are whole header field lines, each with its CRLF.
     """
@@ -38,7 +38,7 @@ class Upstream(Protocol):
 
 
 class OwningPool(Protocol):
-    """What a connection uses of the pool that it belongs to."""
+    """The pool that a connection belongs to, as far as the connection uses it."""
 
     tunnel_idle_s: float
 
@@ -138,16 +138,15 @@ class PipedBody(RequestBody, Protocol):
     def resume(self) -> None: ...
 
 
-def trace_fields(exchange: Exchange, attempt: Attempt) -> tuple[bytes, ...]:
-    """The trace context field lines of one attempt, in parts.
+def trace_lines(exchange: Exchange, attempt: Attempt) -> bytes:
+    """The trace context field lines of one attempt, each with its CRLF.
 
     Each attempt has a span of its own, so that the work of two backends for one request can be told apart.
     """
-    trace = exchange.trace
-    traceparent = trace.traceparent(attempt.span_id, sampled=exchange.keep_trace_because is not None)
-    head = exchange.head
+    trace, head = exchange.trace, exchange.head
+    line = trace.traceparent_line(attempt.span_id, exchange.keep_trace_because is not None)
     tracestate = head.read[TRACESTATE]
     # It belongs to the trace that the caller named, or to none.
     if tracestate is None or trace.parent_id is None or TRACESTATE in head.ends_here:
-        return (b"traceparent: ", traceparent, CRLF)
-    return (b"traceparent: ", traceparent, b"\r\ntracestate: ", tracestate, CRLF)
+        return line
+    return b"%btracestate: %b\r\n" % (line, tracestate)

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from gateway.core.errors import UpstreamUnreachable
-from gateway.core.ip_network_set import Address, Network, NetworkSet, embedded_addresses, parse_network
+from gateway.core.ip_network_set import Address, Network, NetworkSet, embedded_ipv4_addresses, parse_network
 
 Policy = Literal["local", "cloud"]
 
@@ -35,7 +35,7 @@ class EgressRefused(OSError):
 
 
 class EgressPolicy:
-    """`local`: any name; this machine and private networks too. `cloud`: names in `hosts`, and public addresses only.
+    """Where the gateway may connect to. `local`: any name; this machine and private networks too. `cloud`: names in `hosts`, and public addresses only.
 
     `networks` are private networks in which backends may be, under either policy.
     """
@@ -95,7 +95,7 @@ class EgressPolicy:
         address = _parse(text)
         if address is None:
             raise EgressRefused(f"{text} is not an address")
-        for each in embedded_addresses(address) or [address]:
+        for each in embedded_ipv4_addresses(address) or [address]:
             if each in _METADATA or each.is_multicast or each.is_unspecified:
                 raise EgressRefused(f"{text} is no address of a backend")
             if each in self._networks:

@@ -15,8 +15,8 @@ import aiohttp
 import msgspec
 
 from gateway.core.errors import UpstreamNotTried
-from gateway.core.headers import CRLF
 from gateway.core.read_at_most import read_at_most
+from gateway.core.sort_headers import CRLF
 from gateway.task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class _Claims(msgspec.Struct):
 
 
 class IdTokenProvider:
-    """One token for each audience, fetched once for all who wait for it, and never sent over plain HTTP.
+    """Provides ID tokens, one for each audience, fetched once for all who wait for it, and never sent over plain HTTP.
 
     The audience is the backend's origin, or the one it was registered with, if `may_choose_audience` allows that for its URL.
     """
@@ -95,7 +95,7 @@ class IdTokenProvider:
         return token.fields
 
     async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]:
-        """As `cached_fields`, waiting for the metadata server. Raises UpstreamNotTried."""
+        """The field for the backend at `url`; fetches the token from the metadata server where it is not cached. Raises UpstreamNotTried."""
         found = self.cached_fields(url, audience)
         if found is not None:
             return found

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from gateway.upstream.pool import Pool
+from gateway.upstream.connection_pool import Pool
 
 _NAMED: Final = 500
 _OTHER: Final = "other"

@@ -7,15 +7,15 @@ from urllib.parse import urlsplit
 
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
-from gateway.core.headers import asks_for_websocket
 from gateway.core.immediate_future import ImmediateFuture, switch_to_task
+from gateway.core.sort_headers import asks_for_websocket
 from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
-from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_fields
-from gateway.upstream.pool import Pool
+from gateway.upstream.backend_tls import backend_tls_context
+from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_lines
+from gateway.upstream.connection_pool import Pool
 from gateway.upstream.pool_metrics import Reading, pool_counters, pool_gauges
-from gateway.upstream.timeout_cause import upstream_timeout_error
-from gateway.upstream.tls import backend_tls_context
+from gateway.upstream.timeout_error import upstream_timeout_error
 
 _TICK_S: Final = 0.02  # how late a deadline may be noticed
 _IDLE_TICK_S: Final = 1.0
@@ -48,7 +48,7 @@ class _Origin:
 
 
 class PooledUpstream:
-    """Connections are pooled per backend, `connections` of them at most."""
+    """An upstream with pooled connections of our own: per backend, `connections` of them at most."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class PooledUpstream:
             self._arm_timer()
         identity = self._identity
         proof = b"" if identity is None else await self._proof(identity, request.url, exchange)
-        _check_body(exchange, body)
+        whole = _whole_body(exchange, body)
         fresh = False
         while True:
             began = time.monotonic()
@@ -111,16 +111,17 @@ class PooledUpstream:
             try:
                 if connection is None:
                     connection = await pool.acquire(exchange.deadline)
+                    attempt.connected = time.monotonic()
                     if connection.uses > 0:
                         attempt.reused = True
                     else:
                         attempt.dialed = connection.dialed
-                    attempt.connected = time.monotonic()
-                    _check_body(exchange, body)  # again: it may have arrived, or failed, while we waited
+                        attempt.opening_s = attempt.connected - began
+                    whole = _whole_body(exchange, body)  # it may have arrived, or failed, while we waited
                 else:
                     attempt.reused = True
                     attempt.connected = began
-                completion = _begin(exchange, body, request, origin, attempt, connection, proof)
+                completion = _begin(exchange, body, whole, request, origin, attempt, connection, proof)
                 begun = True
                 await completion
                 return
@@ -202,6 +203,7 @@ class PooledUpstream:
 def _begin(
     exchange: Exchange,
     body: PipedBody,
+    whole: bytes | None,
     request: UpstreamRequest,
     origin: _Origin,
     attempt: Attempt,
@@ -211,36 +213,41 @@ def _begin(
     """Write the request, or its head and what is there of its body; the turn comes with the end of the answer."""
     method = request.method
     upgrading = method == "GET" and asks_for_websocket(method, exchange.head.read)
-    parts = [origin.prefix(method, request.path), *request.fields, *trace_fields(exchange, attempt), proof]
+    parts = [origin.prefix(method, request.path), *request.fields, trace_lines(exchange, attempt), proof]
     if upgrading:
         parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
-    if body.complete:
-        size = exchange.bytes_in
-        if size or method in _WITH_BODY:
-            parts.append(b"Content-Length: %d\r\n\r\n" % size)
-            parts.append(body.complete_body())
+    if whole is not None:
+        if whole or method in _WITH_BODY:
+            parts.append(b"Content-Length: %d\r\n\r\n" % len(whole))
+            parts.append(whole)
         else:
             parts.append(b"\r\n")
-        completion = connection.start(exchange, attempt, b"".join(parts), upgrading=upgrading)
+        completion = connection.start(exchange, attempt, b"".join(parts), upgrading)
         attempt.sent = time.monotonic()
         return completion
     length = body.length
     parts.append(
         b"Transfer-Encoding: chunked\r\n\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length
     )
-    completion = connection.start(exchange, attempt, b"".join(parts), upgrading=False)
+    completion = connection.start(exchange, attempt, b"".join(parts))
     connection.send_body(body, chunked=length is None, limit_bytes=exchange.body_limit_bytes)
     return completion
 
 
-def _check_body(exchange: Exchange, body: PipedBody) -> None:
-    """Count a body that has arrived. One whose length was not declared is too large only now."""
+def _whole_body(exchange: Exchange, body: PipedBody) -> bytes | None:
+    """A body that has arrived, which is counted; None for one that is still to come.
+
+    Raises PayloadTooLarge: one whose length was not declared is too large only now.
+    """
     if body.error is not None:
         raise body.error
-    if body.complete:
-        exchange.bytes_in = len(body.complete_body())
-        if exchange.bytes_in > exchange.body_limit_bytes:
-            raise PayloadTooLarge(exchange.body_limit_bytes)
+    if not body.complete:
+        return None
+    whole = body.complete_body()
+    size = exchange.bytes_in = len(whole)
+    if size > exchange.body_limit_bytes:
+        raise PayloadTooLarge(exchange.body_limit_bytes)
+    return whole
 
 
 def _may_repeat(

@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.headers import RESPONSE_FIELDS_DROPPED, parse_token_list
-from gateway.core.line_matcher import LineMatcher, byte_table
+from gateway.core.head_line_matcher import LineMatcher, byte_table
 from gateway.core.response_url_rewriting import ADDRESS_FIELDS
+from gateway.core.sort_headers import RESPONSE_FIELDS_DROPPED, parse_token_list
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 
@@ -169,7 +169,7 @@ def _known_head(head: ResponseHead, lines: list[bytes]) -> _KnownHead | None:
 
 
 def parse_response_head(raw: bytes) -> ResponseHead:
-    """Read a head, given without the empty line that ends it; ValueError says what is wrong."""
+    """Parse a response head, given without the empty line that ends it; ValueError says what is wrong."""
     return _parse(raw.split(b"\r\n"))
 
 

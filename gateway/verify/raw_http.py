@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -26,7 +28,7 @@ class EmptyResponse(NoResponse):
 
 
 class RawRequest(NamedTuple):
-    """A request. `raw`, if given, is sent as it is instead of everything else."""
+    """A request of a check. `raw`, if given, is sent as it is instead of everything else."""
 
     method: str
     path: str
@@ -162,7 +164,7 @@ class RawClient:
                     self._host, self._port, ssl=context, limit=_HEAD_LIMIT
                 )
         except (OSError, TimeoutError) as error:
-            raise NoResponse(f"no connection to {self._authority}: {str(error) or 'timed out'}") from None
+            raise NoResponse(f"no connection to {self._authority}: {_reason(error)}") from None
         connection = RawConnection(self, reader, writer)
         try:
             yield connection
@@ -198,3 +200,14 @@ def _pieces(body: bytes, size: int = 65536) -> list[bytes]:
 def _cut(content: bytes, limit: int) -> str:
     text = content[:limit].decode("utf-8", "backslashreplace")
     return text if len(content) <= limit else f"{text}… ({len(content)} bytes)"
+
+
+def _reason(error: OSError) -> str:
+    """Why there is no connection, without the numbers and addresses that Python's own text repeats."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return "no address is known for the host"
+    if isinstance(error, ssl.SSLError) or not error.errno:
+        return str(error)
+    return os.strerror(error.errno)

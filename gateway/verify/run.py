@@ -15,7 +15,6 @@ from gateway.core.decode_text_file import decode_utf8
 from gateway.core.model import Tensor
 from gateway.free_ports import free_port
 from gateway.verify.backend_process import BackendProcess
-from gateway.verify.check import JSON, Check, CheckContext, Result, Sample, run_check
 from gateway.verify.checks import (
     artifact_download,
     backend_logs,
@@ -30,6 +29,7 @@ from gateway.verify.checks import (
     process_lifecycle,
     response_headers,
 )
+from gateway.verify.conformance_check import JSON, Check, CheckContext, CheckResult, Sample, run_check
 from gateway.verify.raw_http import Fields, NoResponse, RawClient, RawRequest, RawResponse
 
 CHECKS: tuple[Check, ...] = (
@@ -69,14 +69,14 @@ class VerificationReport:
     url: str
     model: str
     version: str
-    results: Sequence[Result]
+    results: Sequence[CheckResult]
     seconds: float
 
     def count(self, outcome: str) -> int:
         return sum(result.outcome == outcome for result in self.results)
 
     @property
-    def failed(self) -> list[Result]:
+    def failed(self) -> list[CheckResult]:
         return [result for result in self.results if result.outcome == "failed"]
 
 
@@ -130,7 +130,7 @@ async def verify(
     fields: Fields = (),
     checks: Sequence[Check] = CHECKS,
     wait_s: float = 30.0,
-    on_result: Callable[[Result], None] = lambda _: None,
+    on_result: Callable[[CheckResult], None] = lambda _: None,
 ) -> VerificationReport:
     """Run `checks` against the backend at `url`. Raises BackendNotReady where it does not get ready within `wait_s`."""
     began = time.monotonic()

@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 
-from gateway.artifacts.model_card import SECTIONS, card_record
-from gateway.core.evidence import CARD
+from gateway.artifacts.model_card import SECTIONS, card_evidence
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
+from gateway.core.version_evidence import CARD
 from gateway.registry.base import APPROVALS, EMERGENCIES, MODELS, SIGN_OFF, SIGN_OFF_POLICY, Put, Registry
 from gateway.signoff.approval_requests import (
-    Request,
+    ApprovalRequest,
     evaluate_request,
     find_request,
     read_request,
@@ -19,11 +19,11 @@ from gateway.signoff.approval_requests import (
     with_decision,
 )
 from gateway.signoff.approval_subject import subject_of
-from gateway.signoff.emergency import emergency_changes
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
 from gateway.signoff.policy import policy_digest, read_policy_file
-from gateway.signoff.records import read_sign_off
 from gateway.signoff.required_evidence import evidence_digests
+from gateway.signoff.sign_off_records import read_sign_off
+from gateway.signoff.unreviewed_emergencies import emergency_changes
 from tests.unit.signoff.people import People
 
 WROTE = "<img src=x onerror=alert(1)> Trained on **45** wines."
@@ -56,7 +56,7 @@ class SignOffScene:
             Put(kind=SIGN_OFF, name=SIGN_OFF_POLICY, body=self.policy, expected=0), author="ana"
         )
         card = "".join(f"## {name}\n\n{WROTE}\n\n" for name in SECTIONS).encode()
-        evidence = {CARD: to_document(card_record("wine", NEW, card))}
+        evidence = {CARD: to_document(card_evidence("wine", NEW, card))}
         self.subject = subject_of(
             self.model,
             NEW,
@@ -66,7 +66,9 @@ class SignOffScene:
         )
         asked = self.statement("request", "", "ana", "better on red wines")
         self.id = request_id(asked)
-        request = Request(title="wine@4", request=asked, evidence=evidence, proposal=to_document(self.model))
+        request = ApprovalRequest(
+            title="wine@4", request=asked, evidence=evidence, proposal=to_document(self.model)
+        )
         body = {**msgspec.to_builtins(request), **changes}
         await self.registry.write(Put(kind=APPROVALS, name=self.id, body=body, expected=0), author="ana")
         return self.id

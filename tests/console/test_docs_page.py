@@ -165,3 +165,54 @@ async def test_the_example_in_julia_is_julia(stage: Stage, watched: Watched):
     code = f'Meta.parseall(read(stdin, String)).args[end] isa Expr || exit(1); d = {body}; i = d["instances"][1]; print(join(sort(collect(keys(i))), "|"), i["pixels"])'
     out = await run(str(julia), "--startup-file=no", "-e", code, key="", stdin=text)
     assert out == "|".join(sorted(EXPECTED["instances"][0])) + "[[1, 1, 1], [1, 1, 1]]"
+
+
+async def test_a_server_of_another_kind_is_shown_as_what_it_is(stage: Stage, watched: Watched):
+    backend = await stage.backend(_echo)
+    x = Tensor(name="x", datatype="FP32", shape=(-1,))
+    for name, platform, path, inputs in (
+        ("flow", "MLflow 3.17.0", "/invocations", ()),
+        ("tensors", "Triton", "/v2/models/tensors/infer", (x,)),
+    ):
+        listed = Backend(version="1", url=backend.url, platform=platform, predict_path=path, inputs=inputs)
+        await stage.put(
+            Model(name=name, policy=Policy(access="public"), backends=(listed,), traffic={"1": 100}), "new"
+        )
+    assert "-d '{}'" in await example(watched, "flow", "curl")
+    text = await watched.page.inner_text("main")
+    assert "It is MLflow 3.17.0" in text
+    assert "instances" not in text
+    python = await example(watched, "tensors", "Python")
+    assert await run(sys.executable, "-c", python, key="") == "{'predictions': [7]}\n"
+    assert json.loads(backend.seen[-1].body) == {
+        "inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]
+    }
+    assert await watched.violations() == []
+
+
+async def test_the_form_keeps_all_digits(stage: Stage, watched: Watched):
+    """JavaScript holds no whole number beyond 2^53 exactly; the models behind do."""
+
+    async def answer(_: Any, peer: Any) -> None:
+        await peer.answer(200, b'{"predictions": [9007199254740993]}', [("Content-Type", "application/json")])
+
+    backend = await stage.backend(answer)
+    inputs = (
+        Tensor(name="count", datatype="INT64", shape=(-1,)),
+        Tensor(name="words", datatype="BYTES", shape=(-1,)),
+    )
+    listed = Backend(version="1", url=backend.url, inputs=inputs, outputs=OUTPUTS)
+    await stage.put(
+        Model(name="exact", policy=Policy(access="public"), backends=(listed,), traffic={"1": 100}), "new"
+    )
+    page = watched.page
+    await page.goto(f"{watched.base}/-/docs/#exact")
+    await page.fill("#try-exact label:has-text('count') input", "9007199254740993")
+    await page.fill("#try-exact label:has-text('words') input", "a")
+    assert json.loads(await page.input_value("#try-body")) == {
+        "instances": [{"count": 9007199254740993, "words": "a"}]
+    }
+    await page.click("#try-exact button[type=submit]")
+    await page.wait_for_selector("#try-exact pre")
+    assert "9007199254740993" in await page.inner_text("#try-exact pre")
+    assert json.loads(backend.seen[-1].body)["instances"][0]["count"] == 9007199254740993

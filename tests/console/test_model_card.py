@@ -1,6 +1,6 @@
 """The model card on a model's page: as the text that its author wrote, never as markup."""
 
-from gateway.artifacts.model_card import SECTIONS, card_record
+from gateway.artifacts.model_card import SECTIONS, card_evidence
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.registry.base import EVIDENCE, Put
@@ -15,7 +15,7 @@ async def test_a_model_card_is_shown_as_text(stage: Stage, watched: Watched):
     await stage.put(_MODEL, "a version with a card")
     written = "<img src=x onerror=alert(1)>\n\n- [a](javascript:alert(2))\n- **b**"
     card = "".join(f"## {name}\n\n{written}\n\n" for name in SECTIONS)
-    record = card_record("forecast", _BACKEND, card.encode())
+    record = card_evidence("forecast", _BACKEND, card.encode())
     assert record.passed
     await stage.registry.write(
         Put(kind=EVIDENCE, name=record.name, body=to_document(record), expected=0), author="ana", reason=""

@@ -6,8 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.core.cors_policy import CorsRule
 from gateway.core.model import Policy
+from gateway.core.model_cors_policy import CorsRule
 from tests.flow.scene import Scene
 
 # Runs in the page: what a program there gets, or that the browser kept it from it.

@@ -2,7 +2,7 @@
 
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import RolloutPlan, begin_rollout
+from gateway.core.rollout import RolloutPlan, new_rollout
 from gateway.registry.base import ROLLOUTS, Put
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import hold
@@ -20,7 +20,7 @@ _MODEL = Model(
 
 async def test_a_rollout_is_shown_with_its_evidence_and_its_commands(stage: Stage, watched: Watched):
     await stage.put(_MODEL, "two versions")
-    begun = begin_rollout(_MODEL, "4", RolloutPlan(), identity="r1", by="ana", reason="a better scaler")
+    begun = new_rollout(_MODEL, "4", RolloutPlan(), identity="r1", by="ana", reason="a better scaler")
     rollout = hold(begun, "<b>lunch</b>")
     seen = Assessment.begin(rollout)
     window = RolloutWindow(number=1, position=-1, after_s=60.0, versions={"4": tally(50, 3), "3": tally(900)})

@@ -9,18 +9,19 @@ from gateway.core.model_updates import to_document
 from gateway.core.rollout import backend_fingerprint
 from gateway.core.shadow import Shadow, utc_text
 from gateway.registry.base import SHADOWS, Put
-from gateway.shadow.comparison import Difference
+from gateway.shadow.compare_answers import Difference
 from gateway.shadow.findings import (
-    Example,
+    DifferenceExample,
     Findings,
     OutputFigures,
     PairFigures,
     ShadowReport,
     VersionFigures,
 )
-from gateway.shadow.reporter import FIGURES
+from gateway.shadow.run_shadows import FIGURES
 from tests.console.conftest import Watched
 from tests.console.stage import Stage
+from tests.patience import patience
 
 _MODEL = Model(
     name="forecast",
@@ -58,8 +59,8 @@ _REPORT = ShadowReport(
             compared=200, agreed=200, outputs={"price": OutputFigures(compared=200, agreed=200, numbers=200)}
         ),
         worst=[
-            Example("req-1", [Difference("predictions[0].<b>label</b>", "other text")]),
-            Example("req-2", [Difference("predictions[0].price", "number", 12.5)], 12.5),
+            DifferenceExample("req-1", [Difference("predictions[0].<b>label</b>", "other text")]),
+            DifferenceExample("req-2", [Difference("predictions[0].price", "number", 12.5)], 12.5),
         ],
     ),
 )
@@ -68,7 +69,7 @@ _REPORT = ShadowReport(
 async def _put(stage: Stage, shadow: Shadow, revision: int) -> None:
     change = Put(kind=SHADOWS, name="forecast", body=to_document(shadow), expected=revision)
     generation = await stage.registry.write(change, author="ana", reason="a look")
-    assert await stage.gateway.mirror.wait_for_generation(generation, timeout_s=30)
+    assert await stage.gateway.mirror.wait_for_generation(generation, timeout_s=patience(30))
 
 
 async def test_a_shadow_is_shown_with_its_verdict_and_what_differs(stage: Stage, watched: Watched):

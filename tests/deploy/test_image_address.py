@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from gateway.deploy.image_copy import target_address
+from gateway.deploy.copy_image import copied_image_address
 from gateway.deploy.target import DeployError
 
 
@@ -20,16 +20,16 @@ from gateway.deploy.target import DeployError
 )
 def test_what_is_no_image_by_digest_is_refused(image: str, problem: str):
     with pytest.raises(DeployError, match=problem):
-        target_address(image, "example.com/models")
+        copied_image_address(image, "example.com/models")
 
 
 def test_an_image_that_is_in_the_repository_stays():
     digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
     assert (
-        target_address(f"a.dev/p/models/wine:4@{digest}", "a.dev/p/models")
+        copied_image_address(f"a.dev/p/models/wine:4@{digest}", "a.dev/p/models")
         == f"a.dev/p/models/wine:4@{digest}"
     )
     assert (
-        target_address(f"a.dev/p/models-qa/wine@{digest}", "a.dev/p/models/")
+        copied_image_address(f"a.dev/p/models-qa/wine@{digest}", "a.dev/p/models/")
         == f"a.dev/p/models/wine@{digest}"
     )

@@ -10,13 +10,15 @@ from tests.docs.page import ROOT, Command, commands
 
 PAGES = [
     page
-    for page in (
-        *ROOT.glob("*.md"),
-        *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / "deploy").rglob("*.md"),
-        *(ROOT / "backends").rglob("*.md"),
+    for page in sorted(
+        {
+            *ROOT.glob("*.md"),
+            *(ROOT / "docs").rglob("*.md"),
+            *(ROOT / "deploy").rglob("*.md"),
+            *(ROOT / "backends").rglob("*.md"),
+        }
     )
-    if page.parent.name != "adr" and page.name != "CHANGELOG.md"
+    if page.parent.name not in {"adr", ".pytest_cache"} and page.name != "CHANGELOG.md"
 ]
 ELSEWHERE = {  # with a toolchain of their own
     "docs/tutorial/julia.md": "tests/contract/backends/julia/test_tutorial.py",

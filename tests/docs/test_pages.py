@@ -62,6 +62,7 @@ def curl() -> None:
     )
 
 
+@pytest.mark.one_day  # the page of cost
 @pytest.mark.parametrize("name", names(with_demo=True))
 def test_a_page_does_what_it_says(name: str, tmp_path: Path, demo: Demo):
     if any(step.text == "make demo" for step in commands(ROOT / name)):

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway.core.model import Backend, Model, Policy, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, parse_rollout, with_traffic
+from gateway.core.rollout import Rollout, RolloutPlan, new_rollout, parse_rollout, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Change, Put
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.lease import LEASES
@@ -163,7 +163,7 @@ class Fleet:
         assert document is not None
         model = with_traffic(parse_model(document.body), {"3": 100})
         identity = f"r{next(self._numbers)}"
-        rollout = begin_rollout(model, "4", plan, identity=identity, by="ana", reason="rehearsal")
+        rollout = new_rollout(model, "4", plan, identity=identity, by="ana", reason="rehearsal")
         changes = [
             Put(
                 kind=ROLLOUTS,

@@ -28,11 +28,19 @@ from gateway.registry.base import KEYS, MODELS, Put
 from gateway.registry.open_by_url import open_registry
 from gateway.serve import serve
 from tests.flow.scripted import Message, Peer, ScriptedBackend, read_message
+from tests.patience import patience
 
 WORKERS = 24
 SERVE = "from tests.e2e.soak import observed; observed()"
 BODY_WAIT_S = 5
-PASSING = ("CallerConnection", "ProblemRequestHandler", "Exchange", "Attempt", "CallerBody", "Completion")
+PASSING = (
+    "CallerConnection",
+    "StrictRequestHandler",
+    "Exchange",
+    "Attempt",
+    "CallerRequestBody",
+    "ImmediateFuture",
+)
 ALLOWED = {
     "ok",
     "503 overloaded",
@@ -207,9 +215,9 @@ class Soak:
 async def restart(backend: ScriptedBackend, until: float) -> None:
     while time.monotonic() < until - 2:
         await asyncio.sleep(2)
-        await backend.stop()
+        await backend.go_away()
         await asyncio.sleep(0.1)
-        await backend.start(backend.port)
+        await backend.start()
 
 
 async def soak(minutes: float, seed: int, path: str = "fast") -> int:
@@ -278,7 +286,7 @@ async def soak(minutes: float, seed: int, path: str = "fast") -> int:
                 problems.append(f"left behind: {left}")
         finally:
             process.send_signal(signal.SIGTERM)
-            code = await asyncio.wait_for(process.wait(), 30)
+            code = await asyncio.wait_for(process.wait(), patience(30))
             await log
             await backend.stop()
         if code:
@@ -294,7 +302,7 @@ async def _left(
     left: dict[str, int] = {}
     for _ in range(150):
         process.send_signal(signal.SIGUSR1)
-        counts = await asyncio.wait_for(alive.get(), 30)
+        counts = await asyncio.wait_for(alive.get(), patience(30))
         left = {name: counts[name] for name in PASSING if counts.get(name)}
         left |= {
             name: n

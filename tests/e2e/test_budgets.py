@@ -19,6 +19,7 @@ from tests.unit.cost.fleet import set_budget
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.one_day
 async def test_a_used_up_budget_refuses_everywhere_and_after_every_restart(tmp_path: Path):
     fleet = Fleet(tmp_path)
     answers: Counter[int] = Counter()

@@ -84,7 +84,7 @@ async def test_ids_match_from_the_caller_to_the_backends_log_and_the_collector(s
     }
 
     system.gateway.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(system.gateway.wait, 20) == 0
+    assert await asyncio.to_thread(system.gateway.wait, patience(20)) == 0
     spans = {
         span.span_id.hex(): span
         for path, body in collector.posts
@@ -99,7 +99,7 @@ async def test_ids_match_from_the_caller_to_the_backends_log_and_the_collector(s
     assert len(spans) == len(story["spans"])
 
     system.backend.send_signal(signal.SIGTERM)
-    await asyncio.to_thread(system.backend.wait, 20)
+    await asyncio.to_thread(system.backend.wait, patience(20))
     lines = [
         json.loads(line)
         for line in (system.folder / "chips_backend.log").read_text().splitlines()

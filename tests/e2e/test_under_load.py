@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from gateway.free_ports import free_port
+from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLERS = 16
@@ -151,7 +152,7 @@ async def test_a_backend_that_dies_and_comes_back_under_load(system: System):
     assert after < before + 16 * 1024 * 1024, (before, after)
 
     system.gateway.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(system.gateway.wait, 15) == 0
+    assert await asyncio.to_thread(system.gateway.wait, patience(15)) == 0
 
 
 @pytest.mark.slow

@@ -143,7 +143,7 @@ class Held:
 
     def __init__(self, port: int, count: int) -> None:
         self._port = port
-        self.sockets = [socket.create_connection(("127.0.0.1", port), 30) for _ in range(count)]
+        self.sockets = [socket.create_connection(("127.0.0.1", port), patience(30)) for _ in range(count)]
 
     def close(self) -> None:
         for connection in self.sockets:
@@ -234,7 +234,7 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
         workers = running.workers()
         held = Held(port, 0)
         while not all(held.by_worker(workers).values()):  # until both have some
-            connection = socket.create_connection(("127.0.0.1", port), 60)
+            connection = socket.create_connection(("127.0.0.1", port), patience(60))
             held.sockets.append(connection)
             connection.sendall(request("POST", "/slow", body=b"{}"))
             assert asked.acquire(timeout=patience(60))

@@ -49,7 +49,7 @@ class BackgroundServers:
 
         async def stop() -> None:
             await gateway.stop()
-            logs.stop()
+            logs.stop(patience(10))
 
         self._stops.append(stop)
         return gateway

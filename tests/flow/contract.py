@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.verify.check import ContractViolation
-from gateway.verify.checks.binary_tensors import LENGTH_HEADER, MEDIA_TYPE, pack, unpack
+from gateway.verify.checks.binary_tensors import LENGTH_HEADER, MEDIA_TYPE, pack_tensor, unpack_tensor
+from gateway.verify.conformance_check import ContractViolation
 from tests.flow.scripted import Message, Peer
 
 JSON = [("Content-Type", "application/json")]
@@ -163,7 +163,7 @@ class Contract:
         for tensor in tensors:
             size = tensor.get("parameters", {}).get("binary_data_size")
             if size is not None:
-                values = unpack(rest[:size], tensor["datatype"]) if 0 <= size <= len(rest) else []
+                values = unpack_tensor(rest[:size], tensor["datatype"]) if 0 <= size <= len(rest) else []
                 tensor["data"] = [None if isinstance(v, float) and math.isnan(v) else v for v in values]
                 rest = rest[size:]
         if rest:
@@ -177,7 +177,7 @@ class Contract:
         if not asked.get("parameters", {}).get("binary_data", default):
             return Response(200, answer)
         (output,) = answer["outputs"]
-        content = pack(output.pop("data"), output["datatype"])
+        content = pack_tensor(output.pop("data"), output["datatype"])
         output["parameters"] = {"binary_data_size": len(content)}
         head = json.dumps(answer).encode()
         return Response(200, head + content, [(LENGTH_HEADER, str(len(head)))])

@@ -53,7 +53,7 @@ class Scene:
         for backend in self.backends:
             await backend.stop()
         await self.registry.close()
-        self._logs.stop()
+        self._logs.stop(patience(10))
 
     @asynccontextmanager
     async def another_gateway(self, **flags: str) -> AsyncIterator[None]:
@@ -180,7 +180,7 @@ class Scene:
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The log so far. The writer is stopped first, so call it last."""
-        self._logs.stop()
+        self._logs.stop(patience(10))
         return [json.loads(line) for line in self._log_bytes.getvalue().splitlines()]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -136,6 +137,18 @@ def echo_after(release: asyncio.Event) -> Script:
     return answer
 
 
+def _hold(port: int) -> socket.socket:
+    """Bound to `port` and never listening: while its server is away, the system gives the port to nobody else."""
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        place.bind(("127.0.0.1", port))
+    except OSError:
+        place.close()
+        raise
+    return place
+
+
 class ScriptedBackend:
     """A backend that does what the test says. `seen` lists every request that reached it."""
 
@@ -147,17 +160,32 @@ class ScriptedBackend:
         self.lost = asyncio.Event()  # a connection ended while its script was waiting for it
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self._place: socket.socket | None = None
         self.port = 0
 
     async def start(self, port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
+        """Listen on `port`; after `go_away` on the one that it had."""
+        if self._place is None:
+            self._place = _hold(port)
+        self.port = self._place.getsockname()[1]
+        try:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
+        except OSError:
+            await self.stop()
+            raise
 
     @property
     def url(self) -> str:
         return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
 
     async def stop(self) -> None:
+        await self.go_away()
+        if self._place is not None:
+            self._place.close()
+            self._place = None
+
+    async def go_away(self) -> None:
+        """Nobody listens on `port` any more, until the next `start`."""
         if self._server is not None:
             self._server.close()
             for writer in list(self._open):

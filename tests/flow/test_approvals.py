@@ -14,9 +14,9 @@ from gateway.core.model_updates import to_document
 from gateway.core.principal import VERBS
 from gateway.registry.base import APPROVALS, KEYS, SIGN_OFF, SIGN_OFF_POLICY, Put
 from gateway.signoff.approval_requests import request_id
-from gateway.signoff.in_toto_statement import Decision, ssh_signer, unsigned
-from gateway.signoff.records import read_sign_off
-from gateway.signoff.remote_signature import prepare
+from gateway.signoff.in_toto_statement import Decision, ssh_signer, unsigned_statement
+from gateway.signoff.remote_signature import prepare_statement
+from gateway.signoff.sign_off_records import read_sign_off
 from tests.console.sign_off_scene import SignOffScene
 from tests.flow.scene import Scene, assert_problem
 from tests.unit.signoff.people import People
@@ -50,7 +50,7 @@ class Desk:
         records = await read_sign_off(self.scene.registry)
         assert records is not None
         document = next(one for one in records.requests if one.name == self.sign_off.id)
-        made = prepare(document, records, decision, f"{who}@example.com", reason)
+        made = prepare_statement(document, records, decision, f"{who}@example.com", reason)
         return self.envelope(made.payload, made.signed_bytes, key or who)
 
     def envelope(self, payload: bytes, signed_bytes: bytes, key: str) -> bytes:
@@ -147,7 +147,7 @@ async def test_an_emergency_or_an_old_statement_is_not_taken(desk: Desk, monkeyp
     from gateway.signoff.in_toto_statement import PAYLOAD_TYPE
 
     def made(decision: Decision, who: str) -> bytes:
-        payload = unsigned(
+        payload = unsigned_statement(
             decision, desk.sign_off.id, f"{who}@example.com", desk.sign_off.subject, reason="so"
         )
         return desk.envelope(payload, Envelope(payload, PAYLOAD_TYPE, {}).pae(), who)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from gateway.auth import plugins
+from gateway.auth import authenticator_plugins
 from gateway.auth.base import Authentication, Authenticator
 from gateway.core.errors import Unauthenticated
-from gateway.core.headers import RequestHead, register_credential_field
 from gateway.core.principal import Principal
+from gateway.core.sort_headers import RequestHead, register_credential_field
 from gateway.settings import SettingsError, load_settings
 from tests.flow.scene import Scene, assert_problem
 
@@ -111,7 +111,7 @@ async def test_a_kind_of_ones_own(monkeypatch: pytest.MonkeyPatch):
         def load(self) -> type[Badges]:
             return Badges
 
-    monkeypatch.setattr(plugins, "_plug_ins", lambda: {"badge": Found()})
+    monkeypatch.setattr(authenticator_plugins, "_plug_ins", lambda: {"badge": Found()})
     async with Scene(**{"auth.chain": "badge,api-key"}) as scene:
         backend = await scene.model()
         await scene.model("beer")

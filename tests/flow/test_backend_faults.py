@@ -13,10 +13,9 @@ from tests.patience import patience
 
 async def test_a_backend_that_is_down(scene: Scene):
     backend = await scene.model()
-    port = backend.port
-    await backend.stop()
+    await backend.go_away()
     assert_problem(await scene.call(), 502, "upstream-unreachable")
-    await backend.start(port)
+    await backend.start()
     await scene.still_good(backend)
 
 
@@ -218,7 +217,7 @@ async def test_a_backend_that_answers_before_it_has_read_the_body(scene: Scene):
         await reader.read()
         writer.close()
 
-    await backend.stop()
+    await backend.go_away()
     server = await asyncio.start_server(serve, "127.0.0.1", backend.port)
     try:
         answer = await scene.call(body=b"x" * 2_000_000)
@@ -248,11 +247,11 @@ async def test_a_caller_whose_connection_closes_under_the_answer(
 async def test_everybody_who_waits_for_a_backend_that_is_down_is_told():
     async with Scene(**{"upstream.connections": "1"}) as scene:
         backend = await scene.model()
-        await backend.stop()
+        await backend.go_away()
         callers = [await scene.caller() for _ in range(20)]
         for caller in callers:
             await caller.send(scene.request())
         for caller in callers:
             assert_problem(await caller.answer(), 502, "upstream-unreachable")
-        await backend.start(backend.port)
+        await backend.start()
         await scene.still_good(backend)

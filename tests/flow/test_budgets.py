@@ -24,6 +24,7 @@ async def _count(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(("refuse", "code"), [(402, "budget-exhausted"), (429, "too-many-requests")])
+@pytest.mark.one_day
 async def test_a_used_up_budget_refuses_until_its_period_ends(scene: Scene, refuse, code):
     backend = await scene.model()
     key = await scene.make_key("*", team="cellar")
@@ -49,6 +50,7 @@ async def test_a_used_up_budget_refuses_until_its_period_ends(scene: Scene, refu
     assert (await scene.call(key=key)).status == 200
 
 
+@pytest.mark.one_day
 async def test_who_may_not_call_a_model_uses_up_none_of_its_budget(scene: Scene):
     backend = await scene.model()
     await set_budget(scene.registry, Budget(scope="model", name="wine", amount_micros=1, refuse=402))

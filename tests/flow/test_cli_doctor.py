@@ -93,6 +93,17 @@ def test_servers_of_other_kinds_are_well_as_they_are(shell: Shell, background: B
     assert (found["outcome"], found["text"]) == ("ok", f"{kind} answers at {url}")
 
 
+def test_another_server_at_the_address_of_one_of_ours_is_wrong(shell: Shell, background: BackgroundServers):
+    shell.ok("register", "wine", background.backend(Contract()).url)
+    url = background.backend(site(SERVICES["MLflow"][0])).url
+    shell.ok("register", "wine", url, "--no-probe", "--force", "--version", "1")
+    found = findings(shell, 1)["wine@1"]
+    assert (found["outcome"], "not a backend as the contract describes" in found["text"]) == (
+        "wrong",
+        True,
+    ), found
+
+
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_service_that_nothing_is_known_of_is_well_where_it_answers(
     shell: Shell, background: BackgroundServers, status: int

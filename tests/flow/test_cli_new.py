@@ -117,6 +117,26 @@ def test_a_model_file_is_never_loaded_here(shell: Shell, tmp_path: Path):
     assert not (tmp_path / "models/evil/ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("language", "file"), [("python", "predict.py"), ("r", "predict.R"), ("julia", "predict.jl")]
+)
+def test_code_around_the_model_is_added_to_a_folder_that_is_there(
+    shell: Shell, tmp_path: Path, language: str, file: str
+):
+    shell.ok("new", language, "prices")
+    folder = tmp_path / "models/prices"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert f"chips new {language} prices --folder . --predict" in (folder / "README.md").read_text()
+    shell.ok("new", language, "prices", "--folder", str(folder), "--predict")
+    own = folder / file
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path != own} == before
+    own.write_text("mine")
+    assert "is there already" in shell("new", language, "prices", "--predict").err
+    assert own.read_text() == "mine"
+    other = "r" if language == "python" else "python"
+    assert f"is not in {other}" in shell("new", other, "prices", "--predict").err
+
+
 @pytest.mark.slow
 def test_code_around_the_model(shell: Shell, tmp_path: Path):
     own_model(tmp_path)

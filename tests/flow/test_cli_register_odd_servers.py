@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import shlex
 
 import pytest
 
 from tests.flow.background_servers import BackgroundServers
+from tests.flow.contract import Contract
 from tests.flow.scripted import Message, Peer, Script
-from tests.flow.test_cli_register_services import PREDICT, site
+from tests.flow.test_cli_register_services import PREDICT, SERVICES, site
 from tests.unit.cli.shell import Shell
 
 
@@ -124,3 +126,34 @@ def test_an_answer_without_an_end_is_not_read_to_its_end(shell: Shell, backgroun
     ended = shell("register", "wine", background.backend(script).url, "--yes", "--wait", "0")
     assert ended.code == 76
     assert "it sent more than 4194304 bytes" in ended.err
+
+
+def test_one_of_ours_that_takes_the_place_of_another_server_has_our_path(
+    shell: Shell, background: BackgroundServers
+):
+    shell.ok("register", "wine", background.backend(site(SERVICES["MLflow"][0])).url, "--yes")
+    assert shell.model()["backends"][0]["predict_path"] == "/invocations"
+    contract = background.backend(Contract())
+    shell.ok("register", "wine", contract.url)
+    (backend,) = shell.model()["backends"]
+    assert (backend["url"], backend.get("predict_path", "/predict")) == (contract.url, "/predict")
+    shell.ok("register", "wine", contract.url, "--path", "/score")
+    shell.ok("register", "wine", contract.url, "--owner", "ana")
+    assert shell.model()["backends"][0]["predict_path"] == "/score", "a path of its own stays"
+
+
+def test_the_line_to_try_has_values_that_the_model_takes(shell: Shell, background: BackgroundServers):
+    inputs = [
+        {"name": "colour", "datatype": "BYTES", "shape": [-1]},
+        {"name": "sold", "datatype": "BOOL", "shape": [-1]},
+        {"name": "pixels", "datatype": "INT32", "shape": [-1, 2, 2]},
+        {"name": "note", "datatype": "BYTES", "shape": [-1]},
+    ]
+    said = {"concurrency": 2, "categories": {"colour": ["red", "green"], "other": 1}}
+    url = background.backend(Contract(inputs=inputs, parameters=said)).url
+    address = f"http://127.0.0.1:{background.gateway(shell.registry).port}"
+    out = shell.ok("register", "wine", url, "--force", "--gateway", address).out
+    (line,) = [line for line in out.splitlines() if "curl " in line]
+    assert json.loads(shlex.split(line[line.index("curl ") :])[-1]) == {
+        "instances": [{"colour": "red", "sold": True, "pixels": [[1, 1], [1, 1]], "note": "text"}]
+    }

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.core.cors_policy import CorsRule
 from gateway.core.model import Policy
+from gateway.core.model_cors_policy import CorsRule
 from tests.flow.scene import Scene, assert_problem
 
 APP, EVIL = "https://app.example.com", "https://evil.example"

@@ -104,13 +104,13 @@ def _noted(spawned: list[Any], loop: Any, coroutine: Any, options: dict[str, Any
 
 ENDS = """
 import sys
-from gateway.auth import last_used
+from gateway.auth import api_key_last_used
 from gateway.task_supervisor import UnrecoverableError
 
 async def run(self, helper):
     raise UnrecoverableError("a reason")
 
-last_used.LastUsedRecorder._run = run
+api_key_last_used.LastUsedRecorder._run = run
 from gateway.serve import serve
 sys.exit(serve(sys.argv[1:]))
 """

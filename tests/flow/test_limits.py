@@ -29,6 +29,7 @@ async def test_a_rate_per_key(scene: Scene):
     assert answer.get("RateLimit") is None
 
 
+@pytest.mark.one_day
 async def test_quotas_of_key_and_model(scene: Scene):
     backend = await scene.model(policy=Policy(requests_per_day=3))
     key = await scene.make_key("*", requests_per_month=1)
@@ -42,6 +43,7 @@ async def test_quotas_of_key_and_model(scene: Scene):
     assert len(backend.seen) == 3
 
 
+@pytest.mark.one_day
 async def test_what_is_refused_before_uses_nothing_up(scene: Scene):
     await scene.model()
     key = await scene.make_key("beer", "wine", requests_per_day=1)
@@ -99,6 +101,7 @@ async def test_a_place_in_the_queue_counts_as_in_flight_and_is_given_back(scene:
     assert (await scene.call(key=key)).status == 200
 
 
+@pytest.mark.one_day
 async def test_a_trial_counts_and_lets_pass():
     async with Scene(**{"limits.report_only": "true"}) as scene:
         await scene.model()
@@ -112,6 +115,7 @@ async def test_a_trial_counts_and_lets_pass():
 @pytest.mark.parametrize(
     ("lost", "statuses"), [("local", [200, 429]), ("admit", [200, 200]), ("refuse", [503, 503])]
 )
+@pytest.mark.one_day
 async def test_a_redis_that_is_away_fails_as_the_settings_say(lost: str, statuses: list[int]):
     flags = {"limits.redis_url": "redis://127.0.0.1:9", "limits.when_redis_is_unavailable": lost}
     async with Scene(**flags) as scene:
@@ -168,6 +172,7 @@ async def test_a_trial_holds_what_keeps_the_gateway_upright():
         assert [(await call).status for call in calls] == [200, 200]
 
 
+@pytest.mark.one_day
 async def test_two_gateways_share_what_a_key_may(redis_url: str):
     flags = {"limits.redis_url": "redis://127.0.0.1", "limits.redis_timeout_s": "20"}
     one, other = Scene(**flags), Scene(**flags)

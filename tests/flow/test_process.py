@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from gateway import __version__
+from gateway.free_ports import free_port
 from tests.conftest import require
 from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import Message, Peer, request
@@ -205,9 +206,7 @@ def test_a_taken_port_ends_with_71_and_names_another(start):
 
 
 def test_port_is_read_and_a_setting_of_ours_wins_over_it(start):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
+    free = free_port()
     gateway = start(PORT=str(free))
     assert gateway.port() == free
     other = start(PORT=str(free), CHIPS_SERVER__PORT="0")

@@ -220,7 +220,7 @@ def test_a_lookalike_from_a_run_that_broke_off_is_replaced(bucket, source, gcs):
     assert publish(bucket, source)[0]
     manifest = bucket.manifest("wine", "1")
     (stored,) = [entry for entry in manifest.files if entry.path.endswith("joblib")]
-    assert hashlib.sha256(b"".join(bucket.blocks(manifest, stored))).hexdigest() == file.sha256
+    assert hashlib.sha256(b"".join(bucket.file_blocks(manifest, stored))).hexdigest() == file.sha256
 
 
 def test_an_object_of_another_content_in_the_way_is_replaced(bucket, source, gcs):

@@ -2,6 +2,7 @@
 """A candidate in the shadow of the stable version: callers notice nothing, and what differs is found."""
 
 import asyncio
+import gzip
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -16,9 +17,9 @@ from gateway.core.model_updates import to_document
 from gateway.core.rollout import backend_fingerprint
 from gateway.core.shadow import PureBy, Shadow, ShadowBudget, utc_text
 from gateway.registry.base import SHADOWS, Put
+from gateway.shadow.difference_verdict import combine_reports
 from gateway.shadow.findings import ShadowReport
-from gateway.shadow.reporter import FIGURES
-from gateway.shadow.verdict import combine_reports
+from gateway.shadow.run_shadows import FIGURES
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message, Peer, ScriptedBackend
 from tests.patience import patience
@@ -37,6 +38,15 @@ async def answer(peer: Peer, predictions: list[Any], status: int = 200) -> None:
 
 def rows(number: int) -> bytes:
     return json.dumps({"instances": [[number, 0.5]]}).encode()
+
+
+NO_NOISE = 0.1  # the least that may be asked for; with `drawn` it is none
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sampling by chance: 100 percent are all requests, and NO_NOISE is none."""
+    monkeypatch.setattr("gateway.shadow.sender.random_share", lambda: 0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +128,23 @@ async def stage(
 
 def compared(count: int) -> Callable[[ShadowReport], bool]:
     return lambda report: report.findings.pairs.compared >= count
+
+
+async def test_an_answer_in_a_coding_that_is_not_known_is_left_out_and_counted(scene: Scene):
+    """Two bodies in Brotli may differ though the same is in them, and a gzip body differs from any of them."""
+
+    async def squeezed(request: Message, peer: Peer) -> None:
+        coding = "br" if request.body == rows(0) else "gzip"
+        body = gzip.compress(json.dumps({"predictions": [1]}).encode())
+        await peer.answer(200, body, [("Content-Type", "application/json"), ("Content-Encoding", coding)])
+
+    it = await stage(scene, candidate=squeezed)
+    made = await it.shadow()
+    for number in (0, 1):
+        await scene.call(body=rows(number))
+    report = await it.report(made, lambda found: bool(found.dropped) and found.findings.pairs.compared > 0)
+    assert (report.dropped, report.findings.pairs.compared) == ({"unknown coding": 1}, 1)
+    assert (report.findings.candidate.requests, report.incomparable) == (1, 1)
 
 
 async def test_the_candidate_sees_what_the_stable_version_saw_and_agrees(scene: Scene):
@@ -214,7 +241,7 @@ async def test_a_caller_does_not_wait_for_a_candidate_that_never_answers(scene: 
 
     it = await stage(scene, stuck)
     made = await it.shadow(
-        budget=ShadowBudget(concurrency=1, waiting=2, requests_per_s=10_000), noise_percent=0.1
+        budget=ShadowBudget(concurrency=1, waiting=2, requests_per_s=10_000), noise_percent=NO_NOISE
     )
     for number in range(8):
         assert (await scene.call(body=rows(number))).status == 200
@@ -226,7 +253,7 @@ async def test_a_caller_does_not_wait_for_a_candidate_that_never_answers(scene: 
 
 async def test_what_does_not_fit_the_budget_is_left_out_and_counted(scene: Scene):
     it = await stage(scene)
-    made = await it.shadow(budget=ShadowBudget(body_bytes=70, requests_per_s=10_000), noise_percent=0.1)
+    made = await it.shadow(budget=ShadowBudget(body_bytes=70, requests_per_s=10_000), noise_percent=NO_NOISE)
     large = json.dumps({"instances": [[number] for number in range(200)]}).encode()
     assert (await scene.call(body=large)).status == 200
     assert (await scene.call(body=json.dumps({"instances": [[0.5] * 30_000]}).encode())).status == 200
@@ -248,6 +275,7 @@ async def test_an_answer_of_the_candidate_that_is_too_large_is_left_out_and_no_f
     made = await it.shadow(budget=ShadowBudget(body_bytes=100, requests_per_s=10_000))
     assert (await scene.call(body=rows(1))).status == 200
     report = await it.report(made, lambda found: found.dropped == {"large answer": 1})
+    assert report.incomparable == 1
     assert report.findings.candidate.failed == 0
     assert report.findings.noise.compared == 0
 
@@ -262,7 +290,9 @@ async def test_answers_on_their_way_count_in_the_bytes_that_are_held(scene: Scen
         await peer.write(whole[9000:])
 
     it = await stage(scene, predict, slow)
-    made = await it.shadow(budget=ShadowBudget(buffer_bytes=25_000, requests_per_s=10_000), noise_percent=0.1)
+    made = await it.shadow(
+        budget=ShadowBudget(buffer_bytes=25_000, requests_per_s=10_000), noise_percent=NO_NOISE
+    )
     calls = [asyncio.create_task(scene.call(body=rows(1))) for _ in range(5)]
     sender = scene.gateway._shadows._running["wine"].sender
 
@@ -368,7 +398,7 @@ async def test_what_waits_when_it_ends_is_not_sent(scene: Scene):
         await predict(request, peer)
 
     it = await stage(scene, slow)
-    made = await it.shadow(budget=ShadowBudget(concurrency=1, requests_per_s=10_000), noise_percent=0.1)
+    made = await it.shadow(budget=ShadowBudget(concurrency=1, requests_per_s=10_000), noise_percent=NO_NOISE)
     await scene.call(body=rows(1))
     await asked.wait()
     await scene.call(body=rows(2))

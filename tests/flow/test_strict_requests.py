@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from gateway.core.cors_policy import CorsRule
 from gateway.core.model import Backend, Model, Policy
+from gateway.core.model_cors_policy import CorsRule
 from gateway.serve import print_startup_banner
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Caller, Message, Peer

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.core.model import Backend
+from gateway.telemetry.recorded_request_store import TraceStoreReader
 from gateway.telemetry.request_summary import RequestSummary
-from gateway.telemetry.spans import spans_of
-from gateway.telemetry.sqlite_trace_store import TraceStoreReader
+from gateway.telemetry.spans_of_request import spans_of
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer, ScriptedBackend
 from tests.patience import patience

@@ -4,6 +4,7 @@ import json
 import time
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from gateway.core.model import Policy
@@ -168,6 +169,7 @@ def issuers(url: str, *entries: dict[str, Any]) -> dict[str, str]:
     return {"auth.issuers": json.dumps([json.loads(setting(url, **entry))[0] for entry in entries])}
 
 
+@pytest.mark.one_day
 async def test_entries_map_subjects_and_groups_to_models_verbs_networks_and_quotas():
     entries: tuple[dict[str, Any], ...] = (
         {"name": "few", "subjects": ["bot-*"], "models": ["wine"], "requests_per_day": 2},
@@ -208,6 +210,7 @@ async def test_entries_map_subjects_and_groups_to_models_verbs_networks_and_quot
         ]
 
 
+@pytest.mark.one_day
 async def test_a_certificate_has_networks_and_quotas_too():
     entry = {
         "name": "mesh",

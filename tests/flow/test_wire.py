@@ -480,7 +480,7 @@ async def test_a_backend_that_does_not_read_stops_the_caller(scene: Scene):
         writer.close()
 
     backend = await scene.model()
-    await backend.stop()
+    await backend.go_away()
     server = await asyncio.start_server(serve, "127.0.0.1", backend.port)
     caller = await scene.caller()
     size = 31 * 1024 * 1024

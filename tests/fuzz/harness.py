@@ -13,7 +13,7 @@ from gateway.server.caller_connection import CallerConnection
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
 from gateway.upstream.backend_connection import BackendConnection
-from gateway.upstream.pool import Pool
+from gateway.upstream.connection_pool import Pool
 
 
 class Wire(asyncio.Transport):

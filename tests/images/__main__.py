@@ -160,7 +160,7 @@ def backend_context(language: str, work: Path) -> Path:
         )
         _command(work, ["Rscript", "--vanilla", "train.R"], folder, CHIPS=f"{sys.executable} -m gateway.cli")
     context = work / f"{language}-context"
-    with tarfile.open(fileobj=io.BytesIO(BackendFolder(folder).source_archive())) as archive:
+    with tarfile.open(fileobj=io.BytesIO(BackendFolder(folder).reproducible_source_archive())) as archive:
         archive.extractall(context, filter="data")
     return context
 

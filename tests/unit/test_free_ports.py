@@ -2,10 +2,13 @@
 
 import random
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from gateway import free_ports
 from gateway.free_ports import PORTS, free_port, is_free
 
 
@@ -27,6 +30,32 @@ def test_a_seed_that_processes_share_does_not_lead_them_to_one_port():
     first = {free_port() for _ in range(5)}
     random.seed(1)
     assert {free_port() for _ in range(5)} != first
+
+
+TWO_LEFT = """
+import sys
+from gateway import free_ports
+from gateway.free_ports import PORTS, free_port
+print(free_port(set(PORTS) - {int(port) for port in sys.argv[1:]}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
+def test_nobody_gets_a_port_that_was_just_given_to_another():
+    first, second = free_port(), free_port()
+    assert first != second
+    with pytest.raises(OSError, match="is free"):
+        free_port(set(PORTS) - {first, second})
+    elsewhere = [sys.executable, "-c", TWO_LEFT, str(first), str(second)]
+    asked = subprocess.run(elsewhere, capture_output=True, text=True, check=False)
+    assert "is free" in asked.stderr, asked.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
+def test_only_some_claims_are_kept():
+    for _ in range(100):
+        free_port()
+    assert len(free_ports._claims) == free_ports._CLAIMS
 
 
 def test_where_all_are_taken_it_says_so():

@@ -13,9 +13,9 @@ LIBRARIES = {
 }  # fmt: skip
 # Parts of the gateway that only some settings, or other commands, need.
 ASIDE = (
-    *("artifacts", "audit.anchoring", "auth.caller_token", "auth.jwks", "auth.jwt", "cli", "control.cors", "deploy"),
-    *("cost.billing_export", "cost.catalogue", "cost.estimate", "cost.google_api"),
-    *("registry.firestore", "rollout.webhook", "server.aiohttp_adapter", "telemetry.otlp_encoding", "telemetry.export_traces", "testing"),
+    *("artifacts", "audit.periodic_anchoring", "auth.caller_token", "auth.jwks", "auth.jwt", "cli", "control.operator_pages_cors", "deploy"),
+    *("cost.billing_export", "cost.google_price_catalogue", "cost.estimate", "cost.google_api"),
+    *("registry.firestore", "rollout.webhook", "server.aiohttp_adapter", "telemetry.otlp_trace_encoding", "telemetry.export_traces", "testing"),
     *("upstream.aiohttp_client", "verify"),
 )  # fmt: skip
 SCRIPT = """

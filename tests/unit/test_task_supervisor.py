@@ -10,7 +10,7 @@ import pytest
 
 import gateway
 from gateway.task_supervisor import HelperHealth, Supervisor, UnrecoverableError
-from gateway.telemetry.export_queue import ExportQueue
+from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
 from gateway.upstream.pooled_client import PooledUpstream
 from tests.patience import patience
 
@@ -236,7 +236,7 @@ def test_what_is_fatal_is_not_taken_for_passing(error: Exception):
 
         def close(self) -> None: ...
 
-    queue = ExportQueue("store", Sink, interval_s=0.001, supervisor=supervisor)
+    queue = RecordedRequestQueue("store", Sink, interval_s=0.001, supervisor=supervisor)
     queue.start()
     queue.enqueue(None)  # type: ignore[arg-type]
     assert ended.wait(patience(60))
@@ -264,7 +264,7 @@ async def test_who_is_known():
 BESIDE_IT = {
     "app.py": "the drain, in a TaskGroup",
     "serve.py": "start and stop, which the process waits for",
-    "server/eager_runner.py": "a request, which its connection owns",
+    "server/eager_coroutine_runner.py": "a request, which its connection owns",
     "registry/firestore/registry.py": "the next message, which the watch waits for",
     "testing/registry_contract.py": "the suite for plug-ins",
     "audit/second_place.py": "downloads, which one call waits for",

@@ -9,11 +9,11 @@ end
 Base.showerror(io::IO, error::PublishError) = print(io, error.message)
 
 """
-    publish(source; model, version, store, signature, samples, format, runtime, by)
+    publish(source; model, version, store, signature, samples, format, runtime, by, rows)
 
 Publish `source`, a file or a folder, to `store`, a folder or gs://bucket/prefix, and return where backends find it. `signature`
 and `samples` are what the manifest says of them, and `runtime` the packages that the model needs with their versions; or each the
-path of a JSON file. Those that `save_model` wrote into a folder are found there. The same again changes nothing; another content under a
+path of a JSON file. `rows` is "together" for a model whose prediction for a row depends on the others on purpose. Those that `save_model` wrote into a folder are found there. The same again changes nothing; another content under a
 published version is refused.
 
     publish("trained", model = "wine", version = "3", store = "gs://models")
@@ -28,8 +28,10 @@ function publish(
     format = nothing,
     runtime = found_in(source, "runtime.json", Dict("julia" => string(VERSION))),
     by = get(ENV, "USER", "unknown"),
+    rows = "independent",
     environ = ENV,
 )
+    rows in ("independent", "together") || throw(PublishError("rows must be \"independent\" or \"together\", not \"$rows\""))
     occursin(MODEL_NAME, model) || throw(PublishError("'$model' is no name of a model: use a-z, 0-9, - and _"))
     occursin(VERSION_NAME, version) || throw(PublishError("'$version' is no version: use letters, digits, ., - and _"))
     described = [realpath(given) for given in (signature, samples, runtime) if given isa AbstractString]
@@ -47,6 +49,7 @@ function publish(
         "signature" => complete_signature(given_or_read(signature)),
         "samples" => given_or_read(samples),
     )
+    rows == "independent" || (content["rows"] = rows)  # what a manifest says that says nothing
     content = parse_json(encode(content))  # as it will be read
     parse_manifest(encode(content))
     place = open_store(store, environ)

@@ -73,9 +73,7 @@ function save_model(
         format = write_draft(model, draft, format)
         check_draft(draft, format, predictor, signature, content)
         describe_draft(draft, signature, content, packages, baseline)
-        mkpath(folder)
-        foreach(name -> rm(joinpath(folder, name)), there)
-        foreach(name -> cp(joinpath(draft, name), joinpath(folder, name)), readdir(draft))
+        put_in_place(draft, folder, there)
         format
     end
     has_card || write(card, draft_card(model, format, signature, packages, baseline === nothing ? nothing : Dict(baseline)["rows"]))
@@ -83,6 +81,16 @@ function save_model(
     summarize(saved, columns, predictor, model, out)
     summarize_files(folder, has_card, out)
     return saved
+end
+
+"The new files for those that are `there`. What does not fit on the disk is noticed before anything is removed."
+function put_in_place(draft, folder, there)
+    mkpath(folder)
+    mktempdir(folder; prefix = ".draft-") do staged
+        foreach(name -> cp(joinpath(draft, name), joinpath(staged, name)), readdir(draft))
+        foreach(name -> rm(joinpath(folder, name)), there)
+        foreach(name -> mv(joinpath(staged, name), joinpath(folder, name)), readdir(staged))
+    end
 end
 
 "Write what describes the model, next to it."

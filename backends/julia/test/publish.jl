@@ -52,6 +52,15 @@ end
     @test occursin("not a plain file", complaint_of(() -> publish(folder, model = "wine", version = "4", store = mktempdir())))
 end
 
+@testset "a model that ranks rows is published as such" begin
+    rows_of(; more...) =
+        let place = publish(model_file(), model = "wine", version = "3", store = mktempdir(); more...)
+            get(parse_json(read(joinpath(place, "manifest.json"))), "rows", nothing)
+        end
+    @test (rows_of(), rows_of(rows = "together")) == (nothing, "together")
+    @test occursin("rows must be", complaint_of(() -> rows_of(rows = "apart")))
+end
+
 @testset "what cannot be published is said" begin
     attempt(; source = model_file(), model = "wine", version = "3", store = mktempdir()) =
         complaint_of(() -> publish(source, model = model, version = version, store = store))

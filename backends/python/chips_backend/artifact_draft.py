@@ -123,8 +123,8 @@ def _check(folder: Path, kind: str) -> None:
         signature=signature,
         samples=content,  # by which a backend finds the form of its table
     )
-    manifest = parse_manifest(msgspec.json.encode(described))
     try:
+        manifest = parse_manifest(msgspec.json.encode(described))
         loaded = load_model(folder, manifest)
         alone = [_score(loaded, manifest, [sample["request"]["instances"][0]]) for sample in content]
         together = _score(loaded, manifest, [sample["request"]["instances"][0] for sample in content])

@@ -85,7 +85,22 @@ def columns_of(
         raise CannotSave(
             "the example has no rows or no columns; pass some rows of the training data, such as X.head(50)"
         )
+    for column in found:
+        _check_texts(column)
     return found
+
+
+def _check_texts(column: Column) -> None:
+    """Refuse what JSON cannot hold. Raises CannotSave."""
+    if not column.name:
+        raise CannotSave("a column of the example has no name; name it")
+    texts = [column.name, *(column.values if column.datatype == "BYTES" and len(column.shape) == 1 else ())]
+    try:
+        "".join(text for text in (*texts, *(column.categories or ())) if isinstance(text, str)).encode()
+    except UnicodeEncodeError:
+        raise CannotSave(
+            f"{column.name!a} holds half of a surrogate pair, which no UTF-8 text has: decode the texts again, or replace them"
+        ) from None
 
 
 def _is_empty(series: Any) -> bool:
@@ -150,7 +165,7 @@ def _of_polars(series: Any, known: str = "") -> Column:
     base = kind.partition("(")[0]
     if base == "Enum":
         return Column(name, "BYTES", values, categories=tuple(series.dtype.categories.to_list()))
-    if base.startswith(("Int", "UInt")):
+    if base.startswith(("Int", "UInt")) and base[-3:] != "128":
         return Column(name, base.upper(), values)
     if base.startswith("Float"):
         return Column(name, f"FP{base[5:]}", [_float(value) for value in values])
@@ -180,8 +195,8 @@ def _of_series(name: str, series: Any) -> Column:
 
 
 def _number_type(dtype: Any) -> str:
-    kind = np.dtype(getattr(dtype, "numpy_dtype", dtype))
-    bits = 8 * kind.itemsize
+    kind = np.dtype(getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype)))
+    bits = 8 * min(kind.itemsize, 8)  # of NumPy's longdouble, what a double holds
     return f"FP{bits}" if kind.kind == "f" else f"{'U' if kind.kind == 'u' else ''}INT{bits}"
 
 
@@ -269,10 +284,12 @@ def _float(value: Any) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool):
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, np.generic):
         return _plain(value.item())
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, np.ndarray):
         return [_plain(item) for item in value.tolist()]
     if isinstance(value, list | tuple):

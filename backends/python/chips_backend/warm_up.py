@@ -1,6 +1,7 @@
 """Warm up: the backend is ready once the model has predicted its samples, or a row that it can take."""
 
 import asyncio
+import math
 from typing import Any
 
 from chips_backend.artifact import EX_DATAERR
@@ -62,10 +63,18 @@ async def _score_samples(manifest: Manifest, facts: Facts, workers: Workers, log
         took_s += outcomes[0].predict_s
         for outcome in outcomes:
             if not is_close(outcome.predictions, sample.response.get("predictions"), sample.tolerance):
+                again = await workers.score(scoring.rows, scoring.parameters, None)
+                draws_lots = not is_close(again.predictions, outcome.predictions, sample.tolerance)
                 raise StartError(
                     f"the manifest's {what} came out differently from what was published "
-                    f"({_mismatch(outcome, sample)}): the packages here differ from those the model was made with"
-                    f"{_versions(manifest, facts)}",
+                    f"({_mismatch(outcome, sample)}): "
+                    + (
+                        "the model predicts something else for the same rows each time, so it must draw its random numbers from a "
+                        "generator that predict() makes with a fixed seed"
+                        if draws_lots
+                        else "the packages here differ from those the model was made with"
+                        + _versions(manifest, facts)
+                    ),
                     EX_DATAERR,
                 )
         if workers.good is None and scoring.rows and not scoring.parameters:
@@ -91,6 +100,7 @@ def _versions(manifest: Manifest, facts: Facts) -> str:
 
 async def _find_good_row(manifest: Manifest, facts: Facts, workers: Workers, log: Log) -> Row:
     error: Exception | None = None
+    answers_nothing = False
     for row in likely_rows(manifest.signature, facts.examples):
         try:
             outcomes = await asyncio.gather(
@@ -98,6 +108,9 @@ async def _find_good_row(manifest: Manifest, facts: Facts, workers: Workers, log
             )
         except _FAILURES as failure:
             error = error or failure
+            continue
+        if _is_missing(outcomes[0].predictions[0]):
+            answers_nothing = True
             continue
         log.warning(
             f"warmed up with a likely row, in {outcomes[0].predict_s * 1000:.1f} ms; "
@@ -109,11 +122,20 @@ async def _find_good_row(manifest: Manifest, facts: Facts, workers: Workers, log
     raise StartError(
         "the manifest has no samples, and no row was found that this model can take"
         + (f" ({_told(error)})" if error is not None else "")
+        + (" (its answer is null)" if answers_nothing else "")
         + f"{_versions(manifest, facts)}. Publish it again with --samples, a JSON file such as "
         '[{"request": {"instances": [...]}, "response": {"predictions": [...]}}]'
         + ("" if manifest.signature.inputs else ", and with --signature"),
         EX_DATAERR,
     )
+
+
+def _is_missing(prediction: Any) -> bool:
+    """Whether a prediction is not a number: with a date that became NaN inside of the model, each answer would be null."""
+    if isinstance(prediction, list | dict):
+        parts = list(prediction.values()) if isinstance(prediction, dict) else prediction
+        return bool(parts) and all(map(_is_missing, parts))
+    return isinstance(prediction, float) and not math.isfinite(prediction)
 
 
 async def _check_shapes(workers: Workers, outputs: int) -> None:

@@ -14,8 +14,14 @@ from chips_backend.logs import Log
 from chips_backend.testing import Backend, running, write_artifact
 from hypothesis import HealthCheck, settings
 
-# A busy machine is slow: no test may fail by the time that one example takes.
-settings.register_profile("chips-backend", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine is slow: no test may fail by the time that one example takes. The examples are the same in each run.
+settings.register_profile(
+    "chips-backend",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("chips-backend")
 
 _REPOSITORY = Path(__file__).resolve().parents[3]

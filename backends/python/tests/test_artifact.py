@@ -306,7 +306,7 @@ def test_killed_while_it_downloads_the_next_start_recovers(gcs, tmp_path, prepar
     environ = prepared(64 * MIB)
     gcs.fault(method="GET", path="weights.bin.*alt=media", truncate=40 * MIB)
     gcs.fault(
-        method="GET", path="weights.bin.*alt=media", delay_s=30
+        method="GET", path="weights.bin.*alt=media", delay_s=600
     )  # the second try never comes to its end
     backend = start(environ)
     backend.wait_for("fetched 50 %")
@@ -389,7 +389,7 @@ def peak(backend: Backend) -> int:
 
 def test_a_sigterm_while_it_downloads_ends_it_at_once(gcs, prepared, start):
     environ = prepared(16 * MIB)
-    gcs.fault(method="GET", path="weights.bin.*alt=media", delay_s=40)
+    gcs.fault(method="GET", path="weights.bin.*alt=media", delay_s=600)
     backend = start(environ).listen()
     assert backend.get("/v2/health/live").status == 200
     ready = backend.get("/v2/health/ready")

@@ -68,9 +68,10 @@ def test_parts_merge_to_the_whole_whatever_their_gamma(name):
 
 
 def frame():
+    rng = np.random.default_rng(12)
     return pd.DataFrame({
-        "income": [*RNG.lognormal(10, 1, 199), np.nan],
-        "children": pd.array([*RNG.integers(0, 5, 199), None], dtype="Int64"),
+        "income": [*rng.lognormal(10, 1, 199), np.nan],
+        "children": pd.array([*rng.integers(0, 5, 199), None], dtype="Int64"),
         "plan": ["basic"] * 120 + ["pro"] * 75 + ["founder"] * 5,
         "email": [f"person{at}@example.com" for at in range(200)],
         "active": [True] * 150 + [False] * 50,
@@ -99,7 +100,8 @@ def test_what_is_rare_is_not_named():
 
 @pytest.mark.parametrize("form", ["pandas", "polars", "numpy"])
 def test_save_writes_it_over_all_of_the_training_data(form, tmp_path):
-    x = pd.DataFrame({"a": RNG.normal(size=20_500), "b": RNG.integers(0, 9, 20_500).astype(float)})
+    rng = np.random.default_rng(13)
+    x = pd.DataFrame({"a": rng.normal(size=20_500), "b": rng.integers(0, 9, 20_500).astype(float)})
     model = LinearRegression().fit(x.to_numpy(), x["a"] * 2)
     training = {"pandas": x, "polars": pl.DataFrame({"a": x["a"], "b": x["b"]}), "numpy": x.to_numpy()}[form]
     if form != "numpy":
@@ -144,7 +146,7 @@ def test_an_earlier_baseline_does_not_stay_with_another_model(tmp_path):
 
 
 def test_wide_training_data_stays_small():
-    x = RNG.normal(size=(300, 5000))
+    x = np.random.default_rng(14).normal(size=(300, 5000))
     baseline = Baseline()
     baseline.add_inputs(columns_of(x, None))
     assert len(json.dumps(baseline.described())) < 5_000 * 1_000

@@ -18,8 +18,7 @@ from chips_backend.model import Model, Refused
 from chips_backend.prediction_pool import _predict
 from chips_backend.testing import manifest_of
 
-GENERATOR = np.random.default_rng(7)
-NUMBERS = GENERATOR.normal(size=(120, 3))
+NUMBERS = np.random.default_rng(7).normal(size=(120, 3))
 LABELS = (NUMBERS[:, 0] + NUMBERS[:, 1] > 0).astype(int)
 TARGETS = NUMBERS @ np.array([1.0, -2.0, 0.5])
 COLUMNS = [{"name": name, "datatype": "FP64", "shape": [-1]} for name in "xyz"]
@@ -314,8 +313,9 @@ def trained_on_a_frame() -> tuple[Any, Any]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    kinds = GENERATOR.choice(["red", "white", "rosé"], size=120)
-    frame = pd.DataFrame({"kind": kinds, "age": GENERATOR.integers(1, 9, size=120), "size": NUMBERS[:, 0]})
+    generator = np.random.default_rng(8)
+    kinds = generator.choice(["red", "white", "rosé"], size=120)
+    frame = pd.DataFrame({"kind": kinds, "age": generator.integers(1, 9, size=120), "size": NUMBERS[:, 0]})
     frame.loc[::7, "kind"] = np.nan
     frame.loc[::5, "size"] = np.nan
     text = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))

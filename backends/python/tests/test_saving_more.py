@@ -6,8 +6,10 @@ import shlex
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from chips_backend import CannotSave, save
+from chips_backend.example_columns import columns_of
 from sklearn.dummy import DummyRegressor
 
 
@@ -73,8 +75,13 @@ def test_a_model_that_draws_lots_says_so(tmp_path):
 
 
 class DrawsLots:
+    """Numbers in their turn, so that no two are the same by chance."""
+
+    turn = 0
+
     def predict(self, table):
-        return np.random.random(len(table))
+        self.turn += 1
+        return [self.turn] * len(table)
 
 
 def test_the_commands_that_come_next_can_be_typed_as_they_are(tmp_path):
@@ -82,3 +89,36 @@ def test_the_commands_that_come_next_can_be_typed_as_they_are(tmp_path):
     done, told = saved(DummyRegressor().fit(frame, frame["a"]), tmp_path / "my models", frame)
     assert shlex.split(done.command)[2] == str(tmp_path / "my models")
     assert f"--from '{tmp_path / 'my models'}', then" in told
+
+
+@pytest.mark.parametrize(
+    ("table", "datatype"),
+    [
+        (pd.DataFrame({"a": pd.arrays.SparseArray([0.0, 1.5], fill_value=0.0)}), "FP64"),
+        (pd.DataFrame({"a": np.array([0.1, 0.2], dtype="longdouble")}), "FP64"),
+        (pl.DataFrame({"a": [1, None]}, schema={"a": pl.Int128}), "INT64"),
+    ],
+    ids=["sparse", "longdouble", "Int128"],
+)
+def test_rare_dtypes(table, datatype):
+    assert [column.datatype for column in columns_of(table, None)] == [datatype]
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        (pd.DataFrame({"a": ["\ud800"]}), "surrogate"),
+        (pd.DataFrame({"\udfff": [1.0]}), "surrogate"),
+        (pd.DataFrame({"a": pd.Categorical(["x"], categories=["x", "\ud800"])}), "surrogate"),
+        (pd.DataFrame({"": [1.0]}), "no name"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused(table, why):
+    with pytest.raises(CannotSave, match=why):
+        columns_of(table, None)
+
+
+def test_texts_of_numpy_are_texts():
+    (column,) = columns_of(list(np.array(["good day", "bad night"])), None)
+    assert (column.datatype, column.values) == ("BYTES", ["good day", "bad night"])
+    assert {type(value) for value in column.values} == {str}

@@ -167,6 +167,17 @@ async def test_without_samples_a_row_that_it_takes_is_sought(tmp_path):
     assert "--samples" in text
 
 
+async def test_a_row_that_gets_no_prediction_is_no_good_row(tmp_path):
+    code = "import numpy as np\n" + PLAIN
+    more = {"format": "python", "signature": {"inputs": INPUTS}}
+    sometimes = f"{code}return np.array([np.nan if row[0] == 0 else 2.0 for row in rows])"
+    loaded = await started(tmp_path, {"model.py": sometimes.encode()}, **more)
+    assert loaded.workers.good[0] == 1.0
+    await loaded.stop(1.0)
+    never = f"{code}return np.array([[np.nan, np.inf] for row in rows])"
+    assert "its answer is null" in await refusal(tmp_path / "2", {"model.py": never.encode()}, **more)
+
+
 async def test_each_sample_is_scored(tmp_path):
     from sklearn.linear_model import LogisticRegression
 
@@ -177,6 +188,18 @@ async def test_each_sample_is_scored(tmp_path):
     ]
     text = await refusal(tmp_path, {"m.joblib": dumped(model)}, signature={"inputs": INPUTS}, samples=samples)
     assert "sample 1 came out differently" in text
+
+
+async def test_a_model_that_draws_lots_is_told_from_other_packages(tmp_path):
+    # Numbers in their turn, so that no two are the same by chance.
+    code = (
+        "import itertools\nturns = itertools.count()\n" + PLAIN + "return [float(next(turns)) for _ in rows]"
+    )
+    samples = [{"request": {"instances": [[5.0, 0.0]]}, "response": {"predictions": [-1.0]}}]
+    more = {"format": "python", "signature": {"inputs": INPUTS}, "samples": samples}
+    text = await refusal(tmp_path, {"model.py": code.encode()}, **more)
+    assert "something else for the same rows each time" in text
+    assert "packages" not in text
 
 
 def test_without_a_signature_the_model_says_what_goes_in(tmp_path):

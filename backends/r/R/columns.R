@@ -19,6 +19,13 @@ column_of <- function(name, values) {
   if (all(is_missing(values))) {
     stop_save("every value of ", name, " is missing in the example; pass rows that have some")
   }
+  if (anyNA(levels(values))) {
+    stop_save(name, " has NA among its levels, which no text stands for; give that level a name before training")
+  }
+  texts <- c(name, if (is.factor(values)) levels(values) else if (is.character(values)) values)
+  if (!all(Encoding(texts) == "latin1" | validUTF8(texts) | is.na(texts))) {
+    stop_save(name, " holds a text that is not valid in its encoding: convert it with iconv() before training")
+  }
   found <- if (is.list(values) || is.matrix(values)) {
     column_of_arrays(name, values)
   } else {

@@ -40,8 +40,7 @@ chips_publish <- function(model, name, version, inputs = list(), outputs = list(
   if (is.null(signature)) signature <- list(inputs = unname(inputs), outputs = unname(outputs))
   if (length(samples) == 0L) samples <- described$samples
   if (startsWith(store, "gs://")) {
-    if (rows != "independent") stop("chips publish to gs:// takes no rows yet: publish to a folder, and copy it")
-    return(publish_by_command(source, name, version, signature, samples, store, runtime, by, folder))
+    return(publish_by_command(source, name, version, signature, samples, store, runtime, by, rows, folder))
   }
   files <- collect_files(source)
   manifest <- list(
@@ -113,7 +112,7 @@ publish_to_folder <- function(manifest, files, target) {
   invisible(target)
 }
 
-publish_by_command <- function(source, name, version, signature, samples, store, runtime, by, folder) {
+publish_by_command <- function(source, name, version, signature, samples, store, runtime, by, rows, folder) {
   command <- Sys.which("chips")
   if (!nzchar(command)) {
     stop("publishing to gs:// needs the command `chips` on the PATH: pip install the gateway", call. = FALSE)
@@ -124,7 +123,7 @@ publish_by_command <- function(source, name, version, signature, samples, store,
     path
   }
   arguments <- c(
-    "publish", source, "--model", name, "--version", version, "--store", store, "--by", by,
+    "publish", source, "--model", name, "--version", version, "--store", store, "--by", by, "--rows", rows,
     "--signature", write(signature, "signature.json"),
     "--samples", write(lapply(samples, complete_sample), "samples.json"),
     rbind("--runtime", paste0(names(runtime), "=", unlist(runtime)))

@@ -107,10 +107,11 @@ sought_row <- function(service) {
   why <- NULL
   for (row in candidate_rows(service)) {
     tried <- tryCatch(predict_once(service, row, list(), 1L), error = identity)
-    if (!inherits(tried, "error")) {
+    if (!inherits(tried, "error") && !all(is_missing(unlist(tried)))) {
       return(list(rows = row, parameters = list()))
     }
-    why <- unique(c(why, conditionMessage(tried)))
+    # as.numeric(day) of a text is NA, and the answer to each request would be null.
+    why <- unique(c(why, if (inherits(tried, "error")) conditionMessage(tried) else "it predicts NA"))
   }
   stop_start(sprintf("no row was found that the model can predict (%s): publish it with --samples that it can",
                      substr(paste(why, collapse = "; "), 1L, 600L)), "data")

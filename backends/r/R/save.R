@@ -138,6 +138,8 @@ columns_in <- function(expression) {
   if (!is.call(expression)) {
     return(character())
   }
+  # A list made from a formula is still one of class formula, whose `[` puts a tilde first: so without its attributes.
+  attributes(expression) <- NULL
   parts <- as.list(expression)[-1]
   if (as.character(expression[[1]])[[1]] %in% c("$", "@")) parts <- parts[1]
   unique(unlist(lapply(parts, columns_in)))

@@ -16,7 +16,7 @@ from gateway.core.compiled_policy import principal_from_rule
 from gateway.core.ip_network_set import Address, Network, NetworkSet, parse_address, parse_network
 from gateway.core.model import Key, Limits, Model, Policy, parse_key
 from gateway.core.principal import CALLER_VERBS, OPERATE, Principal, Verb
-from gateway.core.token_and_certificate_rules import AccessRule, Issuer, apply_preset
+from gateway.core.token_and_certificate_rules import AccessRule, IssuerRule, apply_preset
 from gateway.registry.base import NETWORKS, Document, Registry
 from gateway.settings import Settings
 from gateway.stages.ip_allowlist import LOOPBACK
@@ -24,7 +24,7 @@ from gateway.stages.ip_allowlist import LOOPBACK
 EX_NO = 1
 
 
-class Reason(NamedTuple):
+class AccessReason(NamedTuple):
     """One reason for or against access: what it is about, the text, and which way it counts."""
 
     allowed: bool
@@ -32,12 +32,12 @@ class Reason(NamedTuple):
     text: str
 
 
-def _for(about: str, text: str) -> Reason:
-    return Reason(allowed=True, about=about, text=text)
+def _for(about: str, text: str) -> AccessReason:
+    return AccessReason(allowed=True, about=about, text=text)
 
 
-def _against(about: str, text: str) -> Reason:
-    return Reason(allowed=False, about=about, text=text)
+def _against(about: str, text: str) -> AccessReason:
+    return AccessReason(allowed=False, about=about, text=text)
 
 
 def explain_access(
@@ -77,7 +77,7 @@ def explain_access(
 
     ruled = _rule(settings, identifier)
 
-    async def work(registry: Registry) -> list[Reason]:
+    async def work(registry: Registry) -> list[AccessReason]:
         document = None
         if ruled is None and identifier != "none":
             document = await find_key(registry, identifier)
@@ -106,7 +106,7 @@ def access_reasons(
     model: Model | None,
     verb: Verb,
     address: Address | None,
-) -> Iterator[Reason]:
+) -> Iterator[AccessReason]:
     """Every reason for and against access, in the order in which the gateway checks.
 
     It goes on after a "no", so that the reader sees everything that must be fixed.
@@ -119,7 +119,7 @@ def access_reasons(
     report_only = settings.edge.report_only
     if shown is None:
         text = f"{model.name} takes callers without a key" if public and model else "a key is needed"
-        yield Reason(public, "key", text)
+        yield AccessReason(public, "key", text)
     elif isinstance(shown, MatchedRule):
         yield from _of_entry(shown, model, verb, address, public=public, report_only=report_only)
     else:
@@ -129,7 +129,7 @@ def access_reasons(
 
 
 class MatchedRule(NamedTuple):
-    """A caller with a token or certificate, and the rule in the settings that admits it."""
+    """The rule in the settings that a caller's token or certificate matches, and that caller."""
 
     entry: AccessRule
     subject: str
@@ -158,9 +158,9 @@ def _of_entry(
     *,
     public: bool,
     report_only: bool,
-) -> Iterator[Reason]:
+) -> Iterator[AccessReason]:
     entry = ruled.entry
-    groups = entry.groups if isinstance(entry, Issuer) else ()
+    groups = entry.groups if isinstance(entry, IssuerRule) else ()
     where = f", where the token names a group {' or '.join(groups)}" if groups else ""
     yield _for("rule", f"{entry.name} lets {', '.join(entry.subjects)} in{where}")
     if entry.networks and address is not None:
@@ -169,14 +169,14 @@ def _of_entry(
     yield from _limits("each", entry)
 
 
-def _admitted(settings: Settings, listed: list[object], address: Address) -> Reason:
+def _admitted(settings: Settings, listed: list[object], address: Address) -> AccessReason:
     own = [parse_network(network) for network in settings.edge.networks] or list(LOOPBACK)
     for where, networks in (("the settings", own), ("the registry", list(_readable(listed)))):
         for network in networks:
             if address in NetworkSet([network]):
                 return _for("allowlist", f"{address} is in {network}, by {where}")
     report_only = "; but edge.report_only lets it pass" if settings.edge.report_only else ""
-    return Reason(
+    return AccessReason(
         settings.edge.report_only,
         "allowlist",
         f"{address} is in no admitted network{report_only}: chips networks add {address}",
@@ -191,7 +191,7 @@ def _of_key(
     *,
     public: bool,
     report_only: bool,
-) -> Iterator[Reason]:
+) -> Iterator[AccessReason]:
     name = key_id(document.name)
     try:
         key = parse_key(document.body)
@@ -205,17 +205,17 @@ def _of_key(
     yield from _limits("key", key)
 
 
-def _rights(principal: Principal, model: Model | None, verb: Verb, *, public: bool) -> Reason:
+def _rights(principal: Principal, model: Model | None, verb: Verb, *, public: bool) -> AccessReason:
     if public and model is not None:
         return _for("rights", f"anybody may {verb} {model.name}")
     what = "the gateway as a whole" if model is None else model.name
     about = f"this caller's rights are {', '.join(principal.verbs)} on {', '.join(principal.models)}"
     needed = "; the whole gateway needs operate on *" if model is None or verb == OPERATE else ""
     allowed = principal.may(verb, None if model is None else model.name)
-    return Reason(allowed, "rights", f"may {'' if allowed else 'not '}{verb} {what}: {about}{needed}")
+    return AccessReason(allowed, "rights", f"may {'' if allowed else 'not '}{verb} {what}: {about}{needed}")
 
 
-def _state(name: str, key: Key) -> Reason:
+def _state(name: str, key: Key) -> AccessReason:
     if key.revoked is not None:
         return _against("key", f"{name} ({key.label}) was revoked, {key.revoked}")
     if key.expires is not None and datetime.fromisoformat(key.expires) <= datetime.now(UTC):
@@ -224,21 +224,23 @@ def _state(name: str, key: Key) -> Reason:
     return _for("key", f"{name} ({key.label}) is valid{ends}")
 
 
-def _of_model(policy: Policy, address: Address | None, *, report_only: bool) -> Iterator[Reason]:
+def _of_model(policy: Policy, address: Address | None, *, report_only: bool) -> Iterator[AccessReason]:
     if policy.networks and address is not None:
         yield _from(policy.networks, address, "model", "called", report_only=report_only)
     yield from _limits("model", policy)
 
 
-def _from(given: tuple[str, ...], address: Address, about: str, done: str, *, report_only: bool) -> Reason:
+def _from(
+    given: tuple[str, ...], address: Address, about: str, done: str, *, report_only: bool
+) -> AccessReason:
     within = address in NetworkSet(map(parse_network, given))
     report_only_refusals = "; but edge.report_only lets it pass" if report_only and not within else ""
-    return Reason(
+    return AccessReason(
         within or report_only, about, f"it may be {done} from {', '.join(given)}{report_only_refusals}"
     )
 
 
-def _limits(whose: str, limits: Limits) -> Iterator[Reason]:
+def _limits(whose: str, limits: Limits) -> Iterator[AccessReason]:
     if told := list(limit_texts(limits)):
         yield _for("limits", f"{whose}: {', '.join(told)}")
 

@@ -1,4 +1,4 @@
-"""`chips networks`: whose callers are admitted, changed while gateways run."""
+"""`chips networks`: the IP networks whose callers are admitted, changed while gateways run."""
 
 from typing import Annotated
 

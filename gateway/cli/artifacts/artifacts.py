@@ -187,7 +187,7 @@ def _read(
     digest, size = hashlib.sha256(), 0
     stream = target.open("xb") if target is not None else None
     try:
-        for block in store.blocks(manifest, file):
+        for block in store.file_blocks(manifest, file):
             digest.update(block)
             size += len(block)
             if size > file.bytes:

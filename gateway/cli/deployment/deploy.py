@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from gateway.cli.deployment.changed_inputs import changed_inputs
 from gateway.cli.deployment.deployment_run import (
     DeploymentRun,
     StepReport,
@@ -13,6 +12,7 @@ from gateway.cli.deployment.deployment_run import (
     run_deployment,
 )
 from gateway.cli.deployment.dry_run import show_dry_run
+from gateway.cli.deployment.input_signature_changes import input_signature_changes
 from gateway.cli.deployment.redeploy_on_change import watch_folder
 from gateway.cli.deployment.refresh_model import bring_model_up_to_date
 from gateway.cli.models.lifecycle import remove_version
@@ -111,7 +111,7 @@ def deploy(
         console.run_async(check_owner(run))
         console.confirm_write(settings)
         report.summarize(run, run_deployment(run, report))
-        changed = console.run_async(changed_inputs(settings, source.model, source.version))
+        changed = console.run_async(input_signature_changes(settings, source.model, source.version))
         if changed:
             console.err.print(f"warning: {changed}", style="yellow")
 
@@ -180,7 +180,7 @@ def _target(wanted: str | None, settings: Settings, *, image: str) -> Deployment
     if wanted is None:
         wanted = "cloud-run" if environment is not None and environment.project else "local"
     if wanted == "local":
-        from gateway.deploy.local import LocalProcessTarget
+        from gateway.deploy.local_process_target import LocalProcessTarget
 
         return LocalProcessTarget(state_folder() / "local", process_environment())
     if environment is None:

@@ -14,15 +14,15 @@ from gateway.artifacts.describe_artifact import DescribedArtifact, describe_arti
 from gateway.artifacts.open_by_url import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
-from gateway.cli.deployment.unpublished_backend import folder_command
+from gateway.cli.deployment.stage_unpublished_backend import folder_command
 from gateway.cli.models.backend_inspection import RegistrationRequest
-from gateway.cli.models.write_registration import Verification, register_backend
+from gateway.cli.models.merge_registration import Verification, register_backend
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, Failure
 from gateway.cost.estimate import memory_needed_gib
 from gateway.deploy.backend_folder import BackendFolder, FolderError
-from gateway.deploy.steps import STEPS
-from gateway.deploy.steps import deploy as take_steps
+from gateway.deploy.deployment_steps import STEPS
+from gateway.deploy.deployment_steps import deploy as take_steps
 from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.registry.base import MODELS
@@ -41,7 +41,7 @@ _VERIFY_WAIT_S: Final = 30.0
 
 @dataclass
 class DeploymentRun:
-    """What is deployed where and by which author, with the options of the command."""
+    """One run of a deployment: what is deployed where and by which author, with the options of the command."""
 
     source: BackendFolder
     target: DeploymentTarget
@@ -54,7 +54,7 @@ class DeploymentRun:
     _described: list[DescribedArtifact] = field(default_factory=list)
 
     @property
-    def described(self) -> DescribedArtifact:
+    def described_artifact(self) -> DescribedArtifact:
         """The description of the artifact, made once. Raises DeployError."""
         if not self._described:
             settings = self.source.settings
@@ -150,7 +150,7 @@ class StepReport:
         gateway = f"{console.gateway_address(None, run.settings)}/{run.source.model}"
         address = gateway if share else f"{deployed.url}/predict"
         needs_key = bool(share) and self.facts.get("access") != "public"
-        for label, line in example_call(address, run.described.manifest, needs_key=needs_key):
+        for label, line in example_call(address, run.described_artifact.manifest, needs_key=needs_key):
             console.say(label, line)
 
     def _is_unchanged(self, deployed: DeployedBackend) -> bool:
@@ -211,7 +211,7 @@ async def check_owner(run: DeploymentRun) -> None:
 
 def check_artifact(run: DeploymentRun, tell: Tell) -> str:
     """Check, before anything is started, that the artifact can be published under its version; return what was found."""
-    described = run.described
+    described = run.described_artifact
     manifest = described.manifest
     for warning in [*described.warnings, *_too_little_memory(run)]:
         tell(f"warning: {warning}")
@@ -223,7 +223,7 @@ def check_artifact(run: DeploymentRun, tell: Tell) -> str:
 def _too_little_memory(run: DeploymentRun) -> list[str]:
     """Where the target is Cloud Run: a warning, if the artifact does not fit the memory that backend.toml asks for."""
     memory, has_gib = run.source.settings.memory, run.source.settings.memory_gib
-    needs_gib = memory_needed_gib(run.described.manifest.total_bytes / 1024**3)
+    needs_gib = memory_needed_gib(run.described_artifact.manifest.total_bytes / 1024**3)
     if run.target.name == "local" or has_gib >= needs_gib:
         return []
     return [f'memory = "{memory}" is too little for this artifact: it needs about {needs_gib:.1f} GiB']
@@ -235,7 +235,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
         return "left out, as --no-try says"
     if is_artifact_published(run):
         return "published before, so no version can be lost"
-    described = run.described
+    described = run.described_artifact
     words = _command(run, tell)
     if words is None:
         tell(f"no backend for {described.manifest.format} runs here, so the first start is the trial")
@@ -260,7 +260,9 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
 def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
     if run.source.can_run_locally:
         return folder_command(run.source, tell)
-    known = run.described.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
+    known = (
+        run.described_artifact.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
+    )
     return [sys.executable, "-m", "chips_backend"] if known else None
 
 
@@ -268,14 +270,14 @@ def is_artifact_published(run: DeploymentRun) -> bool:
     """Whether this very artifact is in the store. Raises DeployError."""
     try:
         with closing(run.open_artifact_store()) as store:
-            return is_published(store, run.described.manifest)
+            return is_published(store, run.described_artifact.manifest)
     except StoreError as error:
         raise _store_error(error, run) from error
 
 
 def _publish(run: DeploymentRun, tell: Tell) -> str:
     """Publish the artifact; return its address."""
-    described = run.described
+    described = run.described_artifact
     try:
         with closing(run.open_artifact_store()) as store:
             is_new = store.publish(described.manifest, dict(described.files), lambda _: None)

@@ -15,7 +15,7 @@ from gateway.cli.deployment.deployment_run import (
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.deploy.backend_folder import FolderError
-from gateway.deploy.steps import STEPS
+from gateway.deploy.deployment_steps import STEPS
 from gateway.deploy.target import DeployError, Tell
 
 
@@ -27,7 +27,7 @@ def show_dry_run(run: DeploymentRun, *, as_json: bool) -> None:
     step = "check"
     try:
         console.run_async(check_owner(run))
-        found["check"] = f"{run.target.check(source)}; {check_artifact(run, quiet)}"
+        found["check"] = f"{run.target.check_deployable(source)}; {check_artifact(run, quiet)}"
         step = "try"
         found["try"] = try_artifact(run, quiet)
         step = "publish"

@@ -16,8 +16,8 @@ import typer
 from gateway.cli.deployment.new import SCAFFOLD, new_folder, remove_on_failure, write_scaffold
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
-from gateway.deploy.foreign_models import READERS, CannotImport, ForeignModel, read_mlflow, write_artifact
-from gateway.deploy.model_source import COPY_NAME, SourceKind, digest_of, write_source
+from gateway.deploy.model_source import COPY_NAME, SourceKind, content_digest, write_source
+from gateway.deploy.read_foreign_models import READERS, CannotImport, ForeignModel, write_imported_artifact
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError
 from gateway.settings import state_folder
@@ -66,7 +66,7 @@ def import_model(
             code=EX_USAGE,
         )
     origin = _Origin(kind, place)  # type: ignore[arg-type]  # one of READERS
-    seen = "" if isinstance(origin.place_or_path, str) else digest_of(origin.place_or_path)
+    seen = "" if isinstance(origin.place_or_path, str) else content_digest(origin.place_or_path)
     try:
         with open_foreign_model(kind, place) as model:
             called = name or _as_name(model.name)
@@ -103,13 +103,22 @@ def open_foreign_model(kind: str, place: str) -> Iterator[ForeignModel]:
         path = Path(place).expanduser()
         if not path.is_dir():
             raise CannotImport(f"there is no folder {path}")
-        yield READERS[kind](path.resolve())
+        yield _read(kind, path.resolve())
         return
     with tempfile.TemporaryDirectory(prefix="chips-import-") as copy:
         _run([_python_with_mlflow(), "-c", _DOWNLOAD, place, copy], f"MLflow does not give {place}")
         (mlmodel,) = list(Path(copy).rglob("MLmodel"))[:1] or [Path(copy) / "MLmodel"]
         parts = place.partition(":")[2].strip("/").split("/")
-        yield read_mlflow(mlmodel.parent, parts[0])
+        yield _read("mlflow", mlmodel.parent, parts[0])
+
+
+def _read(kind: str, folder: Path, name: str = "") -> ForeignModel:
+    try:
+        return READERS[kind](folder, name)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise CannotImport(
+            f"the description of the model in {folder} is not as {kind} writes it: {type(error).__name__}: {error}"
+        ) from None
 
 
 def _python_with_mlflow() -> str:
@@ -145,15 +154,15 @@ def _write(
     settings.write_text(
         settings.read_text(encoding="utf-8") + f'format = "{model.format}"\n', encoding="utf-8"
     )
-    answers = write_trained(model, target, samples=samples)
+    answers = fill_trained_folder(model, target, samples=samples)
     write_source(target, origin.kind, origin.place_or_path, source_digest=source_digest, samples=samples)
     return answers
 
 
-def write_trained(model: ForeignModel, folder: Path, *, samples: bool) -> int:
+def fill_trained_folder(model: ForeignModel, folder: Path, *, samples: bool) -> int:
     """Fill trained/ in `folder`, whose requirements.txt exists; return the number of samples. Raises Failure."""
     trained = folder / COPY_NAME
-    write_artifact(model, trained, SCAFFOLD / "import_templates")
+    write_imported_artifact(model, trained, SCAFFOLD / "import_templates")
     examples = trained / "examples.json"
     if not samples or not model.examples:
         examples.unlink(missing_ok=True)

@@ -10,7 +10,8 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, Failure
-from gateway.deploy.local import BackendSpec, LocalBackend, LocalProcessTarget
+from gateway.core.name_validation import check_model_name, check_version
+from gateway.deploy.local_process_target import BackendSpec, LocalBackend, LocalProcessTarget
 from gateway.settings import process_environment, state_folder
 
 _POLL_S: Final = 0.2
@@ -131,9 +132,15 @@ def _all(model: str = "*", version: str = "*") -> list[tuple[LocalBackend, Backe
     return [(local, spec) for local, spec in found if spec is not None]
 
 
-def _find(model: str, version: str) -> list[tuple[LocalBackend, BackendSpec]]:
+def _find(model: str, version: str, *, may_lack: bool = False) -> list[tuple[LocalBackend, BackendSpec]]:
+    try:
+        check_model_name(model)
+        if version:
+            check_version(version)
+    except ValueError as error:
+        raise Failure(str(error), hint="chips ps", code=EX_DATAERR) from None
     found = _all(model, version or "*")
-    if not found:
+    if not found and not may_lack:
         what = f"{model}@{version}" if version else f'"{model}"'
         raise Failure(f"no backend of {what} was deployed to this machine", hint="chips ps", code=EX_DATAERR)
     return found
@@ -189,7 +196,7 @@ def _wait(started: Sequence[LocalBackend], wait_s: float, *, as_json: bool, done
 
 def _logs_of(model: str, version: str) -> list[Path]:
     """The logs of what is noted; of a version that never came up, that of its last attempt."""
-    noted = [Path(spec.log) for _, spec in _all(model, version or "*")]
+    noted = [Path(spec.log) for _, spec in _find(model, version, may_lack=True)]
     root = state_folder() / "local"
     left = sorted(root.glob(f"{model}/{version or '*'}/*.log"), key=lambda path: path.stat().st_mtime)[-1:]
     found = [path for path in noted if path.exists()] or left

@@ -15,8 +15,8 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.decode_text_file import decode_utf8
 from gateway.core.name_validation import check_model_name
-from gateway.deploy.backend_folder import PREDICT_NAMES
-from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, digest_of, write_source
+from gateway.deploy.backend_folder import PREDICT_NAMES, SETTINGS_NAME
+from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, content_digest, write_source
 
 _T = TypeVar("_T")
 
@@ -45,7 +45,8 @@ def new(
     predict: Annotated[
         bool,
         typer.Option(
-            "--predict", help="Also write predict.py, predict.R or predict.jl: code around the model."
+            "--predict",
+            help="Also write predict.py, predict.R or predict.jl: code around the model; only that where the folder is there.",
         ),
     ] = False,
     as_json: console.JsonOption = False,
@@ -60,9 +61,11 @@ def new(
 
     `chips new python churn && cd models/churn && make train test`
     """
+    if predict and source is None and _add_predict(language, name, folder, as_json=as_json):
+        return
     target = new_folder(name, folder)
-    seen = "" if source is None else digest_of(source)
-    described = None if source is None else describe_model(source, name)
+    seen = "" if source is None else content_digest(source)
+    described = None if source is None else describe_as_published(source, name)
 
     def write() -> None:
         _write(language, name, target, described, predict=predict)
@@ -87,6 +90,25 @@ def new(
     console.say("next", f"cd {shlex.quote(str(target))} && {steps} && chips deploy .")
 
 
+def _add_predict(language: str, name: str, folder: Path | None, *, as_json: bool) -> bool:
+    """Write only the file for code around the model where its backend folder is there; False where it is not. Raises Failure."""
+    target = folder or Path("models") / name
+    settings = target / SETTINGS_NAME
+    if not settings.is_file():
+        return False
+    if f'language = "{language}"' not in settings.read_text(encoding="utf-8", errors="replace"):
+        raise Failure(f"{settings} says that its model is not in {language}", code=EX_DATAERR)
+    file = target / PREDICT_NAMES[language]
+    if file.exists():
+        raise Failure(f"{file} is there already", hint="edit it, or delete it first", code=EX_DATAERR)
+    write_template(SCAFFOLD / "optional" / language / file.name, file, name)
+    if as_json:
+        console.print_json({"model": name, "language": language, "folder": str(target)})
+    else:
+        console.say("written", str(file))
+    return True
+
+
 def _where_samples_are(source: Path | None) -> str:
     if source is not None and source.is_file() and (source.parent / "samples.json").is_file():
         return f"--from {shlex.quote(str(source.parent))} takes those next to it"
@@ -94,7 +116,7 @@ def _where_samples_are(source: Path | None) -> str:
 
 
 def new_folder(name: str, folder: Path | None) -> Path:
-    """The folder for a new model. Raises Failure where the name is not valid or the folder is not empty."""
+    """The path of the folder for a new model. Raises Failure where the name is not valid or the folder is not empty."""
     try:
         check_model_name(name)
     except ValueError as error:
@@ -136,7 +158,7 @@ def write_template(source: Path, path: Path, name: str, requirements: Sequence[s
     path.write_text(text.replace("@REQUIREMENTS@", "\n".join(requirements)), encoding="utf-8")
 
 
-def describe_model(source: Path, name: str) -> DescribedArtifact:
+def describe_as_published(source: Path, name: str) -> DescribedArtifact:
     """Describe a model's files as `chips publish` would. Raises Failure."""
     try:
         return describe_artifact(source, model=name, version="1", created_by="")
@@ -152,7 +174,7 @@ def _write(
         needs = _installed(_EXAMPLE_NEEDS) if language == "python" else ()
         write_scaffold(language, name, target, needs)
     else:
-        needs = julia_needs_of(described) if language == "julia" else requirements_lines(described)
+        needs = julia_requirements_lines(described) if language == "julia" else requirements_lines(described)
         write_scaffold(language, name, target, needs, left_out=_TRAINING_SCRIPTS)
         copy_described_artifact(described, target / COPY_NAME)
     if predict:
@@ -180,7 +202,7 @@ def _check_packages(
             )
 
 
-def julia_needs_of(described: DescribedArtifact) -> list[str]:
+def julia_requirements_lines(described: DescribedArtifact) -> list[str]:
     """The packages that a model needs, as lines of a Project.toml behind those of [deps]: `save_model` wrote one next to the model.
 
     Raises Failure.

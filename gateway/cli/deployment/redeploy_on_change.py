@@ -13,7 +13,7 @@ from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
 from gateway.deploy.backend_folder import BackendFolder, FolderError
-from gateway.deploy.local import LocalProcessTarget
+from gateway.deploy.local_process_target import LocalProcessTarget
 from gateway.settings import Settings, process_environment, state_folder
 
 _POLL_S: Final = 0.3

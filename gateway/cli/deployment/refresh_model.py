@@ -8,25 +8,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.cli.deployment.import_model import open_foreign_model, write_trained
+from gateway.cli.deployment.import_model import fill_trained_folder, open_foreign_model
 from gateway.cli.deployment.new import (
     copy_described_artifact,
-    describe_model,
+    describe_as_published,
     requirements_lines,
     write_requirements,
 )
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.deploy.foreign_models import CannotImport
 from gateway.deploy.model_source import (
     COPY_NAME,
     REQUIREMENTS_NAME,
     SOURCE_NAME,
     ModelSource,
-    digest_of,
+    content_digest,
     read_source,
     write_source,
 )
+from gateway.deploy.read_foreign_models import CannotImport
 
 
 class _Copy(NamedTuple):
@@ -37,7 +37,7 @@ class _Copy(NamedTuple):
 
     @property
     def source(self) -> str:
-        return self.record.text(self.folder)
+        return self.record.display_text(self.folder)
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def bring_model_up_to_date(folder: Path, *, refresh: bool | None, dry_run: bool)
     if copy is None or not _is_due(copy, refresh):
         yield None
         return
-    seen = digest_of(copy.record.copied_from(folder)) if copy.record.is_path else ""
+    seen = content_digest(copy.record.copied_from(folder)) if copy.record.is_path else ""
     with tempfile.TemporaryDirectory(prefix=".refresh-", dir=None if dry_run else folder) as place:
         needs = _take(copy, Path(place))
         if dry_run:
@@ -68,7 +68,7 @@ def bring_model_up_to_date(folder: Path, *, refresh: bool | None, dry_run: bool)
 
 
 def note_stale_model(folder: Path) -> None:
-    """Say so where the model's source has changed since it was copied."""
+    """Note on the terminal that the model is stale: its source has changed since it was copied."""
     copy = _copy_in(folder)
     if copy is not None and copy.record.has_changed(folder):
         console.note(
@@ -78,7 +78,7 @@ def note_stale_model(folder: Path) -> None:
 
 
 def source_path(folder: Path) -> Path | None:
-    """Where the folder's model was copied from; None where it was not copied, or not from a path."""
+    """The path that the folder's model was copied from; None where it was not copied, or not from a path."""
     copy = _copy_in(folder)
     return None if copy is None or not copy.record.is_path else copy.record.copied_from(folder)
 
@@ -121,7 +121,7 @@ def _take(copy: _Copy, place: Path) -> list[str] | None:
     has_requirements = (folder / REQUIREMENTS_NAME).exists()
     is_edited = has_requirements and record.are_requirements_edited(folder)
     if record.kind == "saved":
-        described = describe_model(record.copied_from(folder), folder.absolute().name)
+        described = describe_as_published(record.copied_from(folder), folder.absolute().name)
         copy_described_artifact(described, place / COPY_NAME)
         needs = requirements_lines(described)
     else:
@@ -142,7 +142,7 @@ def _import(copy: _Copy, place: Path, *, is_edited: bool) -> list[str]:
                 shutil.copyfile(folder / REQUIREMENTS_NAME, place / REQUIREMENTS_NAME)
             else:
                 write_requirements(place, model.requirements)
-            write_trained(model, place, samples=record.samples)
+            fill_trained_folder(model, place, samples=record.samples)
             return list(model.requirements)
     except CannotImport as error:
         raise Failure(str(error), code=EX_DATAERR) from None

@@ -10,15 +10,15 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway.cli.deployment.unpublished_backend import StagedBackend, stage_backend
+from gateway.cli.deployment.stage_unpublished_backend import StagedBackend, stage_backend
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure
-from gateway.cli.support.published_artifact import RowsOption
+from gateway.cli.support.read_published_artifact import RowsOption
 from gateway.core.model import normalize_backend_url
 from gateway.settings import process_environment
 from gateway.verify.backend_process import BackendProcess
-from gateway.verify.check import Check, Result
+from gateway.verify.conformance_check import Check, CheckResult
 from gateway.verify.report import as_json as report_as_json
 from gateway.verify.report import as_junit
 from gateway.verify.run import (
@@ -185,7 +185,7 @@ def _check_writable(path: Path) -> None:
         raise Failure(f"{path} cannot be written: {error.strerror}", code=EX_DATAERR) from None
 
 
-def _silent(_: Result) -> None: ...
+def _silent(_: CheckResult) -> None: ...
 
 
 def _list(checks: Sequence[Check], *, as_json: bool) -> None:
@@ -200,7 +200,7 @@ def _list(checks: Sequence[Check], *, as_json: bool) -> None:
     console.out.print(table)
 
 
-def _tell(result: Result) -> None:
+def _tell(result: CheckResult) -> None:
     """What failed at once and in full; what went well only in the table at the end."""
     if result.outcome != "failed":
         return

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gateway.cli.models.third_party_servers import (
+from gateway.cli.models.register_third_party_server import (
     FIRST_VERSION,
     describe_server,
     metadata_from_server,
@@ -13,7 +13,7 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import CredentialsRefused
 from gateway.cli.support.backend_probe import ModelMetadata, NotAChipsBackend, probe
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.model_server_detection import ModelServer, is_chips_backend
+from gateway.cli.support.model_server_detection import ThirdPartyModelServer, is_chips_backend
 from gateway.core.name_validation import check_version
 from gateway.verify.report import as_evidence
 from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, select_checks, verify
@@ -53,7 +53,7 @@ class BackendInspection(NamedTuple):
 
     requested: RegistrationRequest
     metadata: ModelMetadata | None = None
-    service: ModelServer | None = None  # where it is a server of another kind
+    service: ThirdPartyModelServer | None = None  # where it is a server of another kind
     broken: str = ""  # what to add to the reason
 
 

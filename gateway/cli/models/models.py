@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.artifacts.registered_cards import RegisteredCard, read_cards
+from gateway.artifacts.registered_model_cards import RegisteredCard, read_registered_cards
 from gateway.cli.support import console
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, Document, Registry
@@ -59,7 +59,7 @@ def show(
     async def work(registry: Registry) -> tuple[Document, Any, list[RegisteredCard]]:
         document = await console.find_document(registry, name)
         changes = await registry.history(kind=MODELS, name=name, limit=1)
-        return document, changes, await read_cards(registry, _readable(document))
+        return document, changes, await read_registered_cards(registry, _readable(document))
 
     document, changes, cards = console.with_registry(registry_url, work)
     last = changes[0] if changes else None

@@ -18,11 +18,11 @@ from gateway.cli.models.backend_inspection import (
     run_conformance_checks,
     validated_option,
 )
-from gateway.cli.models.write_registration import (
+from gateway.cli.models.merge_registration import (
     _OUR_PATH,
     RegisteredVersion,
     Verification,
-    write_registration,
+    merge_registration,
 )
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import (
@@ -31,14 +31,16 @@ from gateway.cli.support.backend_credentials import (
     credentials_for,
     parse_header,
 )
+from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.model_server_detection import ModelServer, example_request_json
-from gateway.cli.support.published_artifact import RowsOption, published_samples
-from gateway.cli.support.sizes import given_resources
+from gateway.cli.support.model_server_detection import example_request_json
+from gateway.cli.support.parse_sizes import given_resources
+from gateway.cli.support.read_published_artifact import RowsOption, published_samples
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
-from gateway.core.cors_policy import CorsRule
+from gateway.control.openapi import example_instance
 from gateway.core.ip_network_set import parse_network
 from gateway.core.model import Model, normalize_backend_url
+from gateway.core.model_cors_policy import CorsRule
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.registry.base import Listing
 from gateway.settings import Settings
@@ -198,7 +200,7 @@ def register(
             seen = await inspect_backend(requested, wait, report, dict(shown), yes=yes, force=force)
             seen = await _checked(settings, seen, report, shown, rows, force=force)
         async with console.open_registry_of(settings) as registry:
-            outcome = await write_registration(
+            outcome = await merge_registration(
                 registry,
                 seen.requested,
                 seen.metadata,
@@ -212,7 +214,7 @@ def register(
             )
             if not dry_run:
                 address = console.gateway_address(gateway, settings)
-                await _tell_live(address, await registry.load(), outcome, report, seen.service)
+                await _tell_live(address, await registry.load(), outcome, report, seen)
         report.end()
 
     console.run_async(work())
@@ -334,7 +336,7 @@ async def _tell_live(
     listing: Listing,
     outcome: RegisteredVersion,
     report: ProgressReporter,
-    service: ModelServer | None = None,
+    seen: BackendInspection,
 ) -> None:
     """Wait for a running gateway, where there is one, and say whether it serves all of `listing`."""
     obstacle = await wait_until_served(address, listing)
@@ -353,11 +355,12 @@ async def _tell_live(
         live=True,
         address=target,
     )
+    service = seen.service
     key = "" if model.policy.access == "public" else " -H 'X-Api-Key: …'"
     body = (
         example_request_json(service)
         if service is not None
-        else f'{{"instances": [{_example(model, outcome.version)}]}}'
+        else f'{{"instances": [{_example(model, outcome.version, seen.metadata)}]}}'
     )
     backend = model.backend(outcome.version)
     if service is None and backend is not None and backend.predict_path != _OUR_PATH:
@@ -365,9 +368,15 @@ async def _tell_live(
     report.tell("try", f"curl {shlex.quote(target)}{key} --json {shlex.quote(body)}")
 
 
-def _example(model: Model, version: str) -> str:
-    """An instance with the model's own field names, so that the line can be pasted and filled in."""
+def _example(model: Model, version: str, metadata: ModelMetadata | None) -> str:
+    """An instance with the model's own field names and types, so that the line can be pasted and filled in."""
     backend = model.backend(version)
-    inputs = backend.inputs if backend is not None else ()
-    fields = {tensor.name: "text" if tensor.datatype == "BYTES" else 0 for tensor in inputs}
-    return msgspec.json.encode(fields).decode() if fields else "…"
+    example = example_instance(backend.inputs) if backend is not None else None
+    if example is None:
+        return "…"
+    example = {name: 0 if value == 1 and value is not True else value for name, value in example.items()}
+    known = metadata.parameters.get("categories") if metadata is not None else None
+    for name, values in (known if isinstance(known, dict) else {}).items():
+        if name in example and isinstance(values, list) and values:
+            example[name] = values[0]  # another one is refused
+    return msgspec.json.encode(example).decode()

@@ -8,8 +8,8 @@ from gateway.core.shadow import Shadow
 _STYLES = {"agrees": "bold green", "differs": "bold red", "fails": "bold red", "undecided": "bold yellow"}
 
 
-def show_report(shadow: Shadow, verdict: dict[str, Any]) -> None:
-    """Print it: the verdict first, then what it rests on, then the worst examples."""
+def print_shadow_report(shadow: Shadow, verdict: dict[str, Any]) -> None:
+    """Print the report on a shadow: the verdict first, then what it rests on, then the worst examples."""
     stable, candidate = shadow.stable, shadow.candidate
     console.say(shadow.model, f"version {candidate} in the shadow of version {stable}")
     console.say(
@@ -29,6 +29,12 @@ def show_report(shadow: Shadow, verdict: dict[str, Any]) -> None:
                 for label, side in ((f"v {candidate}", "candidate"), (f"v {stable} twice", "stable"))
                 if sides[side]
             ),
+        )
+    if verdict["unused_tolerances"]:
+        console.say(
+            "warning",
+            f"no answer has an output called {', '.join(verdict['unused_tolerances'])}, for which a tolerance was given",
+            style="bold yellow",
         )
     for label, version in ((f"v {stable}", verdict["stable"]), (f"v {candidate}", verdict["candidate"])):
         times = ", ".join(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.support.console import EX_USAGE, Failure
-from gateway.core.headers import FIELDS_IN_USE
+from gateway.core.sort_headers import FIELDS_IN_USE
 from gateway.core.sticky_shares import StickyShares, parse_sticky_by
 
 StickyOption = Annotated[
@@ -21,7 +21,7 @@ StickyOption = Annotated[
 
 
 def with_sticky_option(sticky: StickyShares | None, option: str | None) -> StickyShares | None:
-    """A model's `sticky` as `--sticky` wants it; None: unchanged. Raises Failure.
+    """A model's sticky shares as the option `--sticky` changes them; without the option, as they are. Raises Failure.
 
     The seed stays as long as shares stick to the same thing, so that every caller keeps its version.
     """

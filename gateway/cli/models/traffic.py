@@ -8,7 +8,7 @@ import typer
 from gateway.cli.models.sticky_option import StickyOption, with_sticky_option
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.traffic_preconditions import ForceOption, check_verified, warn_of_active_rollout
+from gateway.cli.support.verified_before_traffic import ForceOption, check_verified, warn_of_active_rollout
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
 from gateway.core.model import Model, model_problems
 from gateway.core.model_updates import merge_document

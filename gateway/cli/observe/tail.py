@@ -12,7 +12,7 @@ from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
 from gateway.control.recorded_requests import request_row
 from gateway.settings import load_settings
-from gateway.telemetry.sqlite_trace_store import TraceStoreReader
+from gateway.telemetry.recorded_request_store import TraceStoreReader
 
 _POLL_S = 0.3
 
@@ -59,7 +59,7 @@ def tail(
             )
 
     if project:
-        from gateway.cli.observe.cloud_trace import requests_from_cloud
+        from gateway.cli.observe.google_cloud_requests import requests_from_cloud
 
         for request in requests_from_cloud(project, model=model, errors=errors, last=last, follow=follow):
             show(request)

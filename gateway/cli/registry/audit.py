@@ -9,16 +9,16 @@ import msgspec
 import typer
 
 from gateway.audit.export import to_csv, to_html, to_json
-from gateway.audit.state_at import ModelState, model_states_at, parse_time
+from gateway.audit.model_states_at import ModelState, model_states_at, parse_time
 from gateway.audit.verify_history import AnchoredHead, HistoryReport, verify_history
 from gateway.cli.support import console
-from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.second_place_and_keys import (
+from gateway.cli.support.audit_second_place_and_keys import (
+    configured_second_place,
     open_signer,
     read_second_place,
     read_trusted_keys,
-    second_place,
 )
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.registry.base import Registry
 from gateway.settings import Settings
 
@@ -126,7 +126,7 @@ def _of(state: ModelState, approvals: dict[str, list[str]]) -> dict[str, list[st
 
 async def _approvals(registry: Registry, states: list[ModelState], at: datetime) -> dict[str, list[str]]:
     """By MODEL@VERSION, who had signed for what served; nothing where the environment has no sign-off policy."""
-    from gateway.signoff.records import read_sign_off
+    from gateway.signoff.sign_off_records import read_sign_off
 
     try:
         records = await read_sign_off(registry)
@@ -175,6 +175,14 @@ def _show_state(state: ModelState, at: str, approvals: dict[str, list[str]]) -> 
             console.say("", f"image {served.image}")
         for line in approvals.get(f"{state.name}@{served.version}", ()):
             console.say("", line)
+        for one in served.evidence:
+            outcome = (
+                f"does not count: {one.problem}" if one.problem else "passed" if one.passed else "failed"
+            )
+            console.say(
+                "",
+                f"evidence {one.sort} {outcome}: {one.summary} (entry {one.sequence or '–'}, {one.at} by {one.author})",
+            )
         since = served.since
         console.say("", f"as such since entry {since.sequence or '–'}, {since.at} by {since.author}")
 
@@ -184,7 +192,7 @@ def _show_state(state: ModelState, at: str, approvals: dict[str, list[str]]) -> 
 
 async def _report(settings: Settings, registry: Registry) -> tuple[HistoryReport, dict[str, Any]]:
     """The check with what the second place knows, and the facts to print."""
-    place, registry_id = second_place(settings), settings.audit.registry_id
+    place, registry_id = configured_second_place(settings), settings.audit.registry_id
     if place is None:
         report = await verify_history(registry, registry_id=registry_id)
         return report, {**msgspec.to_builtins(report), "second_place": "", "concerns": [], "restored": []}
@@ -321,7 +329,7 @@ def _note_restore(settings: Settings, reason: str, by: str, *, as_json: bool) ->
 
 
 def _place(settings: Settings) -> Any:
-    place = second_place(settings)
+    place = configured_second_place(settings)
     if place is None:
         raise Failure("there is no second place", hint="set audit.second_place", code=EX_USAGE)
     return place

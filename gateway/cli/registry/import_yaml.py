@@ -12,9 +12,9 @@ from gateway.cli.registry.history import difference_lines
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.registry_declaration import Declared, read_declaration
-from gateway.cli.support.traffic_preconditions import ForceOption, check_verified, newly_served
+from gateway.cli.support.verified_before_traffic import ForceOption, check_verified, newly_served
 from gateway.core.model import Model, parse_model
-from gateway.deploy.foreign_models import READERS
+from gateway.deploy.read_foreign_models import READERS
 from gateway.registry.base import MODELS, NETWORKS, Delete, Document, Put, Registry, now_rfc3339
 
 _NOTES = 20  # in the reason, which Firestore ends at 10 000 characters

@@ -11,10 +11,10 @@ from gateway.cli.models.sticky_option import with_sticky_option
 from gateway.cli.rollouts.canary_status import print_status, read_status
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.traffic_preconditions import ForceOption, check_verified
+from gateway.cli.support.verified_before_traffic import ForceOption, check_verified
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, with_traffic
+from gateway.core.rollout import Rollout, RolloutPlan, new_rollout, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Document, Put, Registry
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.decision import abort as aborted
@@ -211,7 +211,7 @@ async def _begin(
                 code=EX_DATAERR,
             )
     try:
-        rollout = begin_rollout(
+        rollout = new_rollout(
             model, version, plan, identity=uuid4().hex[:12], by=author, reason=reason or "begun"
         )
     except ValueError as error:

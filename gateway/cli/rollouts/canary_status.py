@@ -35,7 +35,7 @@ async def _model(registry: Registry, name: str) -> Model | None:
 
 
 def print_status(facts: dict[str, Any]) -> None:
-    """`read_status` for people."""
+    """Print the facts of `read_status` for people."""
     state = facts["state"]
     steps = facts["plan"]["steps"]
     console.say(

@@ -81,7 +81,7 @@ def run(
 
 
 async def _run(settings: Settings, host: str, port: int | None) -> int:
-    from gateway.make_components import build_controller, build_figures, build_mirror
+    from gateway.make_components import build_controller, build_figures_store, build_mirror
     from gateway.registry.open_by_url import open_registry
     from gateway.task_supervisor import Supervisor
     from gateway.telemetry.logs import LogWriter, configure_logging, should_log_json
@@ -102,7 +102,7 @@ async def _run(settings: Settings, host: str, port: int | None) -> int:
 
     supervisor.on_fatal = fatal
     registry = open_registry(settings.registry)
-    figures = build_figures(settings, registry)
+    figures = build_figures_store(settings, registry)
     mirror = build_mirror(settings, registry, supervisor)
     try:
         controller = build_controller(settings, registry, figures, mirror, supervisor)

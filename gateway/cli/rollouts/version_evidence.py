@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.artifacts.model_card import card_sections
+from gateway.artifacts.model_card import read_card_sections
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.core.evidence import CARD, VERIFY, why_evidence_does_not_apply
+from gateway.core.version_evidence import CARD, VERIFY, why_evidence_does_not_apply
 from gateway.registry.base import EVIDENCE, Change, Registry
-from gateway.registry.evidence import list_evidence
+from gateway.registry.evidence_records import list_evidence
 
 
 def evidence(
@@ -72,14 +72,14 @@ def evidence(
         for name, why in one.get("facts", {}).get("why", {}).items() if one["sort"] == VERIFY else ():
             console.say("", f"{one['facts'].get('checks', {}).get(name, '')} {name}: {why}")
         if one["sort"] == CARD:
-            say_card(one.get("facts", {}))
+            print_card_sections(one.get("facts", {}))
     if not found:
         console.out.print(f"nothing is known of {which}: chips register verifies it")
 
 
-def say_card(facts: Mapping[str, Any]) -> None:
+def print_card_sections(facts: Mapping[str, Any]) -> None:
     """Print the sections of a model card, as its author wrote them."""
-    for section in card_sections(facts):
+    for section in read_card_sections(facts):
         console.say("", f"## {section.heading}")
         for line in section.text.split("\n"):
             console.say("", f"   {line}")

@@ -19,7 +19,7 @@ from gateway.cli.setup.doctor_checks import (
     check_programs_and_packages,
     read_models,
 )
-from gateway.cli.setup.doctor_roles import check_roles, database_of
+from gateway.cli.setup.doctor_iam_roles import check_roles, firestore_database_of
 from gateway.cli.setup.doctor_sign_off import check_second_place, check_sign_off
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
@@ -95,7 +95,7 @@ async def _examine(registry_url: str | None, address: str | None) -> AsyncGenera
         async with console.open_registry_of(settings) as registry:
             listing = await registry.load()
             signed = [one async for one in check_sign_off(registry, read_models(listing)[0])]
-            roles = await check_roles(registry, database_of(settings.registry))
+            roles = await check_roles(registry, firestore_database_of(settings.registry))
     except RegistryError as error:
         yield Finding("registry", "wrong", str(error), "is it the right one? chips env show, chips check")
         return

@@ -11,7 +11,7 @@ from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.signoff.in_toto_statement import VerifiedStatement
-    from gateway.signoff.records import SignOffRecords
+    from gateway.signoff.sign_off_records import SignOffRecords
 
 
 async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
@@ -38,7 +38,7 @@ async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGe
 
 
 async def _check_approvals(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
-    from gateway.signoff.records import read_sign_off
+    from gateway.signoff.sign_off_records import read_sign_off
     from gateway.signoff.ssh_signature import SshError
 
     try:
@@ -70,9 +70,8 @@ def _approval_findings(records: "SignOffRecords", models: Sequence[Model]) -> It
             )
             drifted = _drifted(records, model, backend, signed)
             if drifted:
-                yield Finding(
-                    f"{title} sign-off", "wrong", drifted, f"chips history {model.name}; chips rollback"
-                )
+                back = f"chips history {model.name}, then chips rollback {model.name} --to REVISION"
+                yield Finding(f"{title} sign-off", "wrong", drifted, back)
                 continue
             enough = _enough(signed, records.stored.policy.approvals)
             published = _enough(

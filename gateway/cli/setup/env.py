@@ -11,7 +11,7 @@ from gateway.cli.support.environment_stores import environment_named
 from gateway.cli.support.environments_file import (
     EXAMPLE,
     Environment,
-    UnknownEnvironment,
+    EnvironmentsFileError,
     read_environments,
 )
 from gateway.settings import environments_file, mask_url
@@ -22,7 +22,7 @@ env = typer.Typer(help="Named environments: list them, choose one, look at one."
 def _read() -> dict[str, Environment]:
     try:
         return read_environments(environments_file())
-    except UnknownEnvironment as error:
+    except EnvironmentsFileError as error:
         raise Failure(str(error), code=EX_CONFIG) from None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from gateway.audit.dsse_envelope import SigningError
-from gateway.cli.rollouts.version_evidence import say_card
+from gateway.cli.rollouts.version_evidence import print_card_sections
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.signer_options import (
@@ -16,12 +16,12 @@ from gateway.cli.support.signer_options import (
     policy_of,
     sign_and_verify,
 )
-from gateway.core.evidence import CARD
 from gateway.core.suggestions import suggest
+from gateway.core.version_evidence import CARD
 from gateway.registry.base import APPROVALS, Document, Registry
 from gateway.signoff.approval_requests import (
+    ApprovalRequest,
     ApprovalStatus,
-    Request,
     StoredPolicy,
     evaluate_request,
     find_request,
@@ -31,9 +31,9 @@ from gateway.signoff.approval_requests import (
     with_decision,
 )
 from gateway.signoff.approval_subject import Subject
-from gateway.signoff.emergency import emergency_changes
 from gateway.signoff.in_toto_statement import Decision, Keys, read_statement
-from gateway.signoff.records import SignOffRecords, issuers_keys, read_records
+from gateway.signoff.sign_off_records import SignOffRecords, issuers_keys, read_records
+from gateway.signoff.unreviewed_emergencies import emergency_changes
 
 _DONE: Final = {"approve": "approved", "reject": "rejected", "emergency": "emergency", "review": "reviewed"}
 
@@ -167,7 +167,7 @@ def _with(document: Document, body: dict[str, Any]) -> Document:
     return Document(kind=document.kind, name=document.name, revision=document.revision, body=body)
 
 
-async def _find(registry: Registry, identity: str) -> tuple[Document, Request]:
+async def _find(registry: Registry, identity: str) -> tuple[Document, ApprovalRequest]:
     try:
         found = await find_request(registry, identity)
     except ValueError as error:
@@ -182,7 +182,9 @@ async def _find(registry: Registry, identity: str) -> tuple[Document, Request]:
     return found
 
 
-def _subject(identity: str, request: Request, stored: StoredPolicy, keys: Keys, environment: str) -> Subject:
+def _subject(
+    identity: str, request: ApprovalRequest, stored: StoredPolicy, keys: Keys, environment: str
+) -> Subject:
     try:
         asked = read_statement(request.request, stored.policy, keys)
     except SigningError as error:
@@ -256,7 +258,7 @@ def _show(facts: dict[str, Any], *, whole: bool) -> None:
         for sort, record in facts.get("evidence", {}).items():
             console.say("", f"evidence {sort}: {record.get('summary') or console.short_value(record)}")
             if sort == CARD:
-                say_card(record.get("facts", {}))
+                print_card_sections(record.get("facts", {}))
     _show_verdict(facts)
 
 

@@ -9,13 +9,13 @@ import msgspec
 import typer
 
 from gateway.artifacts.base import ArtifactStore, StoreError
-from gateway.artifacts.copy_artifact import check_artifact, copy_artifact
+from gateway.artifacts.copy_artifact import copy_artifact, require_manifest_digest
 from gateway.artifacts.open_by_url import open_store
 from gateway.cli.artifacts.publish import store_failure
-from gateway.cli.models.write_registration import card_changes
+from gateway.cli.models.merge_registration import card_evidence_changes
 from gateway.cli.registry.history import difference_lines
-from gateway.cli.signoff.carried_verification import carried_verification
-from gateway.cli.signoff.copy_image import copy_to, target_image
+from gateway.cli.signoff.carry_over_verification import carry_over_verification
+from gateway.cli.signoff.copy_promoted_image import copy_promoted_image, promoted_image_address
 from gateway.cli.signoff.request_approval import (
     VersionWithEvidence,
     approvable_subject,
@@ -25,10 +25,10 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.backend_probe import NotAChipsBackend, probe
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
-from gateway.cli.support.environment_stores import images_of, registry_of, store_of
+from gateway.cli.support.environment_stores import artifact_store_url_of, image_repository_of, registry_url_of
 from gateway.cli.support.signer_options import split_model_and_version
-from gateway.cli.support.traffic_preconditions import ForceOption, check_verified
 from gateway.cli.support.transfer_progress import transfer_progress
+from gateway.cli.support.verified_before_traffic import ForceOption, check_verified
 from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
 from gateway.core.model_updates import merge_document, with_backend
 from gateway.registry.base import MODELS, Document, Put, Registry
@@ -36,7 +36,7 @@ from gateway.settings import Settings, state_folder
 from gateway.signoff.approval_requests import StoredPolicy
 from gateway.signoff.approval_subject import subject_of
 from gateway.signoff.enforce_policy import NotApproved, find_approval
-from gateway.signoff.records import read_policy, read_records
+from gateway.signoff.sign_off_records import read_policy, read_records
 
 _WAIT_S: Final = 10.0
 
@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 
 
 class PromotionPlan(NamedTuple):
-    """What a promotion will do."""
+    """The plan of a promotion: what it will do."""
 
     source: VersionWithEvidence
     document: Document | None  # the model in the target's registry now
@@ -99,9 +99,12 @@ def promote(
             code=EX_USAGE,
         )
     name, number = split_model_and_version(version)
-    origin, target = (console.settings_for(registry_of(env)) for env in (source, to))
+    origin, target = (console.settings_for(registry_url_of(env)) for env in (source, to))
     given = [parse_header(text) for text in header or []]
-    stores, images = (store_of(source, origin), store_of(to, target)), images_of(to)
+    stores, images = (
+        (artifact_store_url_of(source, origin), artifact_store_url_of(to, target)),
+        image_repository_of(to),
+    )
 
     async def work() -> PromotionPlan:
         async with console.open_registry_of(target) as registry:
@@ -115,7 +118,7 @@ def promote(
                 return plan
             verified: list[Put] = []
             if not (no_probe or copy_only):
-                verified = await carried_verification(registry, origin, plan.source, plan.model, source)
+                verified = await carry_over_verification(registry, origin, plan.source, plan.model, source)
             new = [] if verified or copy_only else _with_traffic(plan.model, number)
             note = await check_verified(registry, plan.model, new, force=force)
             _confirm(to, yes=yes)
@@ -127,7 +130,7 @@ def promote(
             plan.facts["generation"] = await registry.write(
                 _change(plan),
                 *verified,
-                *await card_changes(registry, plan.model, number, stores[1]),
+                *await card_evidence_changes(registry, plan.model, number, stores[1]),
                 author=console.author_name(by),
                 reason=why,
             )
@@ -155,7 +158,7 @@ async def _plan(
     source = await read_version_with_evidence(origin, stores[0], policy, name, version)
     approval = await _approval(registry, stored, source)
     document = await registry.read(MODELS, name)
-    image = target_image(source.backend.image, images)
+    image = promoted_image_address(source.backend.image, images)
     model = _after(document, source, url, stores[1], image)
     before = document.body if document is not None else None
     facts: dict[str, Any] = {
@@ -255,7 +258,7 @@ async def _copy_image(plan: PromotionPlan, *, as_json: bool) -> None:
     image = plan.source.backend.image
     if plan.image == image:
         return
-    plan.facts["image_copied"] = await copy_to(image, plan.image, as_json=as_json)
+    plan.facts["image_copied"] = await copy_promoted_image(image, plan.image, as_json=as_json)
     if not as_json:
         console.say("image", "copied, and checked" if plan.facts["image_copied"] else "was there already")
 
@@ -274,7 +277,7 @@ def _check_stores(plan: PromotionPlan, source: str, target: str) -> None:
         )
     plan.facts["artifact_copied"] = False
     with closing(_open(source)) as store:
-        _asked(lambda: check_artifact(store, plan.model.name, plan.source.backend.version, digest))
+        _asked(lambda: require_manifest_digest(store, plan.model.name, plan.source.backend.version, digest))
 
 
 def _copy(plan: PromotionPlan, source: str, target: str, *, as_json: bool) -> None:
@@ -282,7 +285,7 @@ def _copy(plan: PromotionPlan, source: str, target: str, *, as_json: bool) -> No
     if not digest:
         return
     with closing(_open(source)) as old, closing(_open(target)) as new:
-        size = _asked(lambda: check_artifact(old, model, version, digest)).total_bytes
+        size = _asked(lambda: require_manifest_digest(old, model, version, digest)).total_bytes
         with transfer_progress("copied", size, shown=not as_json) as told:
             plan.facts["artifact_copied"] = _asked(
                 lambda: copy_artifact(old, new, model, version, digest, told)

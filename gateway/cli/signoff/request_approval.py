@@ -10,11 +10,11 @@ import typer
 from gateway.cli.signoff.sign_off_policy import read_policy_from
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.environment_stores import registry_of, store_of
-from gateway.cli.support.published_artifact import published_card
+from gateway.cli.support.environment_stores import artifact_store_url_of, registry_url_of
+from gateway.cli.support.read_published_artifact import published_card
 from gateway.cli.support.signer_options import (
     AsOption,
-    Identity,
+    SignerIdentity,
     SshKeyOption,
     TokenCommandOption,
     identify_signer,
@@ -22,23 +22,23 @@ from gateway.cli.support.signer_options import (
     sign_and_verify,
     split_model_and_version,
 )
-from gateway.core.evidence import CARD, why_evidence_does_not_apply
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
+from gateway.core.version_evidence import CARD, why_evidence_does_not_apply
 from gateway.registry.base import APPROVALS, EVIDENCE, Put, Registry
-from gateway.registry.evidence import list_evidence
+from gateway.registry.evidence_records import list_evidence
 from gateway.settings import Settings
 from gateway.signoff.approval_requests import (
-    Request,
+    ApprovalRequest,
     StoredPolicy,
     request_id,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Keys, identity_tokens_in
-from gateway.signoff.kept_keys import keep_keys
+from gateway.signoff.kept_issuer_keys import keys_that_verify
 from gateway.signoff.policy import SignOffPolicy, policy_digest, policy_document
-from gateway.signoff.records import issuers_keys
 from gateway.signoff.required_evidence import evidence_digests, evidence_problems
+from gateway.signoff.sign_off_records import issuers_keys
 
 
 def request_approval(
@@ -80,9 +80,9 @@ def request_approval(
             hint="MODEL@VERSION --to ENV, or --policy FILE --to ENV",
             code=EX_USAGE,
         )
-    target = console.settings_for(registry_of(to))
-    origin = console.settings_for(registry_of(source) if source is not None else registry_url)
-    store = origin.artifacts if source is None else store_of(source, origin)
+    target = console.settings_for(registry_url_of(to))
+    origin = console.settings_for(registry_url_of(source) if source is not None else registry_url)
+    store = origin.artifacts if source is None else artifact_store_url_of(source, origin)
 
     async def work() -> dict[str, Any]:
         async with console.open_registry_of(target) as registry:
@@ -170,7 +170,7 @@ async def read_version_with_evidence(
 
 
 def approvable_subject(source: VersionWithEvidence, stored: StoredPolicy, environment: str) -> Subject:
-    """What an approval of `source` binds. Raises Failure where evidence is missing or something has no digest."""
+    """The subject that an approval of `source` binds. Raises Failure where evidence is missing or something has no digest."""
     try:
         subject = subject_of(
             source.model,
@@ -195,19 +195,19 @@ async def _write(
     registry: Registry,
     stored: StoredPolicy,
     keys: Keys,
-    identity: Identity,
+    identity: SignerIdentity,
     subject: Subject,
     reason: str,
     proposal: dict[str, Any],
     evidence: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     statement = sign_and_verify(identity, stored.policy, keys, "request", "", subject, reason)
-    request = Request(
+    request = ApprovalRequest(
         title=subject.title,
         request=statement,
         evidence=evidence or {},
         proposal=proposal,
-        keys=tuple(keep_keys(identity_tokens_in(statement), keys)),
+        keys=tuple(keys_that_verify(identity_tokens_in(statement), keys)),
     )
     name = request_id(statement)
     body: dict[str, Any] = msgspec.to_builtins(request)

@@ -1,4 +1,4 @@
-"""What all commands share: output for people or as JSON, failures with exit codes, opening the registry."""
+"""The console of all commands: output for people or as JSON, failures with exit codes, common options, opening the registry."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from rich.text import Text
 from gateway.cli.support.environments_file import (
     ChosenEnvironment,
     CurrentEnvironmentFile,
-    UnknownEnvironment,
+    EnvironmentsFileError,
     find_environment,
     read_environments,
 )
@@ -105,9 +105,13 @@ out = _Screen()
 err = _Screen(stderr=True)
 
 
+_BEFORE_COMMANDS = frozenset({"next", "approve", "key", "look", "not live", "findings"})
+
+
 def say(label: str, text: str, *, style: str = "bold", to: Console = out) -> None:
     """Print one line of a report: `label` in the left column, then the text."""
-    text = choice.with_environment(text)
+    if label in _BEFORE_COMMANDS or text.startswith("  → "):  # elsewhere stands what people wrote
+        text = choice.with_environment(text)
     to.print(Text.assemble((printable(f"{label:<9} "), style), printable(text)))
 
 
@@ -173,7 +177,7 @@ def chosen_environment() -> ChosenEnvironment | None:
     path = environments_file()
     try:
         return ChosenEnvironment(name, find_environment(read_environments(path), name, path), by)
-    except UnknownEnvironment as error:
+    except EnvironmentsFileError as error:
         raise Failure(str(error), hint="`chips env list` shows them", code=EX_CONFIG) from None
 
 
@@ -187,6 +191,8 @@ def settings_for(registry: str | None) -> Settings:
     }
     if chosen.environment.figures:
         given["rollouts.figures"] = chosen.environment.figures
+    if chosen.environment.project:
+        given["cost.billing_project"] = chosen.environment.project
     named = chosen.by != "chips env use"
     settings = load_settings(
         flags={**(given if named else {}), **({"registry": registry} if registry is not None else {})},

@@ -3,7 +3,7 @@
 from gateway.cli.support.console import EX_CONFIG, Failure
 from gateway.cli.support.environments_file import (
     Environment,
-    UnknownEnvironment,
+    EnvironmentsFileError,
     find_environment,
     read_environments,
 )
@@ -15,16 +15,16 @@ def environment_named(name: str) -> Environment:
     path = environments_file()
     try:
         return find_environment(read_environments(path), name, path)
-    except UnknownEnvironment as error:
+    except EnvironmentsFileError as error:
         raise Failure(str(error), code=EX_CONFIG) from None
 
 
-def registry_of(name: str) -> str:
+def registry_url_of(name: str) -> str:
     """The registry's URL of an environment; a URL is taken as it is. Raises Failure."""
-    return name if ":" in name else registry_of_environment(name)
+    return name if ":" in name else registry_url_of_environment(name)
 
 
-def registry_of_environment(name: str) -> str:
+def registry_url_of_environment(name: str) -> str:
     """The registry's URL of an environment. Raises Failure."""
     environment = environment_named(name)
     if not environment.registry:
@@ -36,11 +36,11 @@ def registry_of_environment(name: str) -> str:
     return environment.registry
 
 
-def images_of(name: str) -> str:
+def image_repository_of(name: str) -> str:
     """The repository for images of an environment; empty where it has none, or is given by its registry's URL. Raises Failure."""
     return "" if ":" in name else environment_named(name).images
 
 
-def store_of(name: str, settings: Settings) -> str:
+def artifact_store_url_of(name: str, settings: Settings) -> str:
     """The artifact store of an environment; of a registry that is given by its URL, the settings'. Raises Failure."""
     return settings.artifacts if ":" in name else environment_named(name).artifacts or settings.artifacts

@@ -52,24 +52,24 @@ class ChosenEnvironment(NamedTuple):
     by: str  # --env, CHIPS_ENV, or `chips env use`
 
 
-class UnknownEnvironment(Exception):
-    """The file, or the name, is wrong; the text says how to fix it."""
+class EnvironmentsFileError(Exception):
+    """There is no environment of that name, or the file cannot be read; the text says how to fix it."""
 
 
 def read_environments(path: Path) -> dict[str, Environment]:
-    """All environments in the file at `path`; none where there is no file. Raises UnknownEnvironment."""
+    """All environments in the file at `path`; none where there is no file. Raises EnvironmentsFileError."""
     try:
         text = decode_utf8(path.read_bytes())
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise UnknownEnvironment(f"{path} cannot be read: {error.strerror}") from None
+        raise EnvironmentsFileError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise UnknownEnvironment(f"{path} {error}") from None
+        raise EnvironmentsFileError(f"{path} {error}") from None
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UnknownEnvironment(f"{path} is not valid TOML: {error}") from None
+        raise EnvironmentsFileError(f"{path} is not valid TOML: {error}") from None
     found, problems = {}, []
     for name, table in content.items():
         try:
@@ -77,7 +77,7 @@ def read_environments(path: Path) -> dict[str, Environment]:
         except msgspec.ValidationError as error:
             problems.append(f"[{name}]: {_explained(str(error), table)}")
     if problems:
-        raise UnknownEnvironment(f"{path}: " + "; ".join(problems))
+        raise EnvironmentsFileError(f"{path}: " + "; ".join(problems))
     return found
 
 
@@ -90,15 +90,15 @@ def _explained(reason: str, table: object) -> str:
 
 
 def find_environment(environments: Mapping[str, Environment], name: str, path: Path) -> Environment:
-    """The environment called `name`. Raises UnknownEnvironment, which lists those that exist."""
+    """The environment called `name`. Raises EnvironmentsFileError, which lists those that exist."""
     if name in environments:
         return environments[name]
     if not environments:
-        raise UnknownEnvironment(
+        raise EnvironmentsFileError(
             f'there is no environment "{name}": {path} does not exist yet. It may begin:\n{EXAMPLE}'
         )
     hint = suggest(name, environments, else_all=True)
-    raise UnknownEnvironment(f'there is no environment "{name}" in {path}{hint}')
+    raise EnvironmentsFileError(f'there is no environment "{name}" in {path}{hint}')
 
 
 class CurrentEnvironmentFile:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from gateway.cli.support.openapi_examples import (
+from gateway.cli.support.example_from_openapi import (
     json_post_operations,
     request_body_example,
     server_base_paths,
@@ -31,7 +31,7 @@ _LIKELY: Final = ("predict", "score", "infer", "invocations", "classify", "gener
 
 
 @dataclass(frozen=True)
-class ModelServer:
+class ThirdPartyModelServer:
     """A model server that is not one of ours, and how to reach one model of it."""
 
     kind: str
@@ -93,7 +93,7 @@ class CachingProbe:
 
 async def detect_model_server(
     url: str, name: str, headers: Mapping[str, str] | None = None
-) -> ModelServer | None:
+) -> ThirdPartyModelServer | None:
     """Detect the server at `url` and the path of its model `name`; None where no known kind answers."""
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
@@ -124,7 +124,7 @@ async def is_chips_backend(url: str, name: str, headers: Mapping[str, str] | Non
 # -- kinds
 
 
-async def _open_inference(site: CachingProbe, name: str) -> ModelServer | None:
+async def _open_inference(site: CachingProbe, name: str) -> ThirdPartyModelServer | None:
     """MLServer, Triton, KServe and others by github.com/kserve/open-inference-protocol."""
     server = await site.json("/v2")
     metadata = await site.json(f"/v2/models/{name}")
@@ -140,7 +140,7 @@ async def _open_inference(site: CachingProbe, name: str) -> ModelServer | None:
     )
     inputs, outputs = _tensors(metadata.get("inputs")), _tensors(metadata.get("outputs"))
     example = {"inputs": [_tensor_example(tensor) for tensor in inputs]} if inputs else None
-    return ModelServer(
+    return ThirdPartyModelServer(
         kind, f"/v2/models/{quote(name, safe='')}/infer", _version_of(metadata), example, inputs, outputs
     )
 
@@ -152,7 +152,7 @@ async def _models_of_v2(site: CachingProbe) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-async def _v1(site: CachingProbe, name: str) -> ModelServer | None:
+async def _v1(site: CachingProbe, name: str) -> ThirdPartyModelServer | None:
     """KServe v1 and TensorFlow Serving: kserve.github.io, tensorflow.org/tfx/serving/api_rest."""
     model = await site.json(f"/v1/models/{name}")
     if not isinstance(model, dict):
@@ -162,13 +162,15 @@ async def _v1(site: CachingProbe, name: str) -> ModelServer | None:
         live = [
             str(s.get("version")) for s in status if isinstance(s, dict) and s.get("state") == "AVAILABLE"
         ]
-        return ModelServer("TensorFlow Serving", f"/v1/models/{name}:predict", _newest(live), _INSTANCES)
+        return ThirdPartyModelServer(
+            "TensorFlow Serving", f"/v1/models/{name}:predict", _newest(live), _INSTANCES
+        )
     if "ready" in model:
-        return ModelServer("KServe v1", f"/v1/models/{name}:predict", example=_INSTANCES)
+        return ThirdPartyModelServer("KServe v1", f"/v1/models/{name}:predict", example=_INSTANCES)
     return None
 
 
-async def _openai(site: CachingProbe, name: str) -> ModelServer | None:
+async def _openai(site: CachingProbe, name: str) -> ThirdPartyModelServer | None:
     """vLLM, TGI, llama.cpp, Ollama and others: platform.openai.com/docs/api-reference/models."""
     listed = await site.json("/v1/models")
     entries = listed.get("data") if isinstance(listed, dict) and listed.get("object") == "list" else None
@@ -177,7 +179,7 @@ async def _openai(site: CachingProbe, name: str) -> ModelServer | None:
     ids = [str(entry["id"]) for entry in entries if isinstance(entry, dict) and "id" in entry]
     model = name if name in ids or not ids else ids[0]
     example = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
-    return ModelServer(
+    return ThirdPartyModelServer(
         "OpenAI-compatible",
         "/v1/chat/completions",
         example=example,
@@ -185,17 +187,17 @@ async def _openai(site: CachingProbe, name: str) -> ModelServer | None:
     )
 
 
-async def _mlflow(site: CachingProbe, _: str) -> ModelServer | None:
+async def _mlflow(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     """mlflow.org/docs: /invocations, /ping, /version."""
     ping, version = await asyncio.gather(site.text("/ping"), site.text("/version"))
     if ping != "" or version is None or not _VERSION.fullmatch(version.strip('"')):
         return None
-    return ModelServer(
+    return ThirdPartyModelServer(
         f"MLflow {version.strip(chr(34))}", "/invocations", example={"dataframe_records": [{"…": 0}]}
     )
 
 
-async def _litserve(site: CachingProbe, _: str) -> ModelServer | None:
+async def _litserve(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     """lightning.ai/docs/litserve: /info names the server's workers."""
     info = await site.json("/info")
     server = info.get("server") if isinstance(info, dict) else None
@@ -204,31 +206,31 @@ async def _litserve(site: CachingProbe, _: str) -> ModelServer | None:
     found = await _from_openapi(site, await site.openapi(), "LitServe")
     path = found.path if found is not None else "/predict"
     body = found.example if found is not None else None
-    return ModelServer("LitServe", path, example=body or {"input": 0})
+    return ThirdPartyModelServer("LitServe", path, example=body or {"input": 0})
 
 
-async def _ray_serve(site: CachingProbe, name: str) -> ModelServer | None:
+async def _ray_serve(site: CachingProbe, name: str) -> ThirdPartyModelServer | None:
     """docs.ray.io/en/latest/serve: /-/routes gives the applications by prefix."""
     routes, health = await asyncio.gather(site.json("/-/routes"), site.text("/-/healthz"))
     if not isinstance(routes, dict) or health is None or "success" not in health:
         return None
     prefixes = [prefix for prefix in routes if isinstance(prefix, str) and prefix.startswith("/")]
     fitting = [prefix for prefix in prefixes if name in prefix] or prefixes or ["/"]
-    return ModelServer(
+    return ThirdPartyModelServer(
         "Ray Serve", fitting[0], example=None, others=tuple(p for p in prefixes if p != fitting[0])
     )
 
 
-async def _torchserve(site: CachingProbe, name: str) -> ModelServer | None:
+async def _torchserve(site: CachingProbe, name: str) -> ThirdPartyModelServer | None:
     """pytorch.org/serve: /api-description is OpenAPI titled TorchServe."""
     described = await site.json("/api-description")
     info = described.get("info") if isinstance(described, dict) else None
     if not isinstance(info, dict) or "torchserve" not in str(info.get("title", "")).lower():
         return None
-    return ModelServer("TorchServe", f"/predictions/{name}", example={"data": "…"})
+    return ThirdPartyModelServer("TorchServe", f"/predictions/{name}", example={"data": "…"})
 
 
-async def _vetiver(site: CachingProbe, _: str) -> ModelServer | None:
+async def _vetiver(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     """vetiver.posit.co in Python and R: /metadata has the required packages of the pin."""
     metadata = await site.json("/metadata")
     if not isinstance(metadata, dict) or "required_pkgs" not in metadata:
@@ -237,10 +239,10 @@ async def _vetiver(site: CachingProbe, _: str) -> ModelServer | None:
     version = version[0] if isinstance(version, list) and version else version  # R boxes it
     named = str(version) if isinstance(version, str) and _NAME.fullmatch(version) else _FIRST_VERSION
     found = await _from_openapi(site, await site.openapi(), "vetiver")
-    return ModelServer("vetiver", "/predict", named, found.example if found is not None else None)
+    return ThirdPartyModelServer("vetiver", "/predict", named, found.example if found is not None else None)
 
 
-async def _bentoml(site: CachingProbe, _: str) -> ModelServer | None:
+async def _bentoml(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     """docs.bentoml.com: /livez and /readyz, and OpenAPI at /docs.json."""
     described = await site.json("/docs.json")
     if not isinstance(described, dict) or not isinstance(described.get("paths"), dict):
@@ -248,12 +250,14 @@ async def _bentoml(site: CachingProbe, _: str) -> ModelServer | None:
     return await _from_openapi(site, described, "BentoML" if "/readyz" in described["paths"] else "OpenAPI")
 
 
-async def _plain_openapi(site: CachingProbe, _: str) -> ModelServer | None:
+async def _plain_openapi(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     """FastAPI, plumber and whatever else describes itself."""
     return await _from_openapi(site, await site.openapi(), "OpenAPI")
 
 
-async def _from_openapi(site: CachingProbe, document: Mapping[str, Any], kind: str) -> ModelServer | None:
+async def _from_openapi(
+    site: CachingProbe, document: Mapping[str, Any], kind: str
+) -> ThirdPartyModelServer | None:
     posts = json_post_operations(document)
     if not posts:
         return None
@@ -263,7 +267,9 @@ async def _from_openapi(site: CachingProbe, document: Mapping[str, Any], kind: s
     shown = f"{kind} ({title})" if kind == "OpenAPI" and title else kind
     example = request_body_example(document, posts[ranked[0]])
     base = await _base_path(site, document, ranked[0])
-    return ModelServer(shown, base + ranked[0], example=example, others=tuple(base + p for p in ranked[1:6]))
+    return ThirdPartyModelServer(
+        shown, base + ranked[0], example=example, others=tuple(base + p for p in ranked[1:6])
+    )
 
 
 async def _base_path(site: CachingProbe, document: Mapping[str, Any], path: str) -> str:
@@ -282,7 +288,7 @@ def _rank(path: str) -> int:
     return next((at for at, word in enumerate(_LIKELY) if word in last), len(_LIKELY))
 
 
-_KINDS: Final[Sequence[Callable[[CachingProbe, str], Awaitable[ModelServer | None]]]] = (
+_KINDS: Final[Sequence[Callable[[CachingProbe, str], Awaitable[ThirdPartyModelServer | None]]]] = (
     _open_inference, _v1, _openai, _torchserve, _mlflow, _litserve, _ray_serve, _vetiver, _bentoml, _plain_openapi,
 )  # fmt: skip
 _INSTANCES: Final = {"instances": [[0]]}
@@ -331,6 +337,6 @@ def _tensor_example(tensor: Tensor) -> dict[str, Any]:
     }
 
 
-def example_request_json(service: ModelServer) -> str:
+def example_request_json(service: ThirdPartyModelServer) -> str:
     """The server's example request as JSON text; `{…}` where none is known."""
     return json.dumps(service.example, ensure_ascii=False) if service.example is not None else "{…}"

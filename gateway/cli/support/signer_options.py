@@ -22,7 +22,7 @@ from gateway.signoff.in_toto_statement import (
     token_signer,
 )
 from gateway.signoff.policy import SignOffPolicy
-from gateway.signoff.records import read_policy
+from gateway.signoff.sign_off_records import read_policy
 from gateway.signoff.ssh_signature import SshError, public_key_of
 
 _TOKEN_S = 120.0
@@ -44,7 +44,7 @@ AsOption = Annotated[
 ]
 
 
-class Identity(NamedTuple):
+class SignerIdentity(NamedTuple):
     """A person of the sign-off policy, and how they sign."""
 
     name: str
@@ -53,7 +53,7 @@ class Identity(NamedTuple):
 
 def identify_signer(
     policy: SignOffPolicy, ssh_key: Path | None, token_command: str | None, name: str | None
-) -> Identity:
+) -> SignerIdentity:
     """Identify who signs, by the options. Raises Failure where the policy does not know them."""
     if (ssh_key is None) == (token_command is None):
         raise Failure(
@@ -75,10 +75,10 @@ def identify_signer(
             hint="`chips sign-off show` lists the people and their keys",
             code=EX_DATAERR,
         )
-    return Identity(known.name, ssh_signer(ssh_key))
+    return SignerIdentity(known.name, ssh_signer(ssh_key))
 
 
-def _by_token(policy: SignOffPolicy, command: str, name: str | None) -> Identity:
+def _by_token(policy: SignOffPolicy, command: str, name: str | None) -> SignerIdentity:
     person = policy.person(name or "")
     if person is None or not person.tokens:
         raise Failure(
@@ -99,11 +99,11 @@ def _by_token(policy: SignOffPolicy, command: str, name: str | None) -> Identity
             )
         return ended.stdout.strip()
 
-    return Identity(person.name, token_signer(fetch))
+    return SignerIdentity(person.name, token_signer(fetch))
 
 
 def sign_and_verify(
-    identity: Identity,
+    identity: SignerIdentity,
     policy: SignOffPolicy,
     keys: Keys,
     decision: Decision,

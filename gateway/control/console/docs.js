@@ -71,17 +71,19 @@ function About({ name, opened, index }) {
   }
   const { post } = opened.paths[`/${name}`];
   const media = post.requestBody.content['application/json'];
-  const example = media.example || { instances: [] };
-  const takes = properties(opened.components.schemas[`${name}.instance`]);
-  const gives = properties(opened.components.schemas[`${name}.prediction`]);
+  const { [`${name}.instance`]: instance, [`${name}.prediction`]: prediction } = opened.components.schemas;
+  const isOurs = Boolean(instance); // others take and answer JSON of their own
+  const example = media.example || (isOurs ? { instances: [] } : {});
+  const takes = properties(instance || {});
+  const gives = properties(prediction || {});
   const isPublic = Boolean(post.security && !post.security.length);
-  const calls = examples(`${location.origin}/${name}`, example, isPublic);
+  const calls = examples(`${location.origin}/${name}`, example, isPublic, isOurs);
   return html`
     <div class="head"><div><p class="sub"><a href="#">Models</a> /</p><h1>${name}</h1><p class="sub">${post.description}</p></div>
       ${isPublic && html`<${Pill} mood="ok">no key needed<//>`}</div>
     <div class="columns">
-      <section class="card"><h2>What it takes</h2><p>A <code>POST</code> with JSON: <code>instances</code> is a list, each with these fields.</p><${Fields} fields=${takes} caption="Fields of an instance" none="This version lists no inputs. Ask the model’s owner." /></section>
-      <section class="card"><h2>What it answers</h2><p>Status 200 and JSON: <code>predictions</code> has one for each instance, in their order. Also <code>model</code> and <code>version</code>.</p><${Fields} fields=${gives} caption="A prediction" none="This version does not list its outputs." />
+      <section class="card"><h2>What it takes</h2>${isOurs ? html`<p>A <code>POST</code> with JSON: <code>instances</code> is a list, each with these fields.</p><${Fields} fields=${takes} caption="Fields of an instance" none="This version lists no inputs. Ask the model’s owner." />` : html`<p>A <code>POST</code> with JSON, as the service itself documents it.</p>`}</section>
+      <section class="card"><h2>What it answers</h2>${isOurs ? html`<p>Status 200 and JSON: <code>predictions</code> has one for each instance, in their order. Also <code>model</code> and <code>version</code>.</p><${Fields} fields=${gives} caption="A prediction" none="This version does not list its outputs." />` : html`<p>What the service itself documents; the gateway passes it on.</p>`}
         <p class="soft">Every other status comes with a problem document (RFC 9457): its <code>detail</code> says what is wrong. With a header <code>chips-error</code> the gateway refused or failed; without one, the backend did.</p></section>
     </div>
     <section class="card" id="examples"><h2>Call it</h2>

@@ -5,16 +5,28 @@ import { headers } from './api.js';
 const SHOWN = 60; // fields with an input of their own; the body has all of them
 const LONGEST = 20000;
 
+const EXACT = 'exact number';
+const LONG_NUMBER = /(?<![\w.])-?\d{16,}(?![\w.])/; // JavaScript may change its last digits
+
+function isExact(text) { return !/^-?\d+$/.test(text) || Number.isSafeInteger(Number(text)); }
+
+// JSON, in which a number that JavaScript cannot hold stands as it was typed.
+function written(value) {
+  const exact = [];
+  const text = JSON.stringify(value, (_, one) => one && one[EXACT] ? `\u0001${exact.push(one[EXACT]) - 1}` : one, 2);
+  return text.replace(/"\\u0001(\d+)"/g, (_, at) => exact[at]);
+}
+
 export class TryIt extends Component {
   constructor(props) {
     super(props);
-    const [example] = props.example.instances.length ? props.example.instances : [{}];
+    const [example = {}] = props.example.instances || [];
     this.state = { values: example, body: JSON.stringify(props.example, null, 2), result: null, busy: false };
   }
 
   set(field, value) {
     const values = { ...this.state.values, [field]: value };
-    this.setState({ values, body: JSON.stringify({ instances: [values] }, null, 2) });
+    this.setState({ values, body: written({ instances: [values] }) });
   }
 
   async send(event) {
@@ -52,7 +64,7 @@ class Field extends Component {
     if (kind === 'boolean') return html`<label class="field">${label}<input type="checkbox" checked=${Boolean(value)} onchange=${(event) => set(event.target.checked)} /></label>`;
     const isNumber = kind === 'number' || kind === 'integer';
     const parse = (given) => {
-      if (isNumber) return given === '' ? null : Number(given);
+      if (isNumber) return given === '' ? null : isExact(given) ? Number(given) : { [EXACT]: given };
       if (kind === 'string') return given;
       try { return JSON.parse(given); } catch { return value; }
     };
@@ -68,5 +80,6 @@ function Result({ result }) {
 }
 
 function pretty(text) {
+  if (LONG_NUMBER.test(text)) return text.slice(0, LONGEST);
   try { return JSON.stringify(JSON.parse(text), null, 2).slice(0, LONGEST); } catch { return text.slice(0, LONGEST); }
 }

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import msgspec
 
-from gateway.core.randomness import random_between
+from gateway.core.pseudo_random import random_between
 from gateway.registry.base import (
     Delete,
     Entry,
@@ -19,13 +19,13 @@ from gateway.registry.base import (
     now_rfc3339,
 )
 from gateway.registry.firestore import document_layout
-from gateway.registry.firestore.document_layout import HEAD, Collections, FirestoreDocument
-from gateway.registry.firestore.history_migration import take_over
+from gateway.registry.firestore.document_layout import HEAD, CollectionNames, FirestoreDocument
+from gateway.registry.firestore.history_migration import migrate_history_to_chain
 from gateway.registry.firestore.location import FirestoreLocation
 from gateway.registry.hash_chain import GENESIS, check_expected, entry_of_change, seal
 
 if TYPE_CHECKING:
-    from gateway.registry.firestore.rpc import FirestoreRpc, Write
+    from gateway.registry.firestore.rpc import DocumentWrite, FirestoreRpc
 
 
 _MAX_REMARK: Final = 10_000
@@ -50,7 +50,7 @@ class BatchWrite:
     def __init__(
         self,
         rpc: "FirestoreRpc",
-        names: Collections,
+        names: CollectionNames,
         changes: Sequence[Put | Delete],
         author: str,
         reason: str,
@@ -98,7 +98,7 @@ class BatchWrite:
                 found = await self._read()
                 if self._asked and self._is_ours(found):
                     return self._asked
-                if await take_over(self._rpc, self._names, found.get(self._head_at)):
+                if await migrate_history_to_chain(self._rpc, self._names, found.get(self._head_at)):
                     found = await self._read()
             except Unavailable as error:
                 if not self._asked:
@@ -138,15 +138,15 @@ class BatchWrite:
             *(document_location(self._names, c.kind, c.name) for c in (*self._preconditions, *self._changes)),
         ]
         if self._asked:
-            wanted.append((self._names.history, document_layout.change_id(self._asked, 0)))
+            wanted.append((self._names.history, document_layout.history_entry_id(self._asked, 0)))
         return await self._rpc.get(*wanted)
 
     def _is_ours(self, found: dict[tuple[str, str], FirestoreDocument]) -> bool:
-        entry = found.get((self._names.history, document_layout.change_id(self._asked, 0)))
+        entry = found.get((self._names.history, document_layout.history_entry_id(self._asked, 0)))
         return entry is not None and entry.fields.get("write_id") == self._id
 
-    def _compose(self, found: dict[tuple[str, str], FirestoreDocument]) -> "tuple[int, list[Write]]":
-        from gateway.registry.firestore.rpc import Write
+    def _compose(self, found: dict[tuple[str, str], FirestoreDocument]) -> "tuple[int, list[DocumentWrite]]":
+        from gateway.registry.firestore.rpc import DocumentWrite
 
         # All of `found` is as of one moment, and a write of one of these documents changes the head, which the commit
         # names as a precondition of its own: so none of them has changed when it is written.
@@ -157,16 +157,16 @@ class BatchWrite:
         if known is None or was is None:
             head = Head(registry_id=uuid4().hex, generation=0, digest=GENESIS)
         else:
-            head = document_layout.read_chain(known, was.fields)
+            head = document_layout.read_chain_head(known, was.fields)
         generation = head.generation + 1
-        writes: list[Write] = []
+        writes: list[DocumentWrite] = []
         for index, (change, body) in enumerate(zip(self._changes, self._bodies, strict=True)):
             entry = self._entry(found, change, body, generation)
             entry, head = seal(entry, head)
             writes += self._writes_of(found, entry, index)
         head = msgspec.structs.replace(head, generation=generation)
         fields = document_layout.encode_head(head, self._id, self._at)
-        writes.insert(0, Write(*self._head_at, fields, was.updated if was is not None else None))
+        writes.insert(0, DocumentWrite(*self._head_at, fields, was.updated if was is not None else None))
         size = sum(document_layout.estimated_size_bytes(write.identity, write.fields) for write in writes)
         if size > document_layout.MAX_COMMIT_BYTES:
             raise RegistryError(
@@ -205,22 +205,24 @@ class BatchWrite:
 
     def _writes_of(
         self, found: dict[tuple[str, str], FirestoreDocument], entry: Entry, index: int
-    ) -> "tuple[Write, Write]":
-        from gateway.registry.firestore.rpc import Write
+    ) -> "tuple[DocumentWrite, DocumentWrite]":
+        from gateway.registry.firestore.rpc import DocumentWrite
 
         at = document_location(self._names, entry.kind, entry.name)
         was = found.get(at)
         document = document_layout.encode_stored(
             entry.kind, entry.name, entry.revision, entry.generation, entry.after
         )
-        logged = document_layout.write_entry(entry)
+        logged = document_layout.encode_entry(entry)
         return (
-            Write(*at, document, was.updated if was is not None else None),
-            Write(self._names.history, document_layout.change_id(entry.generation, index), logged, None),
+            DocumentWrite(*at, document, was.updated if was is not None else None),
+            DocumentWrite(
+                self._names.history, document_layout.history_entry_id(entry.generation, index), logged, None
+            ),
         )
 
 
-def document_location(names: Collections, kind: str, name: str) -> tuple[str, str]:
+def document_location(names: CollectionNames, kind: str, name: str) -> tuple[str, str]:
     """The collection and the id of a document in Firestore."""
     document_layout.check_kind(kind)
     return names.for_kind(kind), document_layout.document_id(kind, name)

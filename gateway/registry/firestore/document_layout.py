@@ -25,9 +25,9 @@ from gateway.registry.base import (
     Head,
     RegistryError,
     StoredDocument,
-    decode_document,
+    decode_or_mark_damaged,
 )
-from gateway.registry.damaged_records import DAMAGED, Damaged, StoredValues, entry_from, stored_values
+from gateway.registry.damaged_records import DAMAGED, RegistryDamaged, StoredValues, entry_from, stored_values
 
 HEAD: Final = "head"  # no other name in its collection is without a colon
 _MAX_ID_BYTES: Final = 1500
@@ -59,8 +59,8 @@ class RegistryHead(NamedTuple):
     generation: int
 
 
-class Collections(NamedTuple):
-    """The names of a registry's collections."""
+class CollectionNames(NamedTuple):
+    """The names of a registry's collections in Firestore."""
 
     prefix: str
 
@@ -77,7 +77,7 @@ class Collections(NamedTuple):
 
 
 def check_kind(kind: str) -> None:
-    """Raises RegistryError where `kind` cannot be a part of a collection's name."""
+    """Check that `kind` can be a part of a collection's name. Raises RegistryError."""
     if not _KIND.fullmatch(kind):
         raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
 
@@ -119,20 +119,20 @@ def decode_head(fields: Fields | None) -> RegistryHead | None:
         return None
     registry_id, generation = fields.get("registry_id"), fields.get("generation")
     if not isinstance(registry_id, str) or not registry_id or not isinstance(generation, int):
-        raise Damaged(
+        raise RegistryDamaged(
             "the registry's head document in Firestore is damaged: it must hold registry_id (text) and generation "
             "(a whole number). Restore it from a backup, or correct it by hand."
         )
     return RegistryHead(registry_id, generation)
 
 
-def read_chain(head: RegistryHead, fields: Fields) -> Head:
-    """The end of the hash chain that the head document holds; without a digest where an older release has written it."""
+def read_chain_head(head: RegistryHead, fields: Fields) -> Head:
+    """Read the head of the hash chain from the head document; without a digest where an older release has written it."""
     sequence, digest = fields.get("sequence"), fields.get("digest")
     if sequence is None and digest is None:
         return Head(registry_id=head.registry_id, generation=head.generation)
     if not isinstance(sequence, int) or not isinstance(digest, str):
-        raise Damaged(
+        raise RegistryDamaged(
             "the registry's head document in Firestore is damaged: sequence must be a whole number and digest a text. "
             "`chips audit --verify` needs it; restore it from a backup."
         )
@@ -181,7 +181,7 @@ def decode_registry_document(identity: str, fields: Fields | None) -> Document |
     if stored is None or stored.body is None:
         return None
     kind, name = parse_document_id(identity)
-    document = decode_document(kind, name, stored.revision, stored.body)
+    document = decode_or_mark_damaged(kind, name, stored.revision, stored.body)
     if stored.problem:
         return msgspec.structs.replace(document, body={}, problem=stored.problem)
     return document
@@ -192,17 +192,17 @@ def encode_stored(kind: str, name: str, revision: int, generation: int, body: st
     return {"kind": kind, "name": name, "revision": revision, "generation": generation, "body": body}
 
 
-def change_id(generation: int, index: int) -> str:
+def history_entry_id(generation: int, index: int) -> str:
     """The id of a history entry. Ids count down: Firestore's own order by id, which needs no index, is then newest first."""
     return f"{_LAST_GENERATION - generation:016d}-{_LAST_INDEX - index:07d}"
 
 
-def write_entry(entry: Entry) -> Fields:
+def encode_entry(entry: Entry) -> Fields:
     """Encode an entry of the history."""
     return {name: getattr(entry, name) for name in Entry.__struct_fields__}
 
 
-def read_entry(found: FirestoreDocument) -> Entry | None:
+def decode_entry(found: FirestoreDocument) -> Entry | None:
     """An entry of the history exactly as it lies there; None where it is none."""
     unchained = {"sequence": 0} if found.fields.keys().isdisjoint(_OF_THE_CHAIN) else {}
     entry = entry_from({**unchained, **found.fields})

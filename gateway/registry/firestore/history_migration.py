@@ -17,9 +17,9 @@ from gateway.registry.base import (
 )
 from gateway.registry.damaged_records import DAMAGED_ENTRY
 from gateway.registry.firestore import document_layout
-from gateway.registry.firestore.document_layout import HEAD, Collections, FirestoreDocument
+from gateway.registry.firestore.document_layout import HEAD, CollectionNames, FirestoreDocument
 from gateway.registry.hash_chain import TAKEOVER, TAKEOVER_REASON, seal
-from gateway.registry.hash_chain import take_over as plan_takeover
+from gateway.registry.hash_chain import take_over_history as plan_takeover
 
 if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import FirestoreRpc
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _PAGE: Final = 1000  # entries read at once
 
 
-async def read_entries(rpc: "FirestoreRpc", names: Collections) -> AsyncIterator[Entry]:
+async def read_entries(rpc: "FirestoreRpc", names: CollectionNames) -> AsyncIterator[Entry]:
     """Every entry of the history as it lies there, from the newest to the oldest."""
     first: str | None = None
     while True:
@@ -35,29 +35,33 @@ async def read_entries(rpc: "FirestoreRpc", names: Collections) -> AsyncIterator
         async for found in rpc.query(names.history, first=first, limit=_PAGE):
             count, last = count + 1, found.identity
             if found.identity != first:  # a page begins with the last entry of the page before
-                yield document_layout.read_entry(found) or DAMAGED_ENTRY
+                yield document_layout.decode_entry(found) or DAMAGED_ENTRY
         if count < _PAGE:
             return
         first = last
 
 
-async def read_stored(rpc: "FirestoreRpc", names: Collections, kind: str) -> AsyncIterator[StoredDocument]:
+async def read_stored(
+    rpc: "FirestoreRpc", names: CollectionNames, kind: str
+) -> AsyncIterator[StoredDocument]:
     """Every document of a kind as it lies there."""
     async for found in rpc.query(names.for_kind(kind), first=f"{kind}:", end=f"{kind};"):
         yield document_layout.read_as_stored(found)
 
 
-async def take_over(rpc: "FirestoreRpc", names: Collections, found: FirestoreDocument | None) -> bool:
-    """Make what an older release has written a part of the chain; False where there is nothing such.
+async def migrate_history_to_chain(
+    rpc: "FirestoreRpc", names: CollectionNames, found: FirestoreDocument | None
+) -> bool:
+    """Migrate a history that an older release has written into the hash chain; False where there is none.
 
     `found` is the head document as it was read. Raises PreconditionFailed where somebody else wrote meanwhile.
     """
-    from gateway.registry.firestore.rpc import CommitOutcomeUnknown, Write
+    from gateway.registry.firestore.rpc import CommitOutcomeUnknown, DocumentWrite
 
     known = document_layout.decode_head(found.fields) if found is not None else None
     if found is None or known is None:
         return False
-    head = document_layout.read_chain(known, found.fields)
+    head = document_layout.read_chain_head(known, found.fields)
     if head.digest is not None:
         return False
     entries = [entry async for entry in read_entries(rpc, names)]
@@ -72,12 +76,12 @@ async def take_over(rpc: "FirestoreRpc", names: Collections, found: FirestoreDoc
     try:
         await rpc.commit(
             [
-                Write(names.mirror, HEAD, fields, found.updated),
-                Write(*at, stored, was.updated if was is not None else None),
-                Write(
+                DocumentWrite(names.mirror, HEAD, fields, found.updated),
+                DocumentWrite(*at, stored, was.updated if was is not None else None),
+                DocumentWrite(
                     names.history,
-                    document_layout.change_id(entry.generation, 0),
-                    document_layout.write_entry(entry),
+                    document_layout.history_entry_id(entry.generation, 0),
+                    document_layout.encode_entry(entry),
                     None,
                 ),
             ]

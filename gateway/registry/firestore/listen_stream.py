@@ -19,7 +19,7 @@ _PERMISSION_DENIED: Final = 7  # google.rpc.Code
 
 
 class StreamBroken(Unavailable):
-    """The stream has ended and must be opened again."""
+    """The Listen stream has ended and must be opened again."""
 
 
 class DocumentGone(Unavailable):

@@ -28,9 +28,9 @@ from gateway.registry.base import (
     Unavailable,
     now_rfc3339,
 )
-from gateway.registry.firestore import document_layout, ephemeral
+from gateway.registry.firestore import document_layout, ephemeral_documents
 from gateway.registry.firestore.batch_write import BatchWrite, document_location
-from gateway.registry.firestore.document_layout import HEAD, Collections, FirestoreDocument, RegistryHead
+from gateway.registry.firestore.document_layout import HEAD, CollectionNames, FirestoreDocument, RegistryHead
 from gateway.registry.firestore.history_migration import read_entries, read_stored
 from gateway.registry.firestore.listen_stream import DocumentGone, ListenTarget
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
@@ -63,7 +63,7 @@ class FirestoreRegistry:
 
     def __init__(self, location: FirestoreLocation, *, look_s: float = _LOOK_S) -> None:
         self._place = location
-        self._names = Collections(location.prefix)
+        self._names = CollectionNames(location.prefix)
         self._look_s = look_s
         self._connected: FirestoreRpc | None = None
         self._connecting = asyncio.Lock()
@@ -145,7 +145,7 @@ class FirestoreRegistry:
         wanted = {key: value for key, value in (("kind", kind), ("name", name)) if value is not None}
         changes = []
         async for found in rpc.query(self._names.history, limit=limit, **wanted):
-            entry = document_layout.read_entry(found)
+            entry = document_layout.decode_entry(found)
             if entry is None:
                 _log.error("%s/%s is no entry of a history", self._names.history, found.identity)
             else:
@@ -153,13 +153,13 @@ class FirestoreRegistry:
         return tuple(changes)
 
     async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
-        return await ephemeral.read(await self._rpc(), self._names, kind)
+        return await ephemeral_documents.read(await self._rpc(), self._names, kind)
 
     async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
-        return await ephemeral.write(await self._rpc(), self._names, kind, name, body, expected)
+        return await ephemeral_documents.write(await self._rpc(), self._names, kind, name, body, expected)
 
     async def delete_ephemeral(self, kind: str, name: str) -> None:
-        await ephemeral.delete(await self._rpc(), self._names, kind, name)
+        await ephemeral_documents.delete(await self._rpc(), self._names, kind, name)
 
     async def head(self) -> Head:
         rpc = await self._rpc()
@@ -169,7 +169,7 @@ class FirestoreRegistry:
         if found is None or head is None:
             await self._begin(rpc)
             return await self.head()
-        return document_layout.read_chain(head, found.fields)
+        return document_layout.read_chain_head(head, found.fields)
 
     async def history_entries(self) -> AsyncIterator[Entry]:
         async for entry in read_entries(await self._rpc(), self._names):
@@ -219,13 +219,13 @@ class FirestoreRegistry:
 
     async def _begin(self, rpc: "FirestoreRpc") -> RegistryHead:
         """Make the registry, unless somebody else just did."""
-        from gateway.registry.firestore.rpc import CommitOutcomeUnknown, PreconditionFailed, Write
+        from gateway.registry.firestore.rpc import CommitOutcomeUnknown, DocumentWrite, PreconditionFailed
 
         head = RegistryHead(uuid4().hex, 0)
         chain = Head(registry_id=head.registry_id, generation=0, digest=GENESIS)
         fields = document_layout.encode_head(chain, "", now_rfc3339())
         try:
-            await rpc.commit([Write(self._names.mirror, HEAD, fields, None)])
+            await rpc.commit([DocumentWrite(self._names.mirror, HEAD, fields, None)])
         except PreconditionFailed:
             pass
         except CommitOutcomeUnknown as error:

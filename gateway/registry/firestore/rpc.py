@@ -53,14 +53,14 @@ _PRECONDITION = (
 
 
 class PreconditionFailed(Exception):
-    """Another writer was first; nothing was written."""
+    """A commit's precondition failed: another writer was first; nothing was written."""
 
 
 class CommitOutcomeUnknown(Exception):
     """A commit got no answer: it was applied whole or not at all, and which is unknown."""
 
 
-class Write(NamedTuple):
+class DocumentWrite(NamedTuple):
     """One document write of a commit, with its precondition."""
 
     collection: str
@@ -83,7 +83,7 @@ def find_default_credentials(location: FirestoreLocation) -> Any:
 
 
 class FirestoreRpc:
-    """The calls, on one gRPC channel. Make it inside the event loop that uses it."""
+    """Makes a registry's calls to Firestore, on one gRPC channel. Make it inside the event loop that uses it."""
 
     def __init__(self, location: FirestoreLocation, credentials: Any) -> None:
         self._place = location
@@ -107,7 +107,7 @@ class FirestoreRpc:
     # -- reading
 
     async def get(self, *wanted: tuple[str, str]) -> dict[tuple[str, str], FirestoreDocument]:
-        """The existing documents among `wanted` (collection, id), all as of one moment."""
+        """Get documents by (collection, id): those of `wanted` that exist, all as of one moment."""
         names = {f"{self._documents}/{collection}/{i}": (collection, i) for collection, i in wanted}
         found = {}
         try:
@@ -134,7 +134,7 @@ class FirestoreRpc:
         limit: int | None = None,
         **equal: str,
     ) -> AsyncIterator[FirestoreDocument]:
-        """The documents of `collection` in the order of their ids, from `first` to before `end`, whose fields are `equal`.
+        """Query the documents of `collection`, in the order of their ids, from `first` to before `end`, whose fields are `equal`.
 
         Firestore's automatic indexes are enough for it.
         """
@@ -199,7 +199,7 @@ class FirestoreRpc:
 
     # -- writing
 
-    async def commit(self, writes: Sequence[Write]) -> None:
+    async def commit(self, writes: Sequence[DocumentWrite]) -> None:
         """Write all of `writes` or none.
 
         Raises PreconditionFailed or RegistryError where nothing was written, and CommitOutcomeUnknown where that is not known.
@@ -225,7 +225,7 @@ class FirestoreRpc:
         except Exception as error:
             raise self._explain(error) from error
 
-    def _write(self, one: Write) -> write.Write:
+    def _write(self, one: DocumentWrite) -> write.Write:
         condition = (
             common.Precondition(exists=False)
             if one.updated is None

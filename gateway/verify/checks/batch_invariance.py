@@ -3,10 +3,16 @@
 import asyncio
 from typing import Any, Final
 
-from gateway.verify.check import CheckContext, CheckSkipped, ContractViolation, check, require_predictions
 from gateway.verify.checks.open_inference import flatten, infer_request, outputs_of
+from gateway.verify.conformance_check import (
+    CheckContext,
+    CheckSkipped,
+    ContractViolation,
+    check,
+    require_predictions,
+)
 from gateway.verify.raw_http import NoResponse, RawRequest
-from gateway.verify.row_scoring import (
+from gateway.verify.score_rows_alone import (
     RowGroup,
     predict_request,
     predict_rows,

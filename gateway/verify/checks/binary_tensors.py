@@ -7,7 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.verify.check import (
+from gateway.verify.checks.open_inference import flatten, infer_request, outputs_of
+from gateway.verify.conformance_check import (
     CheckContext,
     CheckSkipped,
     ContractViolation,
@@ -15,7 +16,6 @@ from gateway.verify.check import (
     require_problem,
     require_status,
 )
-from gateway.verify.checks.open_inference import flatten, infer_request, outputs_of
 from gateway.verify.raw_http import Fields, RawRequest, RawResponse
 
 LENGTH_HEADER: Final = "Inference-Header-Content-Length"
@@ -28,7 +28,7 @@ _CODES: Final = {
 }  # fmt: skip
 
 
-def pack(values: Sequence[Any], datatype: str) -> bytes:
+def pack_tensor(values: Sequence[Any], datatype: str) -> bytes:
     """The bytes of a tensor: little-endian; NaN where a number is missing. Raises CheckSkipped where that cannot be said."""
     if datatype != "BYTES" and None in values and not datatype.startswith("FP"):
         raise CheckSkipped(f"the good request misses a value of {datatype}, which has no binary form")
@@ -40,7 +40,7 @@ def pack(values: Sequence[Any], datatype: str) -> bytes:
     return struct.pack(f"<{len(numbers)}{code}", *numbers)
 
 
-def unpack(content: bytes, datatype: str) -> list[Any]:
+def unpack_tensor(content: bytes, datatype: str) -> list[Any]:
     """The values of a tensor's bytes. Raises ContractViolation where these are not whole values."""
     if datatype == "BYTES":
         texts, at = [], 0
@@ -74,7 +74,7 @@ def binary_request(request: dict[str, Any], **more: Any) -> BinaryRequest:
     """An inference request with all its tensors in binary form."""
     tensors, contents = [], []
     for tensor in request["inputs"]:
-        content = pack(tensor["data"], tensor["datatype"])
+        content = pack_tensor(tensor["data"], tensor["datatype"])
         kept = {name: value for name, value in tensor.items() if name != "data"}
         tensors.append({**kept, "parameters": {_SIZE: len(content)}})
         contents.append(content)
@@ -112,7 +112,7 @@ def binary_outputs(response: RawResponse) -> list[dict[str, Any]]:
             continue
         if not isinstance(size, int) or size > len(rest):
             raise ContractViolation(f"{output['name']}: {_SIZE} is {size!r} with {len(rest)} bytes left")
-        output["data"] = unpack(rest[:size], output["datatype"])
+        output["data"] = unpack_tensor(rest[:size], output["datatype"])
         rest = rest[size:]
         if len(output["data"]) != math.prod(output["shape"]):
             raise ContractViolation(f"shape {output['shape']} does not fit {len(output['data'])} values")
@@ -131,7 +131,9 @@ def _bits(output: dict[str, Any]) -> tuple[Any, ...]:
     data = flatten(output["data"])
     if output["datatype"].startswith("FP"):
         data = [math.nan if value is None else float(value) for value in data]
-        content: Any = pack([None if math.isnan(value) else value for value in data], output["datatype"])
+        content: Any = pack_tensor(
+            [None if math.isnan(value) else value for value in data], output["datatype"]
+        )
     else:
         content = data
     return output["name"], output["datatype"], output["shape"], content

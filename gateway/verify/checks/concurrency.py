@@ -6,7 +6,7 @@ import time
 
 import msgspec
 
-from gateway.verify.check import (
+from gateway.verify.conformance_check import (
     JSON,
     CheckContext,
     CheckSkipped,

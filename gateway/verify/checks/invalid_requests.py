@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.verify.check import (
+from gateway.verify.checks.open_inference import infer_request
+from gateway.verify.conformance_check import (
     JSON,
     Check,
     CheckContext,
@@ -15,7 +16,6 @@ from gateway.verify.check import (
     require_problem,
     require_status,
 )
-from gateway.verify.checks.open_inference import infer_request
 from gateway.verify.raw_http import Fields, RawRequest
 
 Make = Callable[[CheckContext], RawRequest]

@@ -5,7 +5,14 @@ import contextlib
 
 import msgspec
 
-from gateway.verify.check import JSON, Check, CheckContext, ContractViolation, check, require_status
+from gateway.verify.conformance_check import (
+    JSON,
+    Check,
+    CheckContext,
+    ContractViolation,
+    check,
+    require_status,
+)
 from gateway.verify.raw_http import EmptyResponse, Fields, NoResponse, RawRequest
 
 _REFUSED = (

@@ -4,7 +4,13 @@ import msgspec
 
 from gateway.artifacts.manifest import DATATYPES
 from gateway.core.model import Tensor
-from gateway.verify.check import CheckContext, ContractViolation, check, require_json, require_status
+from gateway.verify.conformance_check import (
+    CheckContext,
+    ContractViolation,
+    check,
+    require_json,
+    require_status,
+)
 
 
 @check("about/live", "GET /v2/health/live answers 200 as soon as the process answers", short=True)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.verify.check import (
+from gateway.verify.conformance_check import (
     JSON,
     CheckContext,
     CheckSkipped,

@@ -4,7 +4,7 @@ import statistics
 
 import msgspec
 
-from gateway.verify.check import (
+from gateway.verify.conformance_check import (
     JSON,
     CheckContext,
     CheckSkipped,

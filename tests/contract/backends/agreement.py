@@ -10,16 +10,16 @@ import requests
 
 from gateway.core.model import Backend as Registered
 from gateway.core.model import Model
-from gateway.verify.check import ContractViolation
 from gateway.verify.checks.binary_tensors import (
     LENGTH_HEADER,
     MEDIA_TYPE,
     BinaryRequest,
     binary_request,
     require_same_outputs,
-    unpack,
+    unpack_tensor,
 )
 from gateway.verify.checks.open_inference import flatten
+from gateway.verify.conformance_check import ContractViolation
 from tests.contract.backends.cases import BAD, GOOD, INFER, Case
 from tests.contract.backends.process import Backend
 from tests.flow.scene import Scene
@@ -123,7 +123,7 @@ def _outputs(answer: requests.Response) -> list[dict[str, Any]]:
     rest = answer.content[length:]
     for output in outputs:
         size = output.pop("parameters")["binary_data_size"]
-        output["data"], rest = unpack(rest[:size], output["datatype"]), rest[size:]
+        output["data"], rest = unpack_tensor(rest[:size], output["datatype"]), rest[size:]
     assert not rest
     return outputs
 

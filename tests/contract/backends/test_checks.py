@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from chips_backend import predictions_as_json
 
-from gateway.verify.check import (
+from gateway.verify.conformance_check import (
     Check,
     CheckContext,
+    CheckResult,
     CheckSkipped,
     ContractViolation,
-    Result,
     Sample,
     is_close_json,
     require_problem,
@@ -128,7 +128,7 @@ ROWS = select_checks(["rows"])
 RANKS: dict[str, Any] = {"parameters": {"concurrency": 2, "rows": "together"}}
 
 
-async def outcomes(backend: Backend, manifest: ArtifactManifestSubset = MANIFEST) -> dict[str, Result]:
+async def outcomes(backend: Backend, manifest: ArtifactManifestSubset = MANIFEST) -> dict[str, CheckResult]:
     await backend.start()
     try:
         report = await verify(backend.url, manifest=manifest, checks=ROWS, wait_s=5)
@@ -388,4 +388,4 @@ async def test_a_check_that_does_not_apply_is_skipped_with_its_reason():
 
     result = await run_check(Check("a/b", "c", run), CheckContext(RawClient("http://x"), "wine", "1"))
     assert (result.outcome, result.why) == ("skipped", "no reason")
-    assert isinstance(result, Result)
+    assert isinstance(result, CheckResult)

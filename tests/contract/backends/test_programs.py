@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.verify import second_instance
-from gateway.verify.check import Result
 from gateway.verify.checks import process_lifecycle
+from gateway.verify.conformance_check import CheckResult
 from gateway.verify.run import (
     CHECKS,
     BackendNotReady,
@@ -68,7 +68,7 @@ def wait_at_most(monkeypatch: pytest.MonkeyPatch, start_s: float, stop_s: float,
     monkeypatch.setattr("gateway.verify.checks.backend_logs._PATIENCE_S", log_s)
 
 
-async def run(artifact: Path, names: list[str], broken: str = "") -> list[Result]:
+async def run(artifact: Path, names: list[str], broken: str = "") -> list[CheckResult]:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("CHIPS_")},
         "PYTHONPATH": str(ROOT),

@@ -14,7 +14,7 @@ import google_crc32c
 import pytest
 from google.api_core import exceptions
 
-from gateway.cloud_storage import storage_client
+from gateway.cloud_storage_client import storage_client
 from tests.gcs.fixture import Gcs
 
 DATA = Random(1).randbytes(300_000)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from gateway.artifacts.base import StoreError
-from gateway.artifacts.copy_artifact import check_artifact, copy_artifact
+from gateway.artifacts.copy_artifact import copy_artifact, require_manifest_digest
 from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.local import LocalStore
 from gateway.artifacts.open_by_url import open_store
-from gateway.cloud_storage import storage_client
+from gateway.cloud_storage_client import storage_client
 from tests.gcs.fixture import Gcs
 
 
@@ -47,8 +47,8 @@ def test_between_buckets_and_into_a_folder(gcs: Gcs, tmp_path: Path):
     ):
         assert copy_artifact(store, target, "wine", "4", digest, nothing)
         assert target.manifest_content("wine", "4") == store.manifest_content("wine", "4")
-        manifest = check_artifact(target, "wine", "4", digest)
-        assert {b"".join(target.blocks(manifest, file)) for file in manifest.files} == {
+        manifest = require_manifest_digest(target, "wine", "4", digest)
+        assert {b"".join(target.file_blocks(manifest, file)) for file in manifest.files} == {
             b"\x80weights",
             b"more",
         }

@@ -7,7 +7,7 @@ import pytest
 from google.api_core import exceptions
 
 from gateway.audit.second_place import BucketPlace
-from gateway.cloud_storage import storage_client
+from gateway.cloud_storage_client import storage_client
 from gateway.registry.base import RegistryError, Unavailable
 from tests.gcs.fixture import Gcs
 

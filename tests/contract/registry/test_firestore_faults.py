@@ -12,7 +12,7 @@ from gateway.registry.firestore import batch_write
 from gateway.registry.firestore import rpc as rpc_module
 from gateway.registry.firestore.document_layout import Fields
 from gateway.registry.firestore.registry import FirestoreRegistry
-from gateway.registry.firestore.rpc import Write
+from gateway.registry.firestore.rpc import DocumentWrite
 from gateway.registry.mirror import Mirror
 from gateway.registry.open_by_url import open_registry
 from tests.firestore.cable import Cable
@@ -86,6 +86,7 @@ async def through(cable: Cable, url: str) -> str:
 # -- killed
 
 
+@pytest.mark.slow
 async def test_a_killed_emulator_that_comes_back_empty(own_emulator: Emulator, opened, mirrored):
     url = registry_url(own_emulator)
     registry, registrar = opened(url), opened(url)
@@ -222,7 +223,9 @@ async def spoil(registry: FirestoreRegistry, identity: str, fields: Fields) -> N
     rpc = await registry._rpc()
     collection = "chips-mirror"
     found = (await rpc.get((collection, identity))).get((collection, identity))
-    await rpc.commit([Write(collection, identity, fields, found.updated if found is not None else None)])
+    await rpc.commit(
+        [DocumentWrite(collection, identity, fields, found.updated if found is not None else None)]
+    )
 
 
 @pytest.mark.parametrize(

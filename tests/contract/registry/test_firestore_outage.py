@@ -143,4 +143,4 @@ async def test_requests_go_on_while_the_registry_is_killed_and_comes_back(
         await callers.stop()
         await gateway.stop()
         await registrar.close()
-        logs.stop()
+        logs.stop(patience(10))

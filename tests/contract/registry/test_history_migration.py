@@ -125,7 +125,7 @@ async def test_a_process_of_the_older_release_cannot_write_past_the_chain(tmp_pa
 
 async def write_as_before(registry: FirestoreRegistry, name: str, revision: int) -> None:
     """One write as release 0.1 made it: its head and its entries know of no chain."""
-    from gateway.registry.firestore.rpc import Write
+    from gateway.registry.firestore.rpc import DocumentWrite
 
     rpc = await registry._rpc()
     names = registry._names
@@ -155,9 +155,9 @@ async def write_as_before(registry: FirestoreRegistry, name: str, revision: int)
     stored = document_layout.encode_stored(MODELS, name, revision, generation, body)
     await rpc.commit(
         [
-            Write(*places[0], fields, head.updated if head is not None else None),
-            Write(*places[1], stored, old.updated if old is not None else None),
-            Write(names.history, document_layout.change_id(generation, 0), entry, None),
+            DocumentWrite(*places[0], fields, head.updated if head is not None else None),
+            DocumentWrite(*places[1], stored, old.updated if old is not None else None),
+            DocumentWrite(names.history, document_layout.history_entry_id(generation, 0), entry, None),
         ]
     )
 

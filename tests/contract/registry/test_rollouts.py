@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.evidence import CANARY
+from gateway.core.version_evidence import CANARY
 from gateway.registry.base import MODELS, ROLLOUTS
-from gateway.registry.evidence import read_evidence
+from gateway.registry.evidence_records import read_evidence
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.lease import LEASE, Lease
 from gateway.rollout.reporter import FIGURES

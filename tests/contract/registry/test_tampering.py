@@ -164,8 +164,8 @@ class RawFirestore:
         for number, entry in enumerate(state.entries):
             same = number and state.entries[number - 1].generation == entry.generation
             index = index + 1 if same else 0
-            found[names.history, document_layout.change_id(entry.generation, index)] = (
-                document_layout.write_entry(entry)
+            found[names.history, document_layout.history_entry_id(entry.generation, index)] = (
+                document_layout.encode_entry(entry)
             )
         for one in state.documents.values():
             identity = document_layout.document_id(one.kind, one.name)
@@ -201,6 +201,7 @@ class RawFirestore:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 async def test_no_change_in_firestore_is_unseen(firestore: str):
     registry = open_registry(firestore)
     assert isinstance(registry, FirestoreRegistry)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from gateway.artifacts.baseline import parse_baseline
+from gateway.artifacts.baseline_statistics import parse_baseline
 from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.manifest import Signature
 

@@ -7,7 +7,7 @@ from chips_backend.manifest import Signature, Tensor
 from chips_backend.model_card_draft import draft_card
 
 from gateway.artifacts.describe_artifact import describe_artifact
-from gateway.artifacts.model_card import MAX_BYTES, SECTIONS, card_record, card_sections, parse_card
+from gateway.artifacts.model_card import MAX_BYTES, SECTIONS, card_evidence, parse_card, read_card_sections
 from gateway.core.model import Backend
 
 CARD = """# Wine
@@ -62,19 +62,19 @@ def test_sections_are_headings_of_the_second_level_and_keep_their_text():
         "METRICS": "R² 0.4.",
         "Ethics": "None known.",
     }
-    assert read.unwritten == ()
+    assert read.unwritten_headings == ()
 
 
 @pytest.mark.parametrize(
     "text", ["", "  ", "<!-- later -->", "<!-- a\nb -->\n", "TODO: who?", "a\n- TODO b", "> TODO"]
 )
 def test_what_is_still_to_be_written_is_named(text: str):
-    assert parse_card(card(limits=text)).unwritten == ("Limits",)
+    assert parse_card(card(limits=text)).unwritten_headings == ("Limits",)
 
 
 @pytest.mark.parametrize("text", ["TODOS are none", "No TODO is left", "💥 ⚠️ 👩‍🔬 می‌خواهم"])
 def test_what_is_written_counts(text: str):
-    assert parse_card(card(limits=text)).unwritten == ()
+    assert parse_card(card(limits=text)).unwritten_headings == ()
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_the_draft_of_save_is_a_card_whatever_the_columns_are_called(tmp_path: P
     )
     text = draft_card("lib.Model", "skops", signature, packages=["lib==1"], training_rows=5197)
     read = parse_card(text.encode())
-    assert tuple(one.heading for one in read.sections) == read.unwritten == SECTIONS
+    assert tuple(one.heading for one in read.sections) == read.unwritten_headings == SECTIONS
     assert "`alcohol` FP64" in read.sections[2].text
     assert "and 16 more" in read.sections[2].text
     assert "Trained on 5197 rows" in read.sections[2].text
-    assert parse_card(text.replace("TODO:", "").encode()).unwritten == ()
+    assert parse_card(text.replace("TODO:", "").encode()).unwritten_headings == ()
 
 
 def test_what_is_published_has_a_card_that_can_be_read(tmp_path: Path):
@@ -135,12 +135,12 @@ def test_what_is_published_has_a_card_that_can_be_read(tmp_path: Path):
 
 def test_a_card_is_evidence_about_its_artifact_alone():
     backend = Backend(version="4", url="http://wine", artifact_digest="sha256:" + "a" * 64)
-    record = card_record("wine", backend, CARD.encode())
+    record = card_evidence("wine", backend, CARD.encode())
     assert (record.sort, record.passed, record.artifact_digest) == ("card", True, backend.artifact_digest)
     assert record.summary.startswith("owner Team Wine <wine@example.com>; Purpose, Data")
-    assert card_sections(record.facts) == parse_card(CARD.encode()).sections
-    draft = card_record("wine", backend, card(limits="", metrics="TODO"))
+    assert read_card_sections(record.facts) == parse_card(CARD.encode()).sections
+    draft = card_evidence("wine", backend, card(limits="", metrics="TODO"))
     assert (draft.passed, draft.summary) == (False, "card.md: Limits, Metrics still to be written")
-    wrong = card_record("wine", backend, b"\xff")
+    wrong = card_evidence("wine", backend, b"\xff")
     assert (wrong.passed, wrong.facts) == (False, {})
-    assert card_sections({"sections": [{"heading": 1}]}) == ()
+    assert read_card_sections({"sections": [{"heading": 1}]}) == ()

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from gateway.audit.anchors import HEAD_TYPE, read_anchors, write_anchor, write_restore_note
 from gateway.audit.dsse_envelope import (
     SigningError,
-    read_envelope,
+    parse_unverified_envelope,
     read_public_key,
     read_signer,
     sign,
@@ -54,14 +54,14 @@ def test_a_signature_holds_for_its_payload_and_its_key_alone(tmp_path: Path, mak
     signer = read_signer(write_key(tmp_path / "a.pem", make()))
     mine, other = read_public_key(tmp_path / "a.pub"), read_signer(write_key(tmp_path / "b.pem")).public_key
     content = sign({"n": 1}, HEAD_TYPE, signer)
-    envelope = read_envelope(content)
+    envelope = parse_unverified_envelope(content)
     assert msgspec.json.decode(envelope.payload) == {"n": 1}
     assert verified_by(envelope, [other, mine]) == {mine.keyid}
     assert verified_by(envelope, [other]) == frozenset()
     swapped = msgspec.json.decode(sign({"n": 2}, HEAD_TYPE, signer))
     swapped["signatures"] = msgspec.json.decode(content)["signatures"]
     for changed in (content.replace(b"registry-head", b"registry-hood"), msgspec.json.encode(swapped)):
-        assert verified_by(read_envelope(changed), [mine]) == frozenset()
+        assert verified_by(parse_unverified_envelope(changed), [mine]) == frozenset()
 
 
 def test_a_key_that_cannot_be_used_is_told_without_its_content(tmp_path: Path):
@@ -79,7 +79,7 @@ def test_a_key_that_cannot_be_used_is_told_without_its_content(tmp_path: Path):
         read_public_key(secret)
     for content in (b"{", b"[]", b'{"payload": 1}', b'{"payload":"","payloadType":"x","signatures":[{}]}'):
         with pytest.raises(SigningError, match="not a DSSE envelope"):
-            read_envelope(content)
+            parse_unverified_envelope(content)
 
 
 async def test_a_head_is_kept_once(tmp_path: Path, key: Path):
@@ -222,19 +222,19 @@ async def test_a_gateway_keeps_the_head_where_it_has_changed(tmp_path: Path, key
         registry, place, key, every_s=600, supervisor=Supervisor(), now=lambda: clock[0]
     )
     clock[0] += 7
-    assert anchoring.gauges() == {"chips_audit_unanchored_seconds": {"": 7.0}}
+    assert anchoring.lag_gauge() == {"chips_audit_unanchored_seconds": {"": 7.0}}
     assert not await anchoring.anchor_if_new()
     await put(registry, "wine")
     assert await anchoring.anchor_if_new()
     assert not await anchoring.anchor_if_new()
-    assert anchoring.gauges() == {"chips_audit_unanchored_seconds": {"": 0.0}}
+    assert anchoring.lag_gauge() == {"chips_audit_unanchored_seconds": {"": 0.0}}
     (tmp_path / "kept").rename(tmp_path / "away")
     (tmp_path / "kept").write_text("")
     await put(registry, "beer")
     with pytest.raises(Unavailable):
         await anchoring.anchor_if_new()
     clock[0] += 30
-    assert anchoring.gauges() == {"chips_audit_unanchored_seconds": {"": 30.0}}
+    assert anchoring.lag_gauge() == {"chips_audit_unanchored_seconds": {"": 30.0}}
     (tmp_path / "kept").unlink()
     assert await anchoring.anchor_if_new()
     assert len(await place.read_all()) == 1

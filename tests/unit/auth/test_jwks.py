@@ -9,7 +9,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.jwks import JwksKeySet, open_jwks_session, parse_discovery, parse_keys
+from gateway.auth.jwks import JwksKeySet, open_jwks_session, parse_discovery_document, parse_keys
 from tests.flow.issuer import KeyServer, signer
 
 
@@ -161,7 +161,7 @@ ACME = "https://login.acme.example/realm"
 
 def discovered(**changes: object) -> str:
     document = {"issuer": ACME, "jwks_uri": "https://keys.acme.example/jwks", **changes}
-    return parse_discovery(json.dumps(document).encode(), ACME)
+    return parse_discovery_document(json.dumps(document).encode(), ACME)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_what_no_discovery_document_may_say(changes):
 )
 def test_no_discovery_document_is_too_strange(body):
     with pytest.raises(ValueError, match=r"."):
-        parse_discovery(body, ACME)
+        parse_discovery_document(body, ACME)
 
 
 async def test_the_keys_are_where_the_issuer_says_and_move_with_it(session):

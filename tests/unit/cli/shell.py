@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from gateway.cli import main
-from gateway.core.evidence import VERIFY, EvidenceRecord
-from gateway.registry.evidence import evidence_change
+from gateway.core.version_evidence import VERIFY, EvidenceRecord
+from gateway.registry.evidence_records import evidence_change
 from gateway.registry.open_by_url import open_registry
 from tests.patience import patience
 

@@ -164,6 +164,28 @@ def test_what_served_at_a_time(shell: Shell, tmp_path: Path, monkeypatch: pytest
         assert "2026-11-20T10:00Z" in shell("audit", "--at", wrong).err
 
 
+def test_on_what_evidence_it_served(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    def now(text: str) -> None:
+        monkeypatch.setattr("gateway.registry.sqlite_write.now_rfc3339", lambda: text)
+
+    now("2026-11-20T10:00:00.000Z")
+    shell.register("wine", "1")
+    now("2026-11-20T11:00:00.000Z")
+    shell.verified("wine", "1")
+    now("2026-11-20T12:00:00.000Z")
+    shell.ok("register", "wine", "http://127.0.0.1:9/other", "--version", "1", "--no-probe", "--force")
+    assert "evidence" not in shell.ok("audit", "wine", "--at", "2026-11-20T10:30Z").out
+    (line,) = [
+        one for one in shell.ok("audit", "--at", "2026-11-20T11:30Z").out.splitlines() if "evidence" in one
+    ]
+    assert line.strip().startswith("evidence verify passed: ")
+    assert "(entry 2, 2026-11-20T11:00:00.000Z by " in line
+    (state,) = shell.ok("audit", "wine", "--at", "2026-11-20T12:30Z", "--json").json()
+    (record,) = state["served"][0]["evidence"]
+    assert (record["sort"], record["passed"], record["sequence"]) == ("verify", True, 2)
+    assert record["problem"].startswith("it is about http"), "the backend that served then is another one"
+
+
 @pytest.mark.parametrize(
     "words", [[], ["--verify", "--anchor"], ["wine"], ["wine", "--verify"], ["--anchor"]]
 )

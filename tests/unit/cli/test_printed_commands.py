@@ -32,7 +32,20 @@ def test_a_hint_can_be_typed_as_it_is(stage: Stage):
     assert "chips history wine shows its changes" in stage.shell("audit", "wine", "--verify").err
 
 
+def test_what_people_wrote_is_shown_as_they_wrote_it(stage: Stage):
+    stage.prod("networks", "add", "192.0.2.0/24", "--reason", "as chips doctor says")
+    assert "as chips doctor says" in stage.prod("history").out
+
+
 def test_paths_with_blanks_are_quoted(shell: Shell, tmp_path: Path):
     place = f"mlflow:{tmp_path}/my models/churn"
     hint = shell("import", place).err.split("hint:")[1]
     assert shlex.split(hint) == ["chips", "import-model", place]
+
+
+def test_the_environment_may_stand_behind_the_command(stage: Stage):
+    for words in (("history", "--env", "prod"), ("history", "--env=prod"), ("--env", "prod", "history")):
+        assert "environment prod" in stage.shell.ok(*words).err
+    ended = stage.shell("history", "--env")
+    assert (ended.code, "--env" in ended.err) == (64, True), ended
+    assert "environment" not in stage.shell("history", "--", "--env", "prod").err

@@ -11,7 +11,7 @@ from gateway.artifacts.base import StoreError
 from gateway.artifacts.copy_artifact import copy_artifact
 from gateway.artifacts.local import LocalStore
 from gateway.artifacts.manifest import MANIFEST_NAME
-from gateway.artifacts.model_card import SECTIONS, card_record
+from gateway.artifacts.model_card import SECTIONS, card_evidence
 from gateway.cli.support import console
 from gateway.core.model import parse_model
 from gateway.core.model_updates import to_document
@@ -312,8 +312,8 @@ def test_a_card_is_taken_from_the_artifact_and_not_from_what_the_registry_says_o
 ):
     identity = carded.approve()
     backend = parse_model(stage.read("qa", MODELS, "wine").body).backends[0]
-    forged = card_record("wine", backend, CARD.replace("Limits</b>.", "Limits</b>, none.").encode())
+    forged = card_evidence("wine", backend, CARD.replace("Limits</b>.", "Limits</b>, none.").encode())
     stage.put("qa", EVIDENCE, forged.name, to_document(forged))
     carded.ok()
     shown = stage.prod("approvals", identity).out
-    assert "none" not in shown
+    assert "Limits</b>, none." not in shown

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.cli.support import console
-from gateway.core.evidence import EvidenceRecord
 from gateway.core.model_updates import to_document
+from gateway.core.version_evidence import EvidenceRecord
 from gateway.registry.base import APPROVALS, EMERGENCIES, EVIDENCE, MODELS, SIGN_OFF
 from gateway.signoff import ssh_signature
 from tests.unit.cli.sign_off_stage import ARTIFACT, IMAGE, Stage
@@ -159,7 +159,7 @@ def test_evidence_expires_and_the_approvals_with_it(stage: Stage, monkeypatch: p
         stage.people.key("ana"),
     )
     assert "the evidence verify has expired: it is from 20" in stage.shell(*words).err
-    write(6.999)
+    write(6.5)
     identity = stage.request()
     stage.approve(identity, "bea")
     assert stage.state(identity)["approved"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway.core.errors import UpstreamBroken
-from gateway.telemetry.sqlite_trace_store import TraceStore
+from gateway.telemetry.recorded_request_store import TraceStore
 from tests.unit.cli.shell import Shell
-from tests.unit.telemetry.test_sqlite_trace_store import summary
+from tests.unit.telemetry.test_recorded_request_store import summary
 
 
 @pytest.fixture

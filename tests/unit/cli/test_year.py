@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.support import console
-from gateway.component_usage import usage_totals
-from gateway.core.evidence import VERIFY, EvidenceRecord
 from gateway.core.model import parse_model
+from gateway.core.version_evidence import VERIFY, EvidenceRecord
 from gateway.cost.usage import InstanceSize, utc_day
 from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry import base
-from gateway.registry.evidence import evidence_change
+from gateway.registry.evidence_records import evidence_change
 from gateway.registry.sqlite import SqliteRegistry
 from gateway.task_supervisor import Supervisor
 from gateway.telemetry.metrics import Metrics
+from gateway.usage_totals import usage_totals
 from tests.damage import one_bit_off
 from tests.unit.audit.test_anchors import write_key
 from tests.unit.cli.shell import Ended, Shell

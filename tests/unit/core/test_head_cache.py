@@ -13,7 +13,7 @@ from gateway.core.client_address import TrustedProxies
 from gateway.core.errors import GatewayError, HeadersTooLarge
 from gateway.core.exchange import Exchange
 from gateway.core.head_cache import CachedHead, HeadCache
-from gateway.server.head_parser import HeadParser, parsed_head_of
+from gateway.server.aiohttp_head_parser import HeadParser, parsed_head_of
 from gateway.stages.read_request_context import ReadRequestContext
 
 PEER = "192.0.2.1"
@@ -50,7 +50,7 @@ class Reader:
             parsed, known = self.last.parsed, self.last
             length = int(values[-1]) if known.has_length else parsed.length
         else:
-            parsed, values, known = parsed_head_of(self._parser.read(raw)), [], None
+            parsed, values, known = parsed_head_of(self._parser.parse(raw)), [], None
             length = parsed.length
             if remember:
                 self.last = known = self.heads.store(PEER, "http", raw, parsed)

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import RolloutPlan, begin_rollout, parse_rollout, plan_problems
+from gateway.core.rollout import RolloutPlan, new_rollout, parse_rollout, plan_problems
 
 _MODEL = Model(
     name="wine",
@@ -17,7 +17,7 @@ _MODEL = Model(
 
 
 def _begin(model: Model = _MODEL, candidate: str = "4", plan: RolloutPlan | None = None):
-    return begin_rollout(model, candidate, plan or RolloutPlan(), identity="r1", by="ana", reason="")
+    return new_rollout(model, candidate, plan or RolloutPlan(), identity="r1", by="ana", reason="")
 
 
 def test_what_is_written_is_read():

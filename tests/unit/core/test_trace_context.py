@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.core import trace_context
 from gateway.core.trace_context import (
+    TraceContext,
     _forget_ids,
     continue_trace,
     new_span_id,
@@ -23,6 +24,13 @@ trace_ids = st.text(_hex, min_size=32, max_size=32).filter(lambda text: set(text
 span_ids = st.text(_hex, min_size=16, max_size=16).filter(lambda text: set(text) != {"0"})
 
 
+def _sent(trace: TraceContext) -> bytes:
+    """The value of the field that a backend gets, where our own span is the parent."""
+    line = trace.traceparent_line(trace.span_id, trace.sampled)
+    assert (line[:13], line[-2:]) == (b"traceparent: ", b"\r\n")
+    return line[13:-2]
+
+
 @given(trace_ids, span_ids, st.integers(0, 255))
 def test_a_valid_parent_is_continued(trace_id: str, span_id: str, flags: int):
     context = continue_trace(f"00-{trace_id}-{span_id}-{flags:02x}".encode())
@@ -33,7 +41,7 @@ def test_a_valid_parent_is_continued(trace_id: str, span_id: str, flags: int):
 @given(trace_ids, span_ids, st.booleans())
 def test_what_we_send_on_reads_back_with_our_span_as_the_parent(trace_id: str, span_id: str, sampled: bool):
     ours = continue_trace(f"00-{trace_id}-{span_id}-0{int(sampled)}".encode())
-    read = parse_traceparent(ours.traceparent(ours.span_id, sampled=ours.sampled))
+    read = parse_traceparent(_sent(ours))
     assert read is not None
     assert (read.trace_id, read.parent_id, read.sampled) == (trace_id, ours.span_id, sampled)
 
@@ -76,9 +84,7 @@ def test_a_future_version_may_say_more():
     read = parse_traceparent(f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like".encode())
     assert read is not None
     assert (read.trace_id, read.sampled) == (TRACE, True)
-    assert read.traceparent(read.span_id, sampled=read.sampled).startswith(b"00-"), (
-        "we speak the version that we know"
-    )
+    assert _sent(read).startswith(b"00-"), "we speak the version that we know"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +134,7 @@ def test_a_traceparent_is_read_where_and_only_where_the_specification_has_it(
 def test_no_bytes_break_the_parsers(value: bytes):
     for parsed in (parse_traceparent(value), parse_cloud_trace(value), continue_trace(value, value)):
         if parsed is not None:
-            assert parse_traceparent(parsed.traceparent(parsed.span_id, sampled=parsed.sampled)) is not None
+            assert parse_traceparent(_sent(parsed)) is not None
 
 
 def test_ids_are_well_formed_and_differ():

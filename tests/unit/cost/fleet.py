@@ -6,7 +6,7 @@ from gateway.core.budget import Budget
 from gateway.core.model import Backend, Model, Resources
 from gateway.core.model_updates import to_document
 from gateway.cost.budgets import BudgetKeeper
-from gateway.cost.prices import read_prices
+from gateway.cost.read_price_tables import read_default_prices
 from gateway.cost.usage import NOTHING, InstanceSize, Usage, UsageKey
 from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry.base import BUDGETS, MODELS, Delete, Put, Registry, RegistryError
@@ -16,7 +16,9 @@ from gateway.task_supervisor import Supervisor
 NOON = 1_795_867_200.0  # 2026-11-28T12:00:00Z
 SIZE = InstanceSize(cpu=1, memory_gib=1, declared=True)
 KEY = UsageKey("wine", "1", "ana", "cellar")
-SECOND = round((read_prices().cloud_run.cpu_active + read_prices().cloud_run.memory_gib_active) * 1e6, 6)
+SECOND = round(
+    (read_default_prices().cloud_run.cpu_active + read_default_prices().cloud_run.memory_gib_active) * 1e6, 6
+)
 
 
 class FleetGateway:

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+from zlib import crc32
 
 from gateway.cost.google_api import GoogleApi
 
@@ -122,7 +123,7 @@ def sku(
         rates.insert(0, zero)
     return {
         "name": "services/1/skus/2",
-        "skuId": f"{abs(hash((description, *regions))) % 10**8:08d}",
+        "skuId": f"{crc32(repr((description, regions, usage_type)).encode()):010d}",
         "description": description,
         "category": {
             "serviceDisplayName": "Cloud Run",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlglot
 
-from gateway.cost.billing_export import QUERY, Billed, BillingError, label_value, read_billing
+from gateway.cost.billing_export import QUERY, BilledAmount, BillingError, read_billing, version_as_label
 from gateway.cost.usage import month_days
 from tests.unit.cli.shell import Shell
 from tests.unit.cost.google_stand_in import BigQuery
@@ -55,10 +55,10 @@ def test_a_month_of_one_project_by_label_and_service():
     with stand_in.api() as api:
         found = read_billing(api, TABLE, project="shop", month=MONTH)
     assert found == [
-        Billed("", "", "Cloud Run", "USD", 500_000, 0),
-        Billed("", "", "Networking", "USD", 2_500_000, 0),
-        Billed("beer", "1", "Cloud Run", "USD", 1, 0),
-        Billed("wine", "1", "Cloud Run", "USD", 1_950_000, -80_000),
+        BilledAmount("", "", "Cloud Run", "USD", 500_000, 0),
+        BilledAmount("", "", "Networking", "USD", 2_500_000, 0),
+        BilledAmount("beer", "1", "Cloud Run", "USD", 1, 0),
+        BilledAmount("wine", "1", "Cloud Run", "USD", 1_950_000, -80_000),
     ]
     assert [method for method, _, _ in stand_in.asked] == ["POST", "GET", "GET"]
 
@@ -111,8 +111,8 @@ def test_an_answer_that_is_no_result_is_an_error(answer: Any, reason: str):
 
 
 def test_versions_as_labels():
-    assert label_value("2.1-RC1") == "2_1-rc1"
-    assert len(label_value("x" * 99)) == 63
+    assert version_as_label("2.1-RC1") == "2_1-rc1"
+    assert len(version_as_label("x" * 99)) == 63
 
 
 NOW = "2026-11-28T12:00:00+00:00"

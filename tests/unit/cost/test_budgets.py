@@ -4,19 +4,19 @@ from datetime import date
 
 import pytest
 
-from gateway.component_usage import usage_totals
 from gateway.core.budget import Budget, Period, parse_budget, period_days, period_end, reached_threshold
 from gateway.core.model_updates import to_document
 from gateway.core.prices import parse_prices
 from gateway.core.principal import Principal
-from gateway.cost.budgets import WARNINGS, BudgetKeeper, spending
-from gateway.cost.ledger import cost_of
-from gateway.cost.prices import read_prices, with_default
-from gateway.cost.usage import DailyRow, Usage, UsageKey
+from gateway.cost.budgets import WARNINGS, BudgetKeeper, spending_by_budget
+from gateway.cost.ledger import request_cost
+from gateway.cost.read_price_tables import read_default_prices, with_default_prices
+from gateway.cost.usage import DailyUsage, Usage, UsageKey
 from gateway.registry.base import Unavailable
 from gateway.registry.memory import MemoryRegistry
 from gateway.registry.snapshot import compile_snapshot
 from gateway.telemetry.metrics import OTHER, Metrics
+from gateway.usage_totals import usage_totals
 from tests.unit.cost.fleet import NOON, SIZE, FleetGateway, put_wine, remove_budget, set_budget
 from tests.unit.telemetry.exchanges import make_exchange
 
@@ -230,29 +230,29 @@ def test_a_budget_that_cannot_be_right(change):
 
 def test_requests_that_reach_no_backend_use_up_no_budget():
     """Anybody may send them, and could close a model for those who may call it."""
-    prices, day = read_prices(), date(2026, 11, 28)
+    prices, day = read_default_prices(), date(2026, 11, 28)
     budgets = [
         CHEAP,
         Budget(scope="team", name="cellar", amount_micros=1),
         Budget(scope="key", name="eve", amount_micros=1),
     ]
     refused = Usage(requests=10**9, refused=10**9, bytes_out=10**12)
-    strangers = DailyRow(day, UsageKey("wine", "1", "", ""), SIZE, refused)
-    forbidden = DailyRow(day, UsageKey("wine", "1", "eve", "cellar"), SIZE, refused)
-    assert set(spending(budgets, [strangers, forbidden], prices).values()) == {0}
+    strangers = DailyUsage(day, UsageKey("wine", "1", "", ""), SIZE, refused)
+    forbidden = DailyUsage(day, UsageKey("wine", "1", "eve", "cellar"), SIZE, refused)
+    assert set(spending_by_budget(budgets, [strangers, forbidden], prices).values()) == {0}
     answered = Usage(requests=3, backend_us=3_000_000, bytes_out=900, reached=3)
-    served = DailyRow(day, UsageKey("wine", "1", "ana", "cellar"), SIZE, answered)
+    served = DailyUsage(day, UsageKey("wine", "1", "ana", "cellar"), SIZE, answered)
     limited = served._replace(usage=answered + Usage(requests=10**6, refused=10**6))
-    spent = spending(budgets, [strangers, forbidden, limited], prices)
-    cost = cost_of(SIZE, answered, prices).total
+    spent = spending_by_budget(budgets, [strangers, forbidden, limited], prices)
+    cost = request_cost(SIZE, answered, prices).total
     assert spent == {"model:wine": cost, "team:cellar": cost, "key:eve": 0}
-    assert spent == spending(budgets, [served], prices)
+    assert spent == spending_by_budget(budgets, [served], prices)
 
 
 def test_a_refused_request_costs_one_fee_and_one_at_a_backend_costs_two():
     usage = Usage(requests=1_000_000, refused=999_999, backend_us=1, reached=1)
-    fee = read_prices().cloud_run.per_million_requests * 1e6
-    assert cost_of(SIZE, usage, read_prices()).requests == pytest.approx(fee, rel=1e-5)
+    fee = read_default_prices().cloud_run.per_million_requests * 1e6
+    assert request_cost(SIZE, usage, read_default_prices()).requests == pytest.approx(fee, rel=1e-5)
 
 
 async def test_a_day_that_could_not_be_read_after_its_end_is_not_settled(registry: MemoryRegistry):
@@ -334,15 +334,15 @@ async def test_a_note_of_a_warning_may_hold_anything(
 
 
 def test_prices_that_somebody_chose_are_not_replaced_by_those_of_a_new_version_of_chips():
-    default = read_prices()
+    default = read_default_prices()
     older = parse_prices(to_document(default) | {"date": "2020-01-01", "region": "asia-south1"})
     newer = parse_prices(to_document(default) | {"date": "2030-01-01"})
-    assert with_default([newer, older]) == (older, newer)
-    assert with_default([newer]) == (default, newer)
-    assert with_default([]) == (default,)
+    assert with_default_prices([newer, older]) == (older, newer)
+    assert with_default_prices([newer]) == (default, newer)
+    assert with_default_prices([]) == (default,)
 
 
 @pytest.mark.parametrize("day", ["20261130", "2026-W48-1", "2026-11-31", ""])
 def test_the_date_of_prices_is_written_in_one_way(day: str):
     with pytest.raises(ValueError, match=r".+"):
-        parse_prices(to_document(read_prices()) | {"date": day})
+        parse_prices(to_document(read_default_prices()) | {"date": day})

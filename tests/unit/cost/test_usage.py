@@ -8,7 +8,6 @@ from datetime import date, timedelta
 import msgspec
 import pytest
 
-from gateway.component_usage import usage_totals
 from gateway.cost.usage import (
     NOTHING,
     InstanceSize,
@@ -25,6 +24,7 @@ from gateway.registry.firestore.document_layout import MAX_BODY_BYTES
 from gateway.registry.memory import MemoryRegistry
 from gateway.task_supervisor import Supervisor
 from gateway.telemetry.metrics import OTHER, Metrics
+from gateway.usage_totals import usage_totals
 from tests.patience import eventually
 from tests.unit.telemetry.exchanges import make_exchange
 
@@ -240,7 +240,7 @@ async def test_usage_of_more_than_400_days_is_deleted():
         await process.reporter.write()
         process.now += 86_400
     process.now = NOON + 401 * 86_400
-    assert await process.reporter.forget_old() == 2
+    assert await process.reporter.delete_old_usage() == 2
     assert await requests_of(store, DAY, DAY + timedelta(days=1)) == {}
     assert await requests_of(store, DAY + timedelta(days=2)) == {"ana": 1}
 

@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def context(folder: Path) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(BackendFolder(folder).source_archive())) as archive:
+    with tarfile.open(fileobj=io.BytesIO(BackendFolder(folder).reproducible_source_archive())) as archive:
         return {entry.name: archive.extractfile(entry).read() for entry in archive.getmembers()}  # type: ignore[union-attr]
 
 
@@ -37,9 +37,10 @@ def test_the_library_comes_from_this_installation(folder: Path):
     }  # fmt: skip
     assert not any("__pycache__" in name for name in files)
     assert b"CHIPS_PREDICT" not in files["Dockerfile"]
-    assert BackendFolder(folder).source_archive() == BackendFolder(folder).source_archive(), (
-        "the same files, the same digest"
-    )
+    assert (
+        BackendFolder(folder).reproducible_source_archive()
+        == BackendFolder(folder).reproducible_source_archive()
+    ), "the same files, the same digest"
 
 
 def test_code_around_the_model_is_taken(folder: Path):

@@ -17,26 +17,27 @@ from hypothesis import strategies as st
 import gateway
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.caller_token import CallerTokenSigner
-from gateway.auth.certificate import CertificateAuthenticator
-from gateway.core import headers, problem_details
+from gateway.auth.client_certificate import CertificateAuthenticator
+from gateway.core import problem_details, sort_headers
 from gateway.core.api_keys import digest_key, make_key
 from gateway.core.compiled_policy import network_set
 from gateway.core.errors import GatewayError, ModelNotFound, Unauthenticated
-from gateway.core.headers import RequestHead, register_credential_field, sort_request_headers
 from gateway.core.ip_network_set import NetworkSet, parse_address, parse_network
 from gateway.core.principal import Principal, Quota
 from gateway.core.problem_details import render_problem
 from gateway.core.request_target import parse_target
-from gateway.core.token_and_certificate_rules import Certificate
+from gateway.core.sort_headers import RequestHead, register_credential_field, sort_request_headers
+from gateway.core.token_and_certificate_rules import CertificateRule
 from gateway.limits.quota import _charges_of_day, quota_charges
 from gateway.registry.base import KEYS, NETWORKS, Document, Listing, Registry, Unavailable
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import compile_snapshot
 from gateway.registry.token_bucket import TokenBucket
 from gateway.server.caller_response import _remembered_begin
+from gateway.stages import ip_allowlist
 from gateway.stages.rate_limit import _refusal
 from gateway.telemetry.access_log import JsonAccessLog, _detail, _remembered_detail
-from gateway.telemetry.otlp_encoding import _attribute, _field, _key_value
+from gateway.telemetry.otlp_trace_encoding import _attribute, _field, _key_value
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider, _Token
 from gateway.upstream.response_head import (
@@ -58,16 +59,17 @@ SHOWN = {
     "core/compiled_policy.py": "test_one_set_for_the_same_networks",
     "registry/mirror.py": "test_reading_through",
     "stages/read_request_context.py": "test_addresses (of the address alone: parse_address)",
-    "telemetry/otlp_encoding.py": "test_attributes_of_spans",
+    "telemetry/otlp_trace_encoding.py": "test_attributes_of_spans",
     "auth/ttl_cache.py": "the memory itself",
     "core/problem_details.py": "test_problems",
     "limits/quota.py": "test_charges",
     "server/caller_response.py": "test_lines_of_own_answers",
-    "stages/rate_limit.py": "test_texts_of_refusals",
+    "stages/rate_limit.py": "test_refusals_for_a_rate",
+    "stages/ip_allowlist.py": "test_refusals_for_an_address",
     "telemetry/access_log.py": "test_details_in_the_log",
     "signoff/ssh_signature.py": "tests/unit/signoff/test_in_toto_statement.py",
-    "cost/prices.py": "the prices, which are part of the release",
-    "control/assets.py": "the console's files, which are part of the release",
+    "cost/read_price_tables.py": "the prices, which are part of the release",
+    "control/console_assets.py": "the console's files, which are part of the release",
 }
 _MEMORIES = {"lru_cache", "cache", "cached", "TTLCache", "LRUCache", "TtlCache"}
 
@@ -168,8 +170,8 @@ def _proof(certificates: CertificateAuthenticator, head: RequestHead) -> object:
 )
 def test_certificates(shown: list[tuple[str, str | None, bool]]):
     entries = [
-        Certificate(name="one", subjects=("spiffe://a/*",), models=("wine",)),
-        Certificate(name="two", subjects=("spiffe://[ab]/*",)),
+        CertificateRule(name="one", subjects=("spiffe://a/*",), models=("wine",)),
+        CertificateRule(name="two", subjects=("spiffe://[ab]/*",)),
     ]
 
     def make() -> CertificateAuthenticator:
@@ -296,10 +298,10 @@ def _outcome(function: Any, *arguments: Any) -> object:
 
 @pytest.fixture
 def own_fields(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(headers, "_KIND", dict(headers._KIND))
-    monkeypatch.setattr(headers, "_blank", list(headers._blank))
+    monkeypatch.setattr(sort_headers, "_KIND", dict(sort_headers._KIND))
+    monkeypatch.setattr(sort_headers, "_blank", list(sort_headers._blank))
     yield
-    headers._learned.clear()
+    sort_headers._learned.clear()
 
 
 @pytest.mark.usefixtures("own_fields")
@@ -455,8 +457,15 @@ def test_lines_of_own_answers(answers: list[tuple[tuple[bytes, bytes], ...]]):
     "policy", ["key-rate", "key-day", "key-month", "model-rate", "model-day", "model-month"]
 )
 @pytest.mark.parametrize("model", ["wine", "beer"])
-def test_texts_of_refusals(policy: str, model: str):
-    assert _refusal(policy, model) == _refusal.__wrapped__(policy, model)
+@pytest.mark.parametrize("seconds", [1, 60])
+def test_refusals_for_a_rate(policy: str, model: str, seconds: int):
+    remembered, fresh = (make(policy, model, seconds) for make in (_refusal, _refusal.__wrapped__))
+    assert (remembered.detail, remembered.headers) == (fresh.detail, fresh.headers)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "it"])
+def test_refusals_for_an_address(address: str):
+    assert ip_allowlist._refusal(address).detail == ip_allowlist._refusal.__wrapped__(address).detail
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), DETAILS)))
@@ -593,7 +602,7 @@ def test_log_lines(exchanges: list[Any]):
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([1, 1.0, True, 0, 0.0, False, "1", ""]))))
 def test_attributes_of_spans(attributes: list[tuple[str, Any]]):
-    from gateway.telemetry.otlp_encoding import _ATTRIBUTE
+    from gateway.telemetry.otlp_trace_encoding import _ATTRIBUTE
 
     for name, value in attributes:
         fresh = _field(_ATTRIBUTE, _key_value(name, value).SerializeToString())

@@ -13,8 +13,8 @@ from gateway.auth.jwks import PublicKey
 from gateway.auth.jwt import TokenAuthenticator
 from gateway.auth.ttl_cache import TtlCache
 from gateway.core.errors import GatewayError, Unauthenticated
-from gateway.core.headers import RequestHead, sort_request_headers
-from gateway.core.token_and_certificate_rules import Issuer
+from gateway.core.sort_headers import RequestHead, sort_request_headers
+from gateway.core.token_and_certificate_rules import IssuerRule
 from tests.flow.issuer import AUDIENCE, ISSUER, Signer, signer
 
 OTHER = "https://other.example"
@@ -31,7 +31,7 @@ class Forgetful(TtlCache[Any]):
 class World:
     """The same entries, keys and clock for a gateway that remembers and for one that does not."""
 
-    def __init__(self, entries: list[Issuer]) -> None:
+    def __init__(self, entries: list[IssuerRule]) -> None:
         self.now = time.time()
         self.keys: dict[str, dict[str, PublicKey]] = {source: {} for source in SOURCES}
         self.tokens = [TokenAuthenticator(entries, now=lambda: self.now) for _ in range(2)]
@@ -78,7 +78,7 @@ def no_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.auth.jwks.JwksKeySet.refresh_in_background", lambda *_: None)
 
 
-def entry(name: str, **changes: Any) -> Issuer:
+def entry(name: str, **changes: Any) -> IssuerRule:
     whole: dict[str, Any] = {
         "name": name,
         "issuer": (ISSUER,),
@@ -87,7 +87,7 @@ def entry(name: str, **changes: Any) -> Issuer:
         "subjects": ("*",),
         **changes,
     }
-    return Issuer(**whole)
+    return IssuerRule(**whole)
 
 
 ENTRIES = st.lists(

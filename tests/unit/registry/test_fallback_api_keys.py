@@ -7,7 +7,7 @@ import pytest
 
 from gateway.registry import fallback_api_keys as fallback_keys_module
 from gateway.registry.base import KEY_USES, KEYS, MODELS, Change, Delete, Put
-from gateway.registry.changes_since import changes_since
+from gateway.registry.changes_since import newest_changes_since
 from gateway.registry.fallback_api_keys import FallbackKeys, update_fallback_keys
 from gateway.registry.fallback_copy import decode_fallback, encode_fallback, open_fallback, refresh_fallback
 from gateway.registry.memory import MemoryRegistry
@@ -122,9 +122,9 @@ async def test_changes_since(registry: Counting, number: int):
     for n in range(number):
         await put(registry, f"k{n}")
         await registry.write(Put(kind=MODELS, name=f"m{n}", body={}, expected=0), author="ana")
-    changes = await changes_since(registry, 1, kind=KEYS, at_most=100)
+    changes = await newest_changes_since(registry, 1, kind=KEYS, at_most=100)
     assert [change.name for change in changes] == [f"k{n}" for n in reversed(range(number))][:100]
-    assert len(await changes_since(registry, 1, at_most=1000)) == 2 * number
+    assert len(await newest_changes_since(registry, 1, at_most=1000)) == 2 * number
 
 
 def test_they_lie_in_the_copy_and_are_as_old_as_they_are():

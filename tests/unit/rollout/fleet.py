@@ -6,13 +6,13 @@ import msgspec
 
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import Rollout, RolloutPlan, begin_rollout, parse_rollout
+from gateway.core.rollout import Rollout, RolloutPlan, new_rollout, parse_rollout
 from gateway.registry.base import MODELS, ROLLOUTS, Listing, Put, Registry
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import Snapshot, compile_snapshot
 from gateway.rollout.controller import Controller
-from gateway.rollout.counter import Tally, latency_bucket
 from gateway.rollout.reporter import FIGURES, RolloutReport, RolloutWindow
+from gateway.rollout.request_counter import Tally, latency_bucket
 from gateway.task_supervisor import Supervisor
 
 PLAN = RolloutPlan(steps=(5, 25, 100), every_s=60.0, min_requests=500)
@@ -49,7 +49,7 @@ def wine(**changes: Any) -> Model:
 
 
 def rollout_of(model: Model | None = None, plan: RolloutPlan = PLAN, **changes: Any) -> Rollout:
-    begun = begin_rollout(model or wine(), "4", plan, identity="r1", by="ana", reason="a better scaler")
+    begun = new_rollout(model or wine(), "4", plan, identity="r1", by="ana", reason="a better scaler")
     return msgspec.structs.replace(begun, **changes)
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.evidence import CANARY, why_evidence_does_not_apply
 from gateway.core.model import Backend
 from gateway.core.model_updates import to_document
+from gateway.core.version_evidence import CANARY, why_evidence_does_not_apply
 from gateway.registry.base import MODELS, ROLLOUTS, Put
-from gateway.registry.evidence import read_evidence
+from gateway.registry.evidence_records import read_evidence
 from gateway.rollout.assessment import ASSESSMENTS
 from gateway.rollout.controller import AUTHOR
 from gateway.rollout.reporter import FIGURES
@@ -68,6 +68,7 @@ async def test_the_end_of_a_rollout_is_evidence_about_the_candidate(scene: Scene
     assert not record.passed
     assert why_evidence_does_not_apply(record, wine().backends[1]) == ""
     assert record.facts["errors"]["finding"] == "worse"
+    assert record.facts["tolerated"] == {"max_errors": 0.005, "slower": 0.2}, "who approves it must see that"
     assert record.summary == (await scene.rollout()).reason
 
 

@@ -12,9 +12,9 @@ from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, ROLLOUTS, Delete, Put, Unavailable
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import compile_snapshot
-from gateway.rollout.counter import RequestCounter, Tally
 from gateway.rollout.lease import Lease, LeaseRenewalMonitor
 from gateway.rollout.reporter import FIGURES, RolloutReport, RolloutReporter
+from gateway.rollout.request_counter import RequestCounter, Tally
 from gateway.task_supervisor import Supervisor
 from tests.unit.rollout.fleet import PLAN, Clock, rollout_of, wine
 

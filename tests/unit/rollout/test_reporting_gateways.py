@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.registry.base import ROLLOUTS
-from gateway.rollout.process_identity import current_process, has_ended
+from gateway.rollout.process_liveness import current_process, has_ended
 from gateway.rollout.reporter import FIGURES
 from tests.unit.rollout.fleet import PLAN, Clock, ReportingGateway, Scene, tally
 
@@ -23,7 +23,7 @@ def scene(clock: Clock) -> Scene:
 @pytest.fixture
 def ended() -> str:
     """The name of a process that ran on this machine."""
-    code = "from gateway.rollout.process_identity import current_process; print(current_process())"
+    code = "from gateway.rollout.process_liveness import current_process; print(current_process())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 

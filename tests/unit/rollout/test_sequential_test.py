@@ -84,12 +84,13 @@ def _first(
     n, m = requests
     draws = zip(rng.binomial(n, candidate, blocks), rng.binomial(m, stable, blocks), strict=True)
     for number, (k, j) in enumerate(draws, 1):
-        evidence.observe(Counts(n, int(k)), Counts(m, int(j)))
+        evidence.observe_block(Counts(n, int(k)), Counts(m, int(j)))
         if judge(evidence, questions=_QUESTIONS) == finding:
             return number * n
     return None
 
 
+@pytest.mark.slow
 def test_no_difference_is_seldom_called_worse_over_a_whole_rollout() -> None:
     """Four questions, looked at every 15 s for 10 min at each of 1, 5, 25 and 50 %, while rates drift as load does."""
     rng = np.random.default_rng(20261130)
@@ -104,7 +105,7 @@ def test_no_difference_is_seldom_called_worse_over_a_whole_rollout() -> None:
             n = max(1, int(400 * share))
             for evidence, rate in zip(questions, rates.values(), strict=True):
                 k, j = rng.binomial([n, 400 - n], rate * factor)
-                evidence.observe(Counts(n, int(k)), Counts(400 - n, int(j)))
+                evidence.observe_block(Counts(n, int(k)), Counts(400 - n, int(j)))
         alarms += any(judge(evidence, questions=len(rates)) == "worse" for evidence in questions)
     assert alarms <= ALPHA * rollouts
 
@@ -134,9 +135,9 @@ def test_a_version_that_dies_late_is_found_in_its_first_block() -> None:
     rng = np.random.default_rng(5)
     evidence = HigherRateTest(margin=0.005, fine_margin=0.005, guess=0.001)
     for k in rng.binomial(20, 0.004, 400):
-        evidence.observe(Counts(20, int(k)), Counts(380, 1))
+        evidence.observe_block(Counts(20, int(k)), Counts(380, 1))
         assert judge(evidence, questions=_QUESTIONS) != "worse"
-    evidence.observe(Counts(20, 20), Counts(380, 1))
+    evidence.observe_block(Counts(20, 20), Counts(380, 1))
     assert judge(evidence, questions=_QUESTIONS) == "worse"
 
 
@@ -144,12 +145,12 @@ def test_a_long_rollout_does_not_dull_the_verdict() -> None:
     """A day of six gateways: what is bet on a sudden failure must not use up the evidence of a later one."""
     evidence = HigherRateTest(margin=0.005, fine_margin=0.005, guess=0.01)
     for _ in range(30_000):
-        evidence.observe(Counts(20, 0), Counts(380, 0))
+        evidence.observe_block(Counts(20, 0), Counts(380, 0))
     assert evidence.worse > -3
     rng = np.random.default_rng(3)
     blocks = 0
     while judge(evidence, questions=_QUESTIONS) != "worse":
-        evidence.observe(Counts(20, int(rng.binomial(20, 0.03))), Counts(380, 0))
+        evidence.observe_block(Counts(20, int(rng.binomial(20, 0.03))), Counts(380, 0))
         blocks += 1
     assert blocks * 20 <= 2_500
 
@@ -170,20 +171,20 @@ def test_little_traffic_is_undecided() -> None:
     evidence = HigherRateTest(margin=0.005, fine_margin=0.005, guess=0.01)
     assert judge(evidence, questions=_QUESTIONS) == "undecided"
     for _ in range(100):
-        evidence.observe(Counts(1, 0), Counts(3, 0))
+        evidence.observe_block(Counts(1, 0), Counts(3, 0))
     assert judge(evidence, questions=_QUESTIONS) == "undecided"
 
 
 def test_without_the_stable_version_nothing_is_compared() -> None:
     evidence = HigherRateTest(margin=0.0, fine_margin=0.001, guess=0.01)
-    evidence.observe(Counts(1000, 1000), Counts(0, 0))
+    evidence.observe_block(Counts(1000, 1000), Counts(0, 0))
     assert judge(evidence, questions=_QUESTIONS) == "undecided"
     assert evidence.candidate_total == (1000, 1000)
 
 
 def test_what_was_proved_stays_proved() -> None:
     evidence = HigherRateTest(margin=0.0, fine_margin=0.001, guess=0.01)
-    evidence.observe(Counts(50, 50), Counts(50, 0))
+    evidence.observe_block(Counts(50, 50), Counts(50, 0))
     for _ in range(50):
-        evidence.observe(Counts(50, 0), Counts(50, 50))
+        evidence.observe_block(Counts(50, 0), Counts(50, 50))
     assert judge(evidence, questions=_QUESTIONS) == "worse"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.server import framing
+from gateway.server import request_framing
 from gateway.server.interfaces import BODY
 from tests.fuzz.harness import Callers, answers_in
 
@@ -75,8 +75,8 @@ class Counted:
 
 
 def test_a_head_that_comes_byte_by_byte_is_searched_once(callers: Callers, monkeypatch: pytest.MonkeyPatch):
-    counted = Counted(framing._BARE_CR_OR_LF)
-    monkeypatch.setattr(framing, "_BARE_CR_OR_LF", counted)
+    counted = Counted(request_framing._BARE_CR_OR_LF)
+    monkeypatch.setattr(request_framing, "_BARE_CR_OR_LF", counted)
     head = b"\r\nPOST /1 HTTP/1.1\r\nHost: x\r\n" + b"X: 1234567890\r\n" * 80 + b"Content-Length: 2\r\n\r\n"
     for _ in range(2):
         for byte in head:

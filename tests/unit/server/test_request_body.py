@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from gateway.core.errors import PayloadTooLarge
-from gateway.server.request_body import CallerBody
+from gateway.server.request_body import CallerRequestBody
 
 PIECE = b"x" * 65536
 
@@ -28,7 +28,7 @@ class Connection:
 
 
 class Sink:
-    def __init__(self, body: CallerBody, *, full: bool) -> None:
+    def __init__(self, body: CallerRequestBody, *, full: bool) -> None:
         self._body = body
         self._full = full
         self.taken = b""
@@ -47,9 +47,9 @@ class Sink:
         self.error = error
 
 
-def body_of(length: int | None) -> tuple[CallerBody, Connection]:
+def body_of(length: int | None) -> tuple[CallerRequestBody, Connection]:
     connection: Any = Connection()
-    return CallerBody(connection, length), connection
+    return CallerRequestBody(connection, length), connection
 
 
 def test_what_nobody_takes_is_not_read_on_and_what_is_taken_is():
@@ -84,6 +84,18 @@ def test_a_body_that_is_whole_needs_no_stop():
     assert body.complete
     assert connection.reads()
     assert body.complete_body() == 5 * PIECE
+
+
+def test_a_body_that_came_with_its_head_is_read_as_any_other():
+    connection: Any = Connection()
+    body = CallerRequestBody(connection, 5, b"12345")
+    assert (body.complete, body.complete_body()) == (True, b"12345")
+    loop = asyncio.new_event_loop()
+    try:
+        assert loop.run_until_complete(body.next_chunk()) == b"12345"
+        assert loop.run_until_complete(body.next_chunk()) is None
+    finally:
+        loop.close()
 
 
 def test_chunk_by_chunk():

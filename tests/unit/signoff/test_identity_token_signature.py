@@ -2,15 +2,16 @@
 
 import hmac
 import json
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from gateway.auth.jwks import parse_keys
-from gateway.signoff.identity_token_signature import audience_of, fetch_keys, has_signed
+from gateway.signoff.identity_token_signature import fetch_keys, has_signed, signature_audience
 from gateway.signoff.policy import AcceptedIdentity
+from tests.damage import one_bit_off
 from tests.flow.issuer import KeyServer, signer
 
 ISSUER = "https://accounts.google.com"
@@ -22,7 +23,7 @@ KEYS = {ISSUER: parse_keys(json.dumps({"keys": [signer().jwk()]}).encode())}
 def token(**changes: Any) -> bytes:
     claims = {
         "iss": ISSUER,
-        "aud": audience_of(MESSAGE),
+        "aud": signature_audience(MESSAGE),
         "sub": "123",
         "email": "bea@example.com",
         "email_verified": True,
@@ -40,9 +41,9 @@ def is_good(
 def test_a_token_that_was_made_for_the_statement():
     assert is_good(token())
     mine = AcceptedIdentity(email="bea@example.com", client="chips")
-    assert is_good(token(aud="chips", nonce=audience_of(MESSAGE)), BEA, mine)
+    assert is_good(token(aud="chips", nonce=signature_audience(MESSAGE)), BEA, mine)
     assert is_good(token(), mine)
-    assert is_good(token(aud=["x", audience_of(MESSAGE)], email_verified="true"))
+    assert is_good(token(aud=["x", signature_audience(MESSAGE)], email_verified="true"))
     assert is_good(token(), AcceptedIdentity(subject="123"))
     late = datetime.now(UTC) + timedelta(days=3)
     assert not is_good(token(), at=late), "a statement is dated within its token's life"
@@ -52,8 +53,8 @@ def test_a_token_that_was_made_for_the_statement():
     "changes",
     [
         {"aud": "https://gateway.example"},
-        {"aud": "", "nonce": audience_of(MESSAGE)},
-        {"aud": audience_of(b"another statement")},
+        {"aud": "", "nonce": signature_audience(MESSAGE)},
+        {"aud": signature_audience(b"another statement")},
         {"email": "eve@example.com"},
         {"email_verified": False},
         {"email_verified": None},
@@ -69,11 +70,11 @@ def test_any_other_token_is_none(changes: dict[str, Any]):
 
 def test_a_site_where_somebody_signs_in_cannot_approve_in_their_name():
     """It chooses the nonce of their token, and its audience is that site."""
-    stolen = token(aud="client-of-a-shop", nonce=audience_of(MESSAGE))
+    stolen = token(aud="client-of-a-shop", nonce=signature_audience(MESSAGE))
     assert not is_good(stolen)
     assert not is_good(stolen, AcceptedIdentity(email="bea@example.com", client="chips"))
     assert not is_good(
-        token(aud="chips", nonce=audience_of(b"another")),
+        token(aud="chips", nonce=signature_audience(b"another")),
         AcceptedIdentity(email="bea@example.com", client="chips"),
     )
 
@@ -82,10 +83,12 @@ def test_a_token_of_another_key_or_algorithm_is_none():
     given = token()
     assert not is_good(given, AcceptedIdentity(email="dan@example.com"))
     assert not is_good(given, AcceptedIdentity(email="bea@example.com", issuer="https://other.example"))
-    assert not is_good(given[:-4] + b"AAAA")
+    head, _, signature = given.rpartition(b".")
+    damaged = one_bit_off(urlsafe_b64decode(signature + b"=="))
+    assert not is_good(head + b"." + urlsafe_b64encode(damaged).rstrip(b"="))
     assert not is_good(b"x" * 9000)
     other = signer("k2").token(
-        iss=ISSUER, aud=audience_of(MESSAGE), email="bea@example.com", email_verified=True
+        iss=ISSUER, aud=signature_audience(MESSAGE), email="bea@example.com", email_verified=True
     )
     assert not is_good(other.encode())
     payload = given.split(b".")[1]

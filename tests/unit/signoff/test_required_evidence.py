@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.evidence import CARD, VERIFY
+from gateway.core.version_evidence import CARD, VERIFY
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.policy import read_policy_file
 from gateway.signoff.required_evidence import evidence_problems

@@ -132,15 +132,20 @@ async def test_a_models_own_policy_wins():
         await take(stage, exchange(max_in_flight=2))
 
 
-async def test_a_callers_own_quota_counts_what_waits_too_and_is_given_back_whatever_happens():
-    stage = limit(model_in_flight=1, queue_wait_s=0.01)
+async def test_a_callers_own_quota_counts_what_waits_too_and_is_given_back_whatever_happens(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    stage, loop = limit(model_in_flight=1, queue_wait_s=0.01), asyncio.get_running_loop()
     with await take(stage, exchange(caller=FEW)):
-        waiting = asyncio.create_task(take(stage, exchange(caller=FEW)))
-        await settle()
-        with pytest.raises(TooManyRequests, match=r"in flight \(2\)"):
-            await take(stage, exchange("iris", caller=FEW))
-        with await take(stage, exchange("iris")):
-            pass  # others are not held up
+        with monkeypatch.context() as time_stands_still:
+            now = loop.time()
+            time_stands_still.setattr(loop, "time", lambda: now)
+            waiting = asyncio.create_task(take(stage, exchange(caller=FEW)))
+            await settle()
+            with pytest.raises(TooManyRequests, match=r"in flight \(2\)"):
+                await take(stage, exchange("iris", caller=FEW))
+            with await take(stage, exchange("iris")):
+                pass  # others are not held up
         with pytest.raises(Overloaded):
             await waiting
         with await take(stage, exchange("iris", caller=FEW)):

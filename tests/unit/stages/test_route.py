@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
-from gateway.core.headers import sort_request_headers
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.core.request_target import parse_target
+from gateway.core.sort_headers import sort_request_headers
 from gateway.registry.base import MODELS, Document, Listing, Unavailable
 from gateway.registry.snapshot import Snapshot, compile_snapshot
 from gateway.stages.route import RouteRequest

@@ -10,10 +10,10 @@ from gateway.core.errors import UpstreamBroken
 from gateway.core.escape_unprintable import printable_lines
 from gateway.core.ip_network_set import parse_address
 from gateway.telemetry.access_log import JsonAccessLog, TextAccessLog
-from gateway.telemetry.export_queue import ExportQueue
 from gateway.telemetry.logs import JsonFormatter, LogWriter, TextFormatter
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
+from gateway.telemetry.request_recorder import RequestRecorder
 from tests.unit.telemetry.exchanges import make_exchange
 
 TEXT = st.text(max_size=80)
@@ -147,7 +147,9 @@ def test_colours_are_for_terminals_alone():
 def test_a_line_says_whether_its_trace_is_kept_also_where_that_is_known_last(exchange, status, sampled):
     stream = io.TextIOWrapper(io.BytesIO())
     writer = LogWriter(stream, interval_s=0)
-    record = Recorder(writer, Metrics(), json=True, store=ExportQueue("store", NoSink), exporters=[])
+    record = RequestRecorder(
+        writer, Metrics(), json=True, store=RecordedRequestQueue("store", NoSink), exporters=[]
+    )
     record(exchange)
     writer.start()
     writer.stop(20)

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.metrics_push import MetricsPusher
+from tests.patience import patience
 from tests.unit.telemetry.exchanges import make_exchange
 from tests.unit.telemetry.test_export_traces import RESOURCE, Collector, collector
 
@@ -38,7 +39,7 @@ def metrics() -> Metrics:
 def send(metrics: Metrics, sink) -> MetricsPusher:
     sender = MetricsPusher(metrics, sink, every_s=600)
     sender.start()
-    sender.stop(20)
+    sender.stop(patience(20))
     return sender
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from gateway.core.errors import UpstreamBroken
 from gateway.core.trace_context import continue_trace
-from gateway.telemetry.export_queue import ExportQueue
-from gateway.telemetry.spans import spans_of
+from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
+from gateway.telemetry.spans_of_request import spans_of
 from tests.conftest import require
 from tests.patience import patience
-from tests.unit.telemetry.test_sqlite_trace_store import summary
+from tests.unit.telemetry.test_recorded_request_store import summary
 
 require(
     "opentelemetry",
@@ -33,7 +33,7 @@ with warnings.catch_warnings():
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     from gateway.telemetry.export_traces import CloudTraceSink, OtlpTraceSink, otel_resource, otel_spans
-    from gateway.telemetry.otlp_encoding import encode_otlp_traces
+    from gateway.telemetry.otlp_trace_encoding import encode_otlp_traces
 
 CALLER = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 RESOURCE = otel_resource("chips", "test-1", "proj")
@@ -92,10 +92,10 @@ def cloud_trace() -> Iterator[CloudTraceServer]:
 
 def test_cloud_trace_gets_the_waterfall(cloud_trace: CloudTraceServer):
     kept = summary(attempts=2, status=502, server_timing=b"predict;dur=20", trace=continue_trace(CALLER))
-    export_queue = ExportQueue("cloud-trace", cloud_trace.sink, interval_s=60)
+    export_queue = RecordedRequestQueue("cloud-trace", cloud_trace.sink, interval_s=60)
     export_queue.start()
     export_queue.enqueue(kept)
-    export_queue.stop(20)
+    export_queue.stop(patience(20))
     assert export_queue.dropped == 0
     (request,) = cloud_trace.requests
     assert request.name == "projects/proj"
@@ -143,21 +143,21 @@ def test_a_path_that_is_no_text_reaches_the_collector():
 
 def test_cloud_trace_refuses(cloud_trace: CloudTraceServer):
     cloud_trace.refuse = True
-    export_queue = ExportQueue("cloud-trace", cloud_trace.sink, interval_s=60)
+    export_queue = RecordedRequestQueue("cloud-trace", cloud_trace.sink, interval_s=60)
     export_queue.start()
     export_queue.enqueue(summary())
-    export_queue.stop(20)
+    export_queue.stop(patience(20))
     assert export_queue.dropped == 1
 
 
 def test_cloud_trace_is_away():
     server = CloudTraceServer()
     server.stop()
-    export_queue = ExportQueue("cloud-trace", server.sink, interval_s=60)
+    export_queue = RecordedRequestQueue("cloud-trace", server.sink, interval_s=60)
     export_queue.start()
     export_queue.enqueue(summary())
     began = time.monotonic()
-    export_queue.stop(20)
+    export_queue.stop(patience(20))
     assert export_queue.dropped == 1
     assert time.monotonic() - began < patience(
         20
@@ -166,10 +166,10 @@ def test_cloud_trace_is_away():
 
 def test_cloud_trace_hangs(cloud_trace: CloudTraceServer):
     cloud_trace.hang = threading.Event()
-    export_queue = ExportQueue("cloud-trace", cloud_trace.sink, interval_s=60, timeout_s=0.5)
+    export_queue = RecordedRequestQueue("cloud-trace", cloud_trace.sink, interval_s=60, timeout_s=0.5)
     export_queue.start()
     export_queue.enqueue(summary())
-    export_queue.stop(20)
+    export_queue.stop(patience(20))
     assert export_queue.dropped == 1
     cloud_trace.hang.set()
 
@@ -213,11 +213,11 @@ def collector() -> Iterator[Collector]:
 
 
 def send(export_queue_to, *kept):
-    export_queue = ExportQueue("otlp", export_queue_to, interval_s=60)
+    export_queue = RecordedRequestQueue("otlp", export_queue_to, interval_s=60)
     export_queue.start()
     for one in kept:
         export_queue.enqueue(one)
-    export_queue.stop(20)
+    export_queue.stop(patience(20))
     return export_queue.dropped
 
 
@@ -249,8 +249,5 @@ def test_otlp_refuses(collector: Collector):
     assert send(lambda: OtlpTraceSink(collector.url, RESOURCE), summary()) == 1
 
 
-def test_otlp_is_away(collector: Collector):
-    url = collector.url
-    collector.shutdown()
-    collector.server_close()
-    assert send(lambda: OtlpTraceSink(url, RESOURCE), summary()) == 1
+def test_otlp_is_away():
+    assert send(lambda: OtlpTraceSink("http://127.0.0.1:9", RESOURCE), summary()) == 1

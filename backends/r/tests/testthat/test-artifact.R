@@ -127,3 +127,12 @@ test_that("progress is one line each ten percent", {
   for (i in 1:40) progress(25)
   expect_equal(log$lines(), sprintf("fetched %d %% of the artifact", 1:10 * 10))
 })
+
+test_that("a model that ranks rows is published to a bucket as such", {
+  bin <- withr::local_tempdir()
+  writeLines(c("#!/bin/sh", sprintf("echo \"$@\" > %s/asked", shQuote(bin))), file.path(bin, "chips"))
+  Sys.chmod(file.path(bin, "chips"), "0755")
+  withr::local_path(bin)
+  publish_here("gs://models", rows = "together")
+  expect_match(readLines(file.path(bin, "asked")), "--rows together", fixed = TRUE)
+})

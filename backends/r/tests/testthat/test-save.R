@@ -217,4 +217,13 @@ test_that("what stands behind a dollar sign in a formula is no column", {
   expect_identical(columns_in(formula), c("when", "x", "a b", "z", "cut"))
   model <- lm(dist ~ as.list(cars)$speed + speed, cars)
   expect_identical(inputs_of_model(model, "speed"), "speed")
+  sum_of_columns <- stats::delete.response(stats::terms(y ~ x + log(n) + plan))
+  expect_identical(columns_in(sum_of_columns), c("x", "n", "plan"))
+})
+
+test_that("levels and texts that JSON cannot hold are refused in words", {
+  expect_error(columns_of(data.frame(a = addNA(factor(c("x", NA))))), "a has NA among its levels")
+  expect_error(columns_of(data.frame(a = "caf\xe9")), "a holds a text that is not valid")
+  expect_error(columns_of(data.frame(a = factor("caf\xe9"))), "a holds a text that is not valid")
+  expect_identical(columns_of(data.frame(a = iconv("caf\u00e9", "UTF-8", "latin1")))[[1]]$datatype, "BYTES")
 })

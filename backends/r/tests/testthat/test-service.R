@@ -68,3 +68,10 @@ test_that("the API is described with the model's fields", {
   expect_equal(api$components$schemas$Instance$oneOf[[1]]$properties$speed$type, list("number", "null"))
   expect_true("/v2/models/cars/infer" %in% names(api$paths))
 })
+
+test_that("a row that gets no prediction is no good row", {
+  dated <- data.frame(day = as.Date("2026-01-01") + 0:9, y = as.numeric(0:9))
+  text <- list(tensor("day", "BYTES"))
+  expect_error(suppressWarnings(sought_row(service(lm(y ~ as.numeric(day), dated), inputs = text))), "it predicts NA")
+  expect_identical(sought_row(service(lm(dist ~ log(speed), cars)))$rows$speed, 1)
+})

@@ -62,7 +62,7 @@ def test_a_backend_fetches_once_and_answers(store: str, gcs: Gcs, start_julia: S
 def test_killed_while_it_fetches_it_recovers(store: str, gcs: Gcs, start_julia: Start, tmp_path: Path):
     environ = {"CHIPS_ARTIFACT": store, "CHIPS_CACHE_DIR": tmp_path, "STORAGE_EMULATOR_HOST": gcs.url}
     gcs.fault(method="GET", path="model.jls", truncate=10)
-    gcs.fault(method="GET", path="model.jls", delay_s=5)
+    gcs.fault(method="GET", path="model.jls", delay_s=600)
     backend = start_julia(environ)
     backend.wait_for(lambda entry: "is tried again" in str(entry["message"]))
     while sum("model.jls" in path for _, path in gcs.requests()) < 2:

@@ -51,8 +51,7 @@ def test_r(has_r: None, tmp_path: Path):
             *commands[enter + 1 :],
         ]
     )
-    for written, free in ports.items():
-        script = script.replace(written, free)
+    script = re.sub("|".join(ports), lambda written: ports[written[0]], script)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
     log = tmp_path / "output.txt"
     with log.open("wb") as output:  # no pipe: what runs in the background would hold it open

@@ -1,0 +1,53 @@
+"""The second place and the keys (for signing and checking heads) that the settings name, for commands."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.audit.second_place import SecondPlace, open_second_place
+from gateway.cli.support.console import EX_CONFIG, Failure
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key
+
+    from gateway.audit.anchors import AnchorReport
+
+
+def configured_second_place(settings: Settings) -> SecondPlace | None:
+    """The second place of the settings; None where none is set."""
+    return open_second_place(settings.audit.second_place) if settings.audit.second_place else None
+
+
+def open_signer(settings: Settings) -> Any:
+    """Open the key that signs heads. Raises Failure."""
+    from gateway.audit.dsse_envelope import SigningError, read_signer
+
+    if not settings.audit.signing_key:
+        raise Failure(
+            "there is no key to sign the head of the history with",
+            hint="set audit.signing_key; openssl genpkey -algorithm ed25519 -out FILE makes one",
+            code=EX_CONFIG,
+        )
+    try:
+        return read_signer(Path(settings.audit.signing_key))
+    except SigningError as error:
+        raise Failure(f"audit.signing_key: {error}", code=EX_CONFIG) from None
+
+
+def read_trusted_keys(settings: Settings) -> "list[Key]":
+    """Read the public keys whose signatures of heads count. Raises Failure."""
+    from gateway.audit.dsse_envelope import SigningError, read_public_key
+
+    if not settings.audit.trusted_keys:
+        return [open_signer(settings).public_key]
+    try:
+        return [read_public_key(Path(file)) for file in settings.audit.trusted_keys]
+    except SigningError as error:
+        raise Failure(f"audit.trusted_keys: {error}", code=EX_CONFIG) from None
+
+
+async def read_second_place(place: SecondPlace, settings: Settings) -> "AnchorReport":
+    """Read the second place's anchors of the registry's history, and what is wrong with them."""
+    from gateway.audit.anchors import read_anchors
+
+    return await read_anchors(place, read_trusted_keys(settings))

@@ -1,0 +1,109 @@
+"""Reads all that a registry holds about sign-off: the policy, the requests with their decisions, and the issuers' keys.
+
+What refuses a write, what shows it, and what audits it read the same records here, so that they cannot disagree.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from gateway.registry.base import APPROVALS, SIGN_OFF, Document, Precondition, Registry
+from gateway.signoff.approval_requests import StoredPolicy, signed_for
+from gateway.signoff.identity_token_signature import fetch_keys
+from gateway.signoff.in_toto_statement import Keys, VerifiedStatement
+from gateway.signoff.policy import POLICY, SignOffPolicy, parse_policy, policy_digest
+
+_RECENT_S: Final = 30.0
+
+
+class SignOffRecords(NamedTuple):
+    """The sign-off policy in force with everything that decides whether something is approved by it."""
+
+    stored: StoredPolicy
+    keys: Keys  # that the issuers of the policy's identity tokens publish now
+    requests: tuple[Document, ...]
+    environment: str  # the registry's id
+
+    def signed_for(
+        self, *, title: str, artifact: str, image: str, url: str, until: datetime
+    ) -> list[tuple[str, VerifiedStatement]]:
+        """The approvals and emergencies that were signed for a version until a time, each with the id of its request."""
+        return signed_for(
+            self.requests,
+            self.stored,
+            self.keys,
+            environment=self.environment,
+            title=title,
+            artifact=artifact,
+            image=image,
+            url=url,
+            until=until,
+        )
+
+
+async def read_policy(registry: Registry) -> StoredPolicy | None:
+    """The sign-off policy of a registry; None where it asks for nothing. ValueError says what is wrong with it."""
+    document = await registry.read(SIGN_OFF, POLICY)
+    return None if document is None else stored_policy(document)
+
+
+def stored_policy(document: Document) -> StoredPolicy:
+    """Read the stored policy from its document. ValueError says what is wrong with it."""
+    if document.problem:
+        raise ValueError(document.problem)
+    return StoredPolicy(
+        policy=parse_policy(document.body), digest=policy_digest(document.body), revision=document.revision
+    )
+
+
+async def read_records(
+    registry: Registry, stored: StoredPolicy, recent_keys: "RecentKeys | None" = None
+) -> SignOffRecords:
+    """Read the records that the policy `stored` is applied to; with `recent_keys` for a page that decides nothing."""
+    requests = await registry.list(APPROVALS)
+    keys = await (recent_keys.find(stored.policy) if recent_keys is not None else issuers_keys(stored.policy))
+    return SignOffRecords(stored, keys, requests, (await registry.head()).registry_id)
+
+
+async def read_sign_off(registry: Registry) -> SignOffRecords | None:
+    """Read the sign-off policy and its records; None where there is no policy. ValueError says what is wrong with the policy."""
+    stored = await read_policy(registry)
+    return None if stored is None else await read_records(registry, stored)
+
+
+async def issuers_keys(policy: SignOffPolicy) -> Keys:
+    """The present keys of all issuers of the policy's identity tokens; no request where there is none."""
+    issuers = _issuers(policy)
+    return await fetch_keys(issuers) if issuers else {}
+
+
+def _issuers(policy: SignOffPolicy) -> list[str]:
+    return sorted({token.issuer for person in policy.people for token in person.tokens})
+
+
+class RecentKeys:
+    """A cache of the issuers' keys for a moment, for pages that ask every few seconds as long as somebody looks at them."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = asyncio.Lock()
+        self._issuers: list[str] = []
+        self._keys: Keys = {}
+        self._until = 0.0
+
+    async def find(self, policy: SignOffPolicy) -> Keys:
+        """The keys of the policy's issuers, at most half a minute old."""
+        issuers = _issuers(policy)
+        async with self._lock:
+            if issuers != self._issuers or self._now() >= self._until:
+                self._keys = await issuers_keys(policy)
+                self._issuers, self._until = issuers, self._now() + _RECENT_S
+            return self._keys
+
+
+def policy_precondition(document: Document | None) -> Precondition:
+    """The precondition that the sign-off policy is still the one that was read; None: that there is still none."""
+    revision = document.revision if document is not None else 0
+    return Precondition(kind=SIGN_OFF, name=POLICY, expected=revision)

@@ -1,0 +1,27 @@
+"""The emergencies that nobody else has reviewed yet: a registry document for each, which makes gateways warn until it is deleted."""
+
+from gateway.registry.base import EMERGENCIES, Delete, Put, Registry
+from gateway.signoff.approval_requests import ApprovalStatus
+from gateway.signoff.in_toto_statement import Decision
+
+
+async def emergency_changes(
+    registry: Registry, identity: str, title: str, decision: Decision, verdict: ApprovalStatus, by: str
+) -> list[Put | Delete]:
+    """The changes of the unreviewed emergencies that `decision` of the person `by` causes; `verdict` includes the decision."""
+    known = await registry.read(EMERGENCIES, identity)
+    expected = known.revision if known is not None else 0
+    if decision == "emergency" and verdict.emergency is not None and verdict.review_due:
+        said = verdict.emergency.predicate
+        body = {
+            "title": title,
+            "by": said.by,
+            "at": said.at,
+            "reason": said.reason,
+            "review_due": verdict.review_due,
+        }
+        return [Put(kind=EMERGENCIES, name=identity, body=body, expected=expected)]
+    is_by_another = known is not None and known.body.get("by") != by
+    if decision in {"approve", "review"} and is_by_another and not verdict.review_due:
+        return [Delete(kind=EMERGENCIES, name=identity, expected=expected)]
+    return []

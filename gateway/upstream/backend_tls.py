@@ -1,0 +1,41 @@
+"""TLS to backends: verified, and resumed where a backend gave us a session."""
+
+import asyncio
+import ssl
+from typing import Any
+
+
+class SessionResumingContext(ssl.SSLContext):
+    """A TLS context that resumes the backend's last session for a new connection, which saves a key exchange."""
+
+    session: ssl.SSLSession | None = None
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        if self.session is not None and kwargs.get("session") is None:
+            kwargs["session"] = self.session
+        return super().wrap_bio(*args, **kwargs)
+
+    def remember_session(self, transport: asyncio.Transport | None) -> None:
+        """Keep the session of a connection that has received a response: in TLS 1.3 it comes after the handshake."""
+        connection = None if transport is None else transport.get_extra_info("ssl_object")
+        if connection is not None and connection.session is not None:
+            self.session = connection.session
+
+
+def backend_tls_context(ca_file: str = "") -> SessionResumingContext:
+    """A TLS context for one backend. `ca_file` is trusted in addition to the system's authorities."""
+    context = SessionResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies name and chain
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_default_certs()
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def check_ca_file(path: str) -> None:
+    """Raise ValueError where the file cannot be used, at the start rather than at the first https request."""
+    try:
+        backend_tls_context(path)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"upstream.ca_file: {path}: {error}") from None

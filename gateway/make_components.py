@@ -127,10 +127,20 @@ def build_controller(
 ) -> Controller:
     """The controller of rollouts. Raises ValueError where its secret cannot be read."""
     file = settings.rollouts.webhook_secret_file
-    try:
-        secret = Path(file).read_text(encoding="utf-8").strip() if file else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"rollouts.webhook_secret_file: {file} cannot be read: {error}") from None
+    secret = ""
+    if file:
+        from gateway.rollout.webhook import webhook_key
+
+        try:
+            secret = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"rollouts.webhook_secret_file: {file} cannot be read: {error}") from None
+        try:
+            webhook_key(secret)
+        except ValueError:
+            raise ValueError(
+                f"rollouts.webhook_secret_file: what follows whsec_ in {file} is no base64"
+            ) from None
     return Controller(
         registry,
         figures,

@@ -91,6 +91,7 @@ class Attempt:
         "dialed",
         "ended",
         "failure",
+        "opening_s",
         "reused",
         "sent",
         "span_id",
@@ -102,6 +103,7 @@ class Attempt:
         self.span_id = new_span_id()  # what the backend sees as its parent
         self.dialed: float | None = None  # TCP was there, and TLS began; only on a connection opened for it
         self.connected: float | None = None  # a connection was there: from the pool, or opened
+        self.opening_s = 0.0  # how long it took to open one for it, where that was needed
         self.reused = False  # it came from the pool
         self.sent: float | None = None  # the last byte of the request was handed to the system
         self.answered: float | None = None  # the head of the answer was there
@@ -208,7 +210,7 @@ class Exchange:
         self.sticky: StickyVersions | None
         self.generation = 0  # of the registry that it was routed by
         self.registry_age_s: float | None = None  # since the registry confirmed that; only where asked for
-        self.deadline = 0.0  # monotonic seconds
+        self.deadline: float  # monotonic seconds
         # route, and assign version for sticky shares and pins
         self.backend: Backend
         self.assigned = ""  # why that version: weight, sticky, pin; empty where one version has all traffic
@@ -220,7 +222,7 @@ class Exchange:
         self.principal: Principal
         self.consumed_authorization = False  # the Authorization header was meant for us and ends here
         # authorize
-        self.body_limit_bytes = 0
+        self.body_limit_bytes: int
         # trace sampling
         self.keep_trace_because: str | None = (
             None  # why its trace is kept, as far as that is known before the answer

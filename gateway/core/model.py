@@ -233,7 +233,7 @@ def backend_problems(backend: Backend) -> list[str]:
     if backend.concurrency is not None and backend.concurrency < 1:
         problems.append("the concurrency must be at least 1")
     if backend.resources is not None:
-        problems += _resource_problems(backend.resources)
+        problems += resource_problems(backend.resources)
     if not _AUDIENCE.fullmatch(backend.audience):
         problems.append(
             "the audience must be at most 500 visible characters, such as https://wine.example.com"
@@ -241,7 +241,8 @@ def backend_problems(backend: Backend) -> list[str]:
     return problems
 
 
-def _resource_problems(resources: Resources) -> list[str]:
+def resource_problems(resources: Resources) -> list[str]:
+    """What is wrong with the size of an instance, a sentence each."""
     problems = []
     if not 0 < resources.cpu <= MAX_CPU:
         problems.append(f"the processors of an instance must lie between 0 and {MAX_CPU:g}")

@@ -1,5 +1,6 @@
 """Price tables: what a cloud charges for what backends use, with the day from which a table is in force."""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import msgspec
 
 _LARGEST = 1e9
+_CURRENCY = re.compile("[A-Z]{3}")  # ISO 4217
 
 
 class CloudRunPrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,6 +79,8 @@ def parse_prices(content: Mapping[str, Any]) -> Prices:
             raise ValueError(f"{prices.date!r} is not a date such as 2026-11-30")
     except (msgspec.ValidationError, ValueError) as error:
         raise ValueError(str(error)) from None
+    if not _CURRENCY.fullmatch(prices.currency):
+        raise ValueError(f"{prices.currency[:40]!r} is not a currency such as USD")
     groups = (prices.cloud_run, prices.firestore, prices.storage, prices.network, prices.logging)
     negative = [
         field
@@ -94,3 +98,10 @@ def prices_at(tables: Iterable[Prices], day: date) -> Prices:
     by_date = sorted(tables, key=lambda table: table.date)
     begun = [table for table in by_date if table.date <= day.isoformat()]
     return begun[-1] if begun else by_date[0]
+
+
+def tables_in_one_currency(tables: Iterable[Prices], day: date) -> tuple[Prices, ...]:
+    """The tables in the currency that is in force on `day`, by date: amounts in several currencies do not add up."""
+    by_date = sorted(tables, key=lambda table: table.date)
+    currency = prices_at(by_date, day).currency
+    return tuple(table for table in by_date if table.currency == currency)

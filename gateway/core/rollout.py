@@ -15,6 +15,7 @@ ACTIVE: frozenset[State] = frozenset({"running", "held"})
 
 _MAX_STEPS = 100
 _MAX_TEXT = 2000
+_MAX_REASON_BYTES = 1000  # a rollout keeps that of each step
 _LONGEST_S = 30 * 86_400.0
 
 
@@ -172,6 +173,14 @@ def webhook_problems(url: str) -> list[str]:
     return []
 
 
+def reason_problems(reason: str) -> list[str]:
+    """What is wrong with the reason that a person gives for a step."""
+    size = len(reason.encode("utf-8", "surrogatepass"))
+    return (
+        [f"the reason has {size} bytes, of at most {_MAX_REASON_BYTES}"] if size > _MAX_REASON_BYTES else []
+    )
+
+
 def start_problems(model: Model, candidate: str, plan: RolloutPlan) -> list[str]:
     """Why a rollout of `candidate` cannot begin with `model` as it is, a sentence each."""
     if model.backend(candidate) is None:
@@ -196,7 +205,7 @@ def new_rollout(
     model: Model, candidate: str, plan: RolloutPlan, *, identity: str, by: str, reason: str
 ) -> Rollout:
     """A new rollout, as it is first written. Raises ValueError where the plan cannot be honoured."""
-    problems = [*plan_problems(plan), *start_problems(model, candidate, plan)]
+    problems = [*plan_problems(plan), *start_problems(model, candidate, plan), *reason_problems(reason)]
     if problems:
         raise ValueError("; ".join(problems))
     stable = next(version for version, share in model.traffic.items() if share and version != candidate)

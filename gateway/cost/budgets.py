@@ -22,7 +22,7 @@ from gateway.core.budget import (
     period_end,
     reached_threshold,
 )
-from gateway.core.prices import Prices, prices_at
+from gateway.core.prices import Prices, prices_at, tables_in_one_currency
 from gateway.core.principal import Principal
 from gateway.cost.ledger import budgeted_cost
 from gateway.cost.read_price_tables import with_default_prices
@@ -157,8 +157,9 @@ class BudgetKeeper:
             return
         failure: RegistryError | None = None
         day = utc_day(self._now())
+        tables = tables_in_one_currency(self._tables, day)
         days = {one for budget in budgets for one in period_days(budget.period, day)}
-        unread = sorted(days - self._past.keys() if self._same(budgets) else days)
+        unread = sorted(days - self._past.keys() if self._same(budgets, tables) else days)
         fresh: set[date] = set()
         lists = (self._store.list_ephemeral(usage_kind(one)) for one in unread)
         for one, found in zip(unread, await asyncio.gather(*lists, return_exceptions=True), strict=True):
@@ -171,15 +172,15 @@ class BudgetKeeper:
                 fresh.add(one)
         self._usage.collect()
         own = {one: self._usage.own_documents(one) for one in days}
-        spent = await asyncio.to_thread(self._count, budgets, self._tables, days, own, fresh)
-        if budgets is self._budgets:
+        spent = await asyncio.to_thread(self._count, budgets, tables, days, own, fresh)
+        if budgets == self._budgets:
             self._judge(budgets, spent, day)
             await self._warn(day)
         if failure is not None:
             raise failure
 
-    def _same(self, budgets: tuple[Budget, ...]) -> bool:
-        return all(past.budgets == budgets and past.tables == self._tables for past in self._past.values())
+    def _same(self, budgets: tuple[Budget, ...], tables: tuple[Prices, ...]) -> bool:
+        return all(past.budgets == budgets and past.tables == tables for past in self._past.values())
 
     def _count(
         self,

@@ -18,8 +18,10 @@ from gateway.registry.base import Document
 
 _COMPARED: Final = frozenset({"computing", "kept warm", "requests", "egress"})  # what the ledger has, too
 
-Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
+_LARGEST: Final = 1e12
+
+Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
+NotNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
 
 
 class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,10 +32,10 @@ class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
     latency_s: Positive
     response_bytes: NotNegative
     busy_share: Annotated[float, Meta(gt=0, le=1)]
-    concurrency: Annotated[int, Meta(ge=1)]
+    concurrency: Annotated[int, Meta(ge=1, le=2**53)]
     cpu: Positive
     memory_gib: Positive
-    min_instances: Annotated[int, Meta(ge=0)]
+    min_instances: Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class ComparisonStep(NamedTuple):

@@ -3,7 +3,7 @@
 Requests come at random and are served for a fixed time, so by Little's law `rps x latency` of them are under way. An
 instance takes `concurrency` at once; Cloud Run aims at 60 % of that (cloud.google.com/run/docs/about-instance-autoscaling),
 so `rps x latency / (0.6 x concurrency)` instances run. Cloud Run bills an instance while at least one request is under
-way in it: with an offered load of `a` requests for each running instance, that is the share `1 - exp(-a)` of its life.
+way in it: the share of time in which a queue with `concurrency` servers is not empty (M/M/c: L. Kleinrock, Queueing Systems, vol. 1, 1975, section 3.5).
 """
 
 import math
@@ -13,6 +13,7 @@ from gateway.core.prices import Prices
 
 MONTH_S: Final = 730 * 3600.0
 UTILIZATION: Final = 0.6  # of an instance's concurrency, which Cloud Run's autoscaler aims at
+_MANY: Final = 1000  # requests at once, of which none ever waits for another
 _LOG_LINE_BYTES: Final = 900
 _GIB: Final = 1024.0**3
 _RUNTIME_GIB: Final = 0.25
@@ -65,6 +66,21 @@ class CostEstimate(NamedTuple):
         return sum(part.amount for part in self.parts)
 
 
+def busy_share(under_way: float, concurrency: int) -> float:
+    """The share of time in which an instance that runs `concurrency` requests at once has at least one of them.
+
+    `under_way`: how many it has on average, below `concurrency`. One at a time means that they never overlap: the share is their number.
+    """
+    if concurrency > _MANY:
+        return 1 - math.exp(-under_way)
+    term = total = 1.0
+    for number in range(1, concurrency):
+        term *= under_way / number
+        total += term
+    total += term * under_way / (concurrency - under_way)
+    return 1 - 1 / total
+
+
 def estimate_cost(load: TrafficLoad, deployment: InstanceSettings, prices: Prices) -> CostEstimate:
     """The cost of one model's backend in a month, without free tiers. ValueError where the load makes no sense."""
     if load.rps < 0 or load.latency_s <= 0 or not 0 < load.busy_share <= 1:
@@ -75,7 +91,7 @@ def estimate_cost(load: TrafficLoad, deployment: InstanceSettings, prices: Price
     under_way = rps * load.latency_s
     needed = under_way / (UTILIZATION * deployment.concurrency)
     instances = max(needed, float(deployment.min_instances), 1.0 if load.rps else 0.0)
-    active_share = 1 - math.exp(-under_way / instances) if instances else 0.0
+    active_share = busy_share(under_way / instances, deployment.concurrency) if instances else 0.0
     active_s = instances * active_share * busy_s
     # A warm instance that serves nobody is billed at the idle price.
     idle_s = max(deployment.min_instances * MONTH_S - min(active_s, deployment.min_instances * MONTH_S), 0.0)

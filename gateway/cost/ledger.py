@@ -67,7 +67,7 @@ class LedgerEntry(NamedTuple):
 
 
 class WarmInstances(NamedTuple):
-    """The warm instances of a version on one day: how long `min_instances` were kept, in instance seconds."""
+    """The warm instances of a version and size on one day: how long `min_instances` were kept, in instance seconds."""
 
     day: date
     model: str
@@ -114,7 +114,10 @@ def make_ledger(
         place = row.day, key.model, key.version
         active[place] = active.get(place, 0.0) + entry.allocated_s
     for kept in warm:
-        idle_s = max(kept.seconds - active.pop((kept.day, kept.model, kept.version), 0.0), 0.0)
+        place = kept.day, kept.model, kept.version
+        busy_s = min(active.get(place, 0.0), kept.seconds)
+        idle_s = kept.seconds - busy_s
+        active[place] = active.get(place, 0.0) - busy_s
         run = prices_at(tables, kept.day).cloud_run
         per_s = kept.size.cpu * run.cpu_idle + kept.size.memory_gib * run.memory_gib_idle
         cost = Cost(idle=round(idle_s * per_s * MICRO))
@@ -161,7 +164,7 @@ def sum_lines(name: str, lines: Iterable[LedgerLine]) -> LedgerLine:
 
 
 def warm_instances(changes: Iterable[Change], days: Sequence[date], now: datetime) -> list[WarmInstances]:
-    """The instances that `min_instances` kept warm, by day and version. `changes`: the history of models, oldest first."""
+    """The instances that `min_instances` kept warm, by day, version and size. `changes`: the history of models, oldest first."""
     spans: list[tuple[str, str, InstanceSize, int, datetime, datetime]] = []
     running: dict[tuple[str, str], tuple[InstanceSize, int, datetime]] = {}
     for change in changes:
@@ -171,16 +174,16 @@ def warm_instances(changes: Iterable[Change], days: Sequence[date], now: datetim
             running[change.name, version] = size, count, at
     for name in sorted({name for name, _ in running}):
         _close(spans, running, name, now)
-    found: dict[tuple[date, str, str], WarmInstances] = {}
+    found: dict[tuple[date, str, str, InstanceSize], WarmInstances] = {}
     for day in days:
         begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
         ends = begins + timedelta(days=1)
         for model, version, size, count, since, until in spans:
             seconds = (min(ends, until, now) - max(begins, since)).total_seconds() * count
             if seconds > 0:
-                known = found.get((day, model, version))
+                known = found.get((day, model, version, size))
                 total = seconds + (known.seconds if known is not None else 0.0)
-                found[day, model, version] = WarmInstances(day, model, version, size, total)
+                found[day, model, version, size] = WarmInstances(day, model, version, size, total)
     return list(found.values())
 
 

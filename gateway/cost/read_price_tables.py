@@ -1,10 +1,11 @@
 """Read the price tables: the one that comes with CHIPS, and those that `chips prices update` has written to the registry."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 
-from gateway.core.prices import Prices, parse_prices
+from gateway.core.prices import Prices, parse_prices, prices_at
 from gateway.registry.base import PRICES, Registry
 from gateway.registry.snapshot import read_price_table
 
@@ -19,13 +20,20 @@ def read_default_prices() -> Prices:
 
 
 def with_default_prices(tables: Iterable[Prices]) -> tuple[Prices, ...]:
-    """`tables` by date, after the default one, which is left out where it is not older.
+    """`tables` by date, after the default one, which is left out where it is not older, or in another currency.
 
     Otherwise a new version of CHIPS would replace prices, and their region, that somebody has chosen.
     """
-    chosen = sorted(tables, key=lambda table: table.date)
+    chosen = tuple(sorted(tables, key=lambda table: table.date))
     default = read_default_prices()
-    return (default, *chosen) if not chosen or default.date < chosen[0].date else tuple(chosen)
+    if chosen and (default.date >= chosen[0].date or default.currency != chosen[0].currency):
+        return chosen
+    return (default, *chosen)
+
+
+def prices_now(tables: Iterable[Prices]) -> Prices:
+    """The table in force today (UTC): the newest one may be of a day to come."""
+    return prices_at(tables, datetime.now(UTC).date())
 
 
 async def read_registry_prices(registry: Registry) -> tuple[tuple[Prices, ...], list[str]]:

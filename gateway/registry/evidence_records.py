@@ -51,3 +51,13 @@ async def why_unverified(registry: Registry, model: str, backend: Backend) -> st
     if elsewhere:
         return f"its verification does not count: {elsewhere}"
     return "" if record.passed else f"it failed its verification: {record.summary}"
+
+
+async def image_of(registry: Registry, model: str, backend: Backend) -> str:
+    """The image that evidence about `backend` is bound to: as registered, or as its verification found it. Raises RegistryError."""
+    if backend.image:
+        return backend.image
+    verified = await read_evidence(registry, model, backend.version, VERIFY)
+    if verified is None or why_evidence_does_not_apply(verified, backend):
+        return ""
+    return verified.image

@@ -1,6 +1,6 @@
 """The assessment of a rollout by the controller: the evidence on each question, and how far its step is."""
 
-from math import ceil, log2
+from math import ceil, inf, log, log2
 from typing import Any, Final
 
 import msgspec
@@ -8,7 +8,7 @@ import msgspec
 from gateway.core.rollout import Rollout, RolloutPlan
 from gateway.rollout.reporter import RolloutReport, RolloutWindow
 from gateway.rollout.request_counter import PER_DOUBLING, Tally
-from gateway.rollout.sequential_test import Counts, Finding, HigherRateTest, judge
+from gateway.rollout.sequential_test import ALPHA, Counts, Finding, HigherRateTest, judge
 
 ASSESSMENTS: Final = "rollout-assessments"
 ERRORS: Final = "errors"
@@ -24,6 +24,9 @@ _WORDS: Final = {
 MOST_COLD: Final = 0.2
 MOST_COLD_AT_LAST: Final = 0.05
 _LEAST_PROOF: Final = 0.001
+_CONTRARY: Final = -log(
+    ALPHA
+)  # by so much the evidence of "fine" falls where a step's own requests speak against it, and not by chance
 # Windows (two minutes) in which requests of one version wait for one of the other: where a process has one or two requests a window,
 # many windows have none of one version, and a version that fails them all would never be found.
 _PAIRED_WITHIN: Final = 8
@@ -63,6 +66,7 @@ class Assessment(msgspec.Struct, kw_only=True):
     cold_here: int = 0  # of them, those that waited for an instance to start
     waited_s: float = 0.0  # at this step
     cold: int = 0
+    fine_before: dict[str, float] = {}  # by question: the evidence of "fine" when the step began
     seen: dict[str, int] = {}  # by gateway: the last window that was taken in
     unpaired: dict[str, UnpairedWindows] = {}  # by gateway
     stable_latency: dict[int, int] = {}  # by bucket
@@ -78,6 +82,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         """Enter a step: requests and time count from now."""
         if position != self.position:
             self.position, self.requests, self.cold_here, self.waited_s = position, 0, 0, 0.0
+            self.fine_before = {name: evidence.fine for name, evidence in self.questions.items()}
 
     def add_report(self, rollout: Rollout, report: RolloutReport) -> bool:
         """Add the windows of `report` that are new; return whether anything has changed."""
@@ -169,9 +174,23 @@ class Assessment(msgspec.Struct, kw_only=True):
         """Whether so many requests waited for an instance that the times of the others say little; `last`: before 100 %."""
         return self.cold_here > (MOST_COLD_AT_LAST if last else MOST_COLD) * self.requests
 
+    def contradicted(self) -> list[str]:
+        """The questions to which this step's own requests say the contrary of "fine".
+
+        A version may fail only with the load of its last step: what it did before that must not outvote it.
+        """
+        return [
+            name
+            for name, evidence in self.questions.items()
+            if evidence.fine < self.fine_before.get(name, -inf) - _CONTRARY
+        ]
+
     def questions_not_yet_fine(self) -> list[str]:
-        """The questions that are not yet answered with "fine"."""
-        return [name for name, finding in self.findings().items() if finding != "fine"]
+        """The questions that are not yet answered with "fine", or are contradicted."""
+        contradicted = self.contradicted()
+        return [
+            name for name, finding in self.findings().items() if finding != "fine" or name in contradicted
+        ]
 
     def evidence(self) -> dict[str, Any]:
         """The evidence as JSON values, for people and for the history."""

@@ -18,13 +18,7 @@ import msgspec
 from gateway.core.model import DEFAULT_TIMEOUT_S, Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout import Rollout, changed_by_hand, with_traffic
-from gateway.core.version_evidence import (
-    CANARY,
-    VERIFY,
-    EvidenceRecord,
-    evidence_address,
-    why_evidence_does_not_apply,
-)
+from gateway.core.version_evidence import CANARY, EvidenceRecord, evidence_address
 from gateway.registry.base import (
     MODELS,
     ROLLOUTS,
@@ -35,7 +29,7 @@ from gateway.registry.base import (
     RegistryError,
     Unavailable,
 )
-from gateway.registry.evidence_records import evidence_change, read_evidence
+from gateway.registry.evidence_records import evidence_change, image_of
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
@@ -287,14 +281,7 @@ class Controller:
         """The end of a rollout as evidence about the candidate: it passes by proof alone, not because time was over."""
         entry = self._mirror.snapshot.entries.get(name) if self._mirror.snapshot is not None else None
         backend = entry.model.backend(rollout.candidate) if entry is not None else None
-        image = backend.image if backend is not None else ""
-        if backend is not None and not image:
-            verified = await read_evidence(self._registry, name, rollout.candidate, VERIFY)
-            image = (
-                verified.image
-                if verified is not None and not why_evidence_does_not_apply(verified, backend)
-                else ""
-            )
+        image = await image_of(self._registry, name, backend) if backend is not None else ""
         record = EvidenceRecord(
             model=name,
             version=rollout.candidate,
@@ -304,7 +291,12 @@ class Controller:
             backend=evidence_address(backend) if backend is not None else "",
             artifact_digest=backend.artifact_digest if backend is not None else "",
             image=image,
-            facts={"rollout": rollout.id, "stable": rollout.stable, **seen.evidence()},
+            facts={
+                "rollout": rollout.id,
+                "stable": rollout.stable,
+                "tolerated": {"max_errors": rollout.plan.max_errors, "slower": rollout.plan.slower},
+                **seen.evidence(),
+            },
         )
         return await evidence_change(self._registry, record)
 

@@ -1,14 +1,23 @@
 """Decide what to do with a rollout now: pure functions of its document, the model and the evidence."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from gateway.core.model import Model
-from gateway.core.rollout import Rollout, RolloutEvent, State, changed_by_hand, traffic_at_share
+from gateway.core.rollout import (
+    Rollout,
+    RolloutEvent,
+    State,
+    changed_by_hand,
+    reason_problems,
+    traffic_at_share,
+)
 from gateway.rollout.assessment import Assessment
 
 AWAITS_CONFIRMATION = "the last step waits for a person: chips canary {model} --resume"
+# Steps after which a person may not hold or resume it any more: there must always be room to return.
+MOST_STEPS: Final = 200
 
 
 class Decision(NamedTuple):
@@ -50,11 +59,14 @@ def _undecided(rollout: Rollout, seen: Assessment) -> str:
         return f"{who} not reported in time"
     if seen.reporting < plan.min_gateways:
         return f"{seen.reporting} of at least {plan.min_gateways} gateway processes report"
+    last = rollout.position + 1 >= len(plan.steps) or plan.steps[rollout.position + 1] == 100
+    contradicted = seen.contradicted() if last else []
+    if contradicted:  # that is no lack of evidence, which time makes up for
+        return f"undecided: the requests at this step speak against it: {', '.join(contradicted)}"
     if plan.undecided_after_s is not None and seen.waited_s >= plan.undecided_after_s:
         return ""
     if seen.requests < plan.min_requests:
         return f"undecided: {seen.requests} of {plan.min_requests} requests at this step"
-    last = rollout.position + 1 >= len(plan.steps) or plan.steps[rollout.position + 1] == 100
     if seen.too_many_cold_starts(last=last):
         cold = f"{seen.cold_here} of {seen.requests} requests at this step waited for an instance to start"
         return f"undecided: {cold}, or took time that the backend does not account for"
@@ -114,19 +126,23 @@ def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any
 
 
 def hold(rollout: Rollout, reason: str) -> Rollout:
-    """The rollout, held by a person. Raises ValueError where it has ended."""
+    """Held by a person. Raises ValueError where it has ended, or has too many steps already."""
     if not rollout.active:
         raise ValueError(f"the rollout has ended: it is {rollout.state}")
+    _check_reason(reason)
+    _check_room(rollout)
     return _moved(rollout, "held", rollout.traffic, reason or "held by hand")
 
 
 def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
     """The rollout, resumed by a person, with the split of its step; this also confirms a last step that waits for it.
 
-    Raises ValueError where it is not held, or where what it compares is no longer there.
+    Raises ValueError where it is not held, where what it compares is no longer there, or where it has too many steps already.
     """
     if rollout.state != "held":
         raise ValueError(f"the rollout is not held: it is {rollout.state}")
+    _check_reason(reason)
+    _check_room(rollout)
     restored = None if model is None else msgspec.structs.replace(model, traffic=rollout.traffic)
     gone = changed_by_hand(rollout, restored)
     if gone:
@@ -143,11 +159,26 @@ def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
     """
     if rollout.state not in {"running", "held", "returned"}:
         raise ValueError(f"the rollout has ended: it is {rollout.state}")
+    _check_reason(reason)
     by_hand = changed_by_hand(rollout, model)
     why = reason or "aborted by hand"
     if by_hand:
         return _moved(rollout, "aborted", rollout.traffic, f"{why}; {by_hand}, and that stays as it is")
     return _moved(rollout, "aborted", traffic_at_share(rollout, 0), why)
+
+
+def _check_reason(reason: str) -> None:
+    problems = reason_problems(reason)
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _check_room(rollout: Rollout) -> None:
+    if len(rollout.steps) >= MOST_STEPS:
+        raise ValueError(
+            f"it was held and resumed too often: {len(rollout.steps)} steps are recorded, of at most {MOST_STEPS}; end it with --abort "
+            "and begin another one"
+        )
 
 
 def _moved(rollout: Rollout, state: State, traffic: dict[str, int], reason: str) -> Rollout:

@@ -32,9 +32,9 @@ def bucket_lower_edge_s(number: int) -> float:
     return float(2.0 ** (number / PER_DOUBLING)) * _UNIT_S
 
 
-Count = Annotated[
-    int, Meta(ge=0, le=2**53)
-]  # in a report, which a gateway that was broken into may have written
+# In a report, which a gateway that was broken into may have written.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Bucket = Annotated[int, Meta(ge=0, le=4096)]  # far more than a lifetime
 
 
 @dataclass(slots=True, kw_only=True)  # which the interpreter writes to faster than to a Struct
@@ -45,7 +45,7 @@ class Tally:
     errors: Count = 0  # that the backend is responsible for
     refusals: Count = 0  # the backend's own 4xx
     cold: Count = 0  # waited for an instance to start
-    latency: dict[Count, Count] = field(default_factory=dict)
+    latency: dict[Bucket, Count] = field(default_factory=dict)
 
     def add(self, other: "Tally") -> None:
         self.requests += other.requests
@@ -91,16 +91,18 @@ class RequestCounter:
         if collector is None or exchange.assigned == "pin":
             return
         attempts = exchange.attempts
-        ended = exchange.ended
+        ended, opening_s = exchange.ended, 0.0
         if exchange.status >= 400 or exchange.caller_disconnected:
             if not _counts_as_failed(exchange, collector.tally):
                 return
         elif not attempts or exchange.status == _SWITCHING_PROTOCOLS:
             return  # a tunnel lasts as long as its caller wants
         if attempts:
-            # What the caller's own connection took to read the answer, or to send the body, says nothing of the version.
-            ended = attempts[-1].ended or ended
-        duration_s = ended - exchange.arrived - exchange.buffering_s - exchange.rate_limit_s
+            # What the caller's own connection took to read the answer, or to send the body, says nothing of the version. Nor does a
+            # new connection: a small share is too little to keep one open, and the stable version has plenty.
+            last = attempts[-1]
+            ended, opening_s = last.ended or ended, last.opening_s
+        duration_s = ended - exchange.arrived - exchange.buffering_s - exchange.rate_limit_s - opening_s
         if duration_s > _COLD_S and attempts and is_cold_start(exchange):
             collector.tally.requests += 1
             collector.tally.cold += 1

@@ -3,6 +3,8 @@
 webhook-id          differs for each message, the same when it is sent again
 webhook-timestamp   seconds since the epoch
 webhook-signature   v1,BASE64(HMAC-SHA256(secret, "ID.TIMESTAMP.BODY"))
+
+A secret is whsec_ and the key in base64, as the specification writes it, or any other text, whose bytes are the key.
 """
 
 import asyncio
@@ -21,12 +23,20 @@ _log = logging.getLogger(__name__)
 _TRIES: Final = 3
 _TIMEOUT_S: Final = 10.0
 _DELAY_S: Final = 2.0
+_PREFIX: Final = "whsec_"
+
+
+def webhook_key(secret: str) -> bytes:
+    """The key that a secret stands for. Raises ValueError where what follows whsec_ is no base64."""
+    if not secret.startswith(_PREFIX):
+        return secret.encode()
+    return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
 
 
 def webhook_signature(secret: str, identity: str, timestamp: int, body: bytes) -> str:
     """The signature of a webhook's message: the value of the header `webhook-signature`."""
     signed = f"{identity}.{timestamp}.".encode() + body
-    digest = hmac.new(secret.encode(), signed, hashlib.sha256).digest()
+    digest = hmac.new(webhook_key(secret), signed, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"
 
 

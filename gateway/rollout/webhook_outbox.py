@@ -110,7 +110,7 @@ class WebhookOutbox:
             if delivered.rollout != rollout.id:
                 earlier = _last_of(changes, delivered.rollout)
                 if earlier is not None and earlier.plan.webhook:
-                    revision = await self._send(earlier, delivered.steps, revision, changes)
+                    revision = await self._send_rest(earlier, rollout, delivered.steps, revision, changes)
                 delivered = DeliveredEvents(rollout=rollout.id, steps=0)
                 revision = await self._keep(name, delivered, revision)
             await self._send(rollout, delivered.steps, revision, changes)
@@ -121,6 +121,22 @@ class WebhookOutbox:
             _log.info("webhook of the rollout of %s: %s", name, error)
         else:
             self._pauses.pop(name, None)
+
+    async def _send_rest(
+        self, earlier: Rollout, rollout: Rollout, sent: int, revision: int, changes: Iterable[Change]
+    ) -> int:
+        """Send what is left of an earlier rollout. An address that was replaced and takes nothing must not hold up the new one."""
+        try:
+            return await self._send(earlier, sent, revision, changes)
+        except _NotTaken:
+            if earlier.plan.webhook == rollout.plan.webhook:
+                raise
+            _log.error(
+                "the last steps of the rollout of %s before this one are told to nobody: its webhook takes nothing, and the new "
+                "rollout has another one",
+                rollout.model,
+            )
+            return revision
 
     async def _send(self, rollout: Rollout, sent: int, revision: int, changes: Iterable[Change]) -> int:
         """Send the steps after the first `sent` ones. Raises _NotTaken, Conflict, RegistryError."""

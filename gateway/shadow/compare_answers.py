@@ -13,6 +13,7 @@ _MOST_DIFFERENCES: Final = 5  # kept of one answer
 _MOST_PATH: Final = 120
 _DEEPEST: Final = 100
 _LARGEST: Final = sys.float_info.max
+_ROUNDING: Final = 1e-6  # a tolerance up to this is for rounding, which whole numbers do not have
 LARGEST_SUM: Final = 1e300  # sums stay numbers that JSON has
 
 
@@ -54,19 +55,23 @@ class AnswerComparison(msgspec.Struct):
 def compare_answers(
     stable: Answer, candidate: Answer, tolerance: float, tolerances: Mapping[str, float]
 ) -> AnswerComparison:
-    """Compare two answers. Numbers agree within `tolerance` x max(1, |a|, |b|), by output `tolerances`; everything else must be equal."""
+    """Compare two answers: numbers agree within `tolerance` x max(1, |a|, |b|), by output `tolerances`; everything else must be equal.
+
+    Two whole numbers must be equal, too, unless the tolerance is larger than 1e-6: they may be labels or ids.
+    """
     comparison = AnswerComparison()
     if stable.status != candidate.status:
         comparison.differences.append(Difference("", "status"))
         return comparison
-    try:
-        before, after = outputs_of(stable), outputs_of(candidate)
-    except (ValueError, RecursionError):
-        comparison.differences.append(Difference("", "unreadable"))
-        return comparison
     same = (stable.body, stable.coding, stable.json_length) == (
         candidate.body, candidate.coding, candidate.json_length,
     )  # fmt: skip
+    try:
+        before, after = outputs_of(stable), outputs_of(candidate)
+    except (ValueError, RecursionError):
+        if not same:
+            comparison.differences.append(Difference("", "unreadable"))
+        return comparison
     for name in {**before, **after}:
         output = comparison.outputs[name] = OutputComparison()
         if name not in before or name not in after:
@@ -100,7 +105,9 @@ def _compare(
         if math.isfinite(difference):
             output.sum_difference = min(output.sum_difference + difference, LARGEST_SUM)
             output.largest = max(output.largest, difference)
-        if not (math.isfinite(difference) and difference <= tolerance * _scale(a, b)):
+        exact = tolerance <= _ROUNDING and isinstance(a, int) and isinstance(b, int)
+        allowed = 0.0 if exact else tolerance * _scale(a, b)
+        if not (math.isfinite(difference) and difference <= allowed):
             yield Difference(path[:_MOST_PATH], "number", difference if math.isfinite(difference) else None)
         return
     for step, one, other in _inner(path, a, b):

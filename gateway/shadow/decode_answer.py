@@ -1,5 +1,6 @@
 """Decode a backend's answer into outputs by name, whatever its form: predictions in JSON, tensors in JSON, tensors in binary form."""
 
+import json
 import math
 import struct
 import zlib
@@ -9,8 +10,11 @@ import msgspec
 
 _IGNORED: Final = frozenset(
     {"model", "version", "model_name", "model_version", "id"}
-)  # they differ on purpose
+)  # they differ on purpose, next to what was predicted
 _MOST_INFLATED: Final = 64 << 20
+_EITHER_HEADER: Final = 47  # of zlib or gzip
+_NO_HEADER: Final = -zlib.MAX_WBITS
+_INFLATES: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _MOST_PLACES_PER_VALUE: Final = 4
 # Of the Open Inference Protocol: the code and size of each datatype for `struct`.
 _FORMATS: Final = {
@@ -45,8 +49,8 @@ def outputs_of(answer: Answer) -> dict[str, Any]:
         else (body[: answer.json_length], body[answer.json_length :])
     )
     try:
-        document = _decode(head)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        document = _json(head)
+    except (ValueError, RecursionError):
         return {"body": body}
     if not isinstance(document, dict):
         return {"body": document}
@@ -60,7 +64,23 @@ def outputs_of(answer: Answer) -> dict[str, Any]:
             found |= _predictions(value)
         elif name not in _IGNORED:
             found[name] = value
-    return found
+    return found or document
+
+
+def _json(text: bytes) -> Any:
+    """The value of a JSON text, also of one with NaN and Infinity, which RFC 8259 does not have and many servers write.
+
+    Raises ValueError, RecursionError.
+    """
+    try:
+        return _decode(text)
+    except msgspec.DecodeError:
+        return json.loads(text.decode(), parse_constant=_constant)
+
+
+def _constant(name: str) -> float | None:
+    """NaN is null, as in a binary tensor: a NaN would not even be equal to itself."""
+    return None if name == "NaN" else float(name)
 
 
 def _predictions(value: Any) -> dict[str, Any]:
@@ -85,6 +105,8 @@ def _tensors(outputs: list[Any], rest: bytes) -> dict[str, Any]:
         else:
             data = _binary(rest[position : position + size], str(tensor.get("datatype")))
             position += size
+        if name in found:
+            raise ValueError("two outputs have the same name")
         found[name] = {"shape": tensor.get("shape"), "datatype": tensor.get("datatype"), "data": data}
     if position != len(rest):
         raise ValueError("the bytes of the tensors are not as many as their head says")
@@ -104,11 +126,20 @@ def _binary_size(tensor: dict[str, Any]) -> int | None:
     return size
 
 
-def _binary(raw: bytes, datatype: str) -> list[Any]:
+def _binary(raw: bytes, datatype: str) -> list[Any] | bytes:
+    """The values of a tensor; the bytes themselves where the protocol does not have its datatype."""
     if datatype == "BYTES":
         return _texts(raw)
-    code, size = _FORMATS.get(datatype, ("", 1))
-    if not code or len(raw) % size:
+    if datatype == "BF16":  # the upper half of an FP32
+        if len(raw) % 2:
+            raise ValueError(f"{len(raw)} bytes are no tensor of {datatype}")
+        halves = memoryview(raw)
+        raw = b"".join(b"\0\0" + halves[at : at + 2] for at in range(0, len(raw), 2))
+        datatype = "FP32"
+    if datatype not in _FORMATS:
+        return raw
+    code, size = _FORMATS[datatype]
+    if len(raw) % size:
         raise ValueError(f"{len(raw)} bytes are no tensor of {datatype}")
     values = struct.unpack(f"<{len(raw) // size}{code}", raw)
     return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
@@ -125,15 +156,36 @@ def _texts(raw: bytes) -> list[str]:
     return found
 
 
+def has_known_coding(coding: str) -> bool:
+    """Whether a body with this value of Content-Encoding can be decoded here. Others say nothing about what is in them."""
+    return coding.strip().lower() in _INFLATES | {"", "identity"}
+
+
 def _decoded(answer: Answer) -> bytes:
     """The body without its Content-Encoding; as it came where that is not known here."""
-    if answer.coding.lower() not in {"gzip", "x-gzip", "deflate"}:
+    coding = answer.coding.strip().lower()
+    if coding not in _INFLATES:
         return answer.body
-    inflater = zlib.decompressobj(wbits=47)  # either header
     try:
-        body = inflater.decompress(answer.body, _MOST_INFLATED)
+        return _inflated(answer.body, _EITHER_HEADER)
     except zlib.error as error:
+        if coding == "deflate":  # many servers send it without the header of RFC 1950
+            try:
+                return _inflated(answer.body, _NO_HEADER)
+            except zlib.error:
+                pass
         raise ValueError(f"the body is not what its Content-Encoding says: {error}") from None
-    if inflater.unconsumed_tail or not inflater.eof:
-        raise ValueError("the body is cut off, or too large to compare")
-    return body
+
+
+def _inflated(body: bytes, wbits: int) -> bytes:
+    """All members of `body` inflated (RFC 1952 section 2.2). Raises zlib.error, ValueError."""
+    pieces: list[bytes] = []
+    room = _MOST_INFLATED
+    while body:
+        inflater = zlib.decompressobj(wbits=wbits)
+        pieces.append(inflater.decompress(body, room))
+        room -= len(pieces[-1])
+        if not inflater.eof or room <= 0:
+            raise ValueError("the body is cut off, or too large to compare")
+        body = inflater.unused_data
+    return b"".join(pieces)

@@ -15,6 +15,7 @@ from gateway.shadow.findings import OutputFigures, ShadowReport, VersionFigures
 
 ALPHA: Final = 0.05
 QUESTIONS: Final = 4  # intervals that a verdict rests on: Bonferroni
+_MOSTLY: Final = 0.5  # of the answers: a stable version with so much noise hides what a candidate changes
 
 Finding = Literal["agrees", "differs", "fails", "undecided"]
 
@@ -66,28 +67,43 @@ class ShadowVerdict(NamedTuple):
 
 
 def judge_shadow(report: ShadowReport, allowed: float) -> ShadowVerdict:
-    """Judge a shadow by its figures. `allowed`: how much more often the candidate may differ, as a fraction of the requests."""
+    """Judge a shadow by its figures. `allowed`: the share of the answers that the candidate may change.
+
+    Only an answer that the stable version gives again can be seen to change. So of a stable version that differs from itself in
+    a share `r` of the answers, the candidate may differ in r + allowed x (1 - r); one that always differs proves nothing.
+    """
     pairs, noise = report.findings.pairs, report.findings.noise
     alpha = ALPHA / QUESTIONS
     differs = always_valid_interval(pairs.compared - pairs.agreed, pairs.compared, alpha)
+    # An answer that could not be compared, where the stable version's own could, may differ: nothing agrees because of it.
+    unlike, of = pairs.compared - pairs.agreed + report.incomparable, pairs.compared + report.incomparable
+    may_be = always_valid_interval(unlike, of, alpha)
     own = always_valid_interval(noise.compared - noise.agreed, noise.compared, alpha)
     candidate, stable = report.findings.candidate, report.findings.stable
     failures = always_valid_interval(candidate.failed, candidate.requests, alpha)
     stable_failures = always_valid_interval(stable.failed, stable.requests, alpha)
+    may_differ = own.low + allowed * (1 - own.low)
     finding: Finding = "undecided"
     if candidate.requests and stable.requests and failures.low > stable_failures.high:
         finding = "fails"
         why = f"the candidate fails at least {failures.low:.1%} of the requests, the stable version at most {stable_failures.high:.1%}"
-    elif pairs.compared and noise.compared and differs.low > own.high + allowed:
+    elif pairs.compared and noise.compared and differs.low > own.high + allowed * (1 - own.high):
         finding = "differs"
         why = f"at least {differs.low:.1%} of the answers differ, and of the stable version's own at most {own.high:.1%}"
-    elif pairs.compared and noise.compared and differs.high <= own.low + allowed:
+    elif pairs.compared and noise.compared and max(differs.high, may_be.high) <= may_differ:
         # An answer that never came is not compared, so agreement alone would pass a version that fails where it would differ.
         if failures.high <= stable_failures.low + allowed:
             finding = "agrees"
-            why = f"at most {differs.high:.1%} of the answers differ, and {own.low + allowed:.1%} may"
+            why = f"at most {max(differs.high, may_be.high):.1%} of the answers differ, and {may_differ:.1%} may"
         else:
             why = f"its answers agree, and the candidate may still fail {failures.high:.1%} of the requests: too few to tell"
+    elif own.low > _MOSTLY:
+        why = (
+            f"the stable version differs from itself in at least {own.low:.1%} of the answers, so a change of the others is hardly "
+            "seen: begin again with a --tolerance that its noise stays within"
+        )
+    elif pairs.compared and noise.compared and differs.high <= may_differ:
+        why = f"{report.incomparable} answers of the candidate came and could not be compared: too large, or in an unknown coding"
     else:
         why = f"{pairs.compared} answers were compared, {noise.compared} with the stable version's own: too few to tell"
     return ShadowVerdict(finding, why, _complement(differs), _complement(own), failures, stable_failures)
@@ -126,6 +142,7 @@ def verdict_document(report: ShadowReport, allowed: float) -> dict[str, Any]:
         "allowed_disagreement": allowed,
         "sampled": report.sampled,
         "dropped": dict(report.dropped),
+        "incomparable": report.incomparable,
         "compared": findings.pairs.compared,
         "agreement": verdict.agreement._asdict(),
         "stable_compared_with_itself": findings.noise.compared,

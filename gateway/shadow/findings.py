@@ -5,13 +5,19 @@ from typing import Final
 
 import msgspec
 
-from gateway.rollout.request_counter import latency_bucket
+from gateway.rollout.request_counter import Bucket, Count, latency_bucket
 from gateway.shadow.compare_answers import LARGEST_SUM, AnswerComparison, Difference
 from gateway.shadow.decode_answer import Answer
 
 WORST: Final = 20
 _MOST_OUTPUTS: Final = 200
 _OTHER: Final = "(other outputs)"
+
+
+def _check_part(part: int, whole: int) -> None:
+    """Raise ValueError where a report says what cannot be."""
+    if part > whole:
+        raise ValueError(f"{part} of {whole}")
 
 
 class DifferenceExample(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -29,11 +35,14 @@ class DifferenceExample(msgspec.Struct, frozen=True, omit_defaults=True):
 class OutputFigures(msgspec.Struct, omit_defaults=True):
     """Figures of one output, over all pairs of answers that have it."""
 
-    compared: int = 0
-    agreed: int = 0
-    numbers: int = 0
+    compared: Count = 0
+    agreed: Count = 0
+    numbers: Count = 0
     sum_difference: float = 0.0
     largest: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_part(self.agreed, self.compared)
 
     def add(self, other: "OutputFigures") -> None:
         self.compared += other.compared
@@ -46,9 +55,12 @@ class OutputFigures(msgspec.Struct, omit_defaults=True):
 class PairFigures(msgspec.Struct, omit_defaults=True):
     """Figures of pairs of answers: of the stable version and the candidate, or of the stable version and itself."""
 
-    compared: int = 0
-    agreed: int = 0
+    compared: Count = 0
+    agreed: Count = 0
     outputs: dict[str, OutputFigures] = {}
+
+    def __post_init__(self) -> None:
+        _check_part(self.agreed, self.compared)
 
     def count(self, comparison: AnswerComparison) -> None:
         self.compared += 1
@@ -72,9 +84,12 @@ class PairFigures(msgspec.Struct, omit_defaults=True):
 class VersionFigures(msgspec.Struct, omit_defaults=True):
     """Figures of what one version did with the shadowed requests. `latency` is by bucket (`gateway.rollout.request_counter`)."""
 
-    requests: int = 0
-    failed: int = 0  # 5xx, or no whole answer
-    latency: dict[int, int] = {}
+    requests: Count = 0
+    failed: Count = 0  # 5xx, or no whole answer
+    latency: dict[Bucket, Count] = {}
+
+    def __post_init__(self) -> None:
+        _check_part(self.failed, self.requests)
 
     def count(self, answer: Answer) -> None:
         self.requests += 1
@@ -114,12 +129,14 @@ class ShadowReport(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     shadow: str  # its id
     gateway: str
-    sampled: int = 0  # requests that the share picked
-    dropped: dict[str, int] = {}  # of those, by the bound that they met
+    sampled: Count = 0  # requests that the share picked
+    dropped: dict[str, Count] = {}  # of those, by the bound that they met
+    incomparable: Count = 0  # of those: the candidate's answer was too large, or in an unknown coding
     findings: Findings = msgspec.field(default_factory=Findings)
 
     def add(self, other: "ShadowReport") -> None:
         self.sampled += other.sampled
+        self.incomparable += other.incomparable
         for reason, count in other.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
         self.findings.add(other.findings)

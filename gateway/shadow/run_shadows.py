@@ -51,6 +51,7 @@ class _Running:
             gateway=gateway,
             sampled=self.sender.sampled,
             dropped=dict(self.sender.dropped),
+            incomparable=self.sender.incomparable,
             findings=findings,
         )
 

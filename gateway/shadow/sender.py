@@ -26,7 +26,7 @@ from gateway.shadow.answer_recording import (
     ResendableBody,
 )
 from gateway.shadow.comparer_main import AnswerPair
-from gateway.shadow.decode_answer import Answer
+from gateway.shadow.decode_answer import Answer, has_known_coding
 from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.stages.forward import backend_path
 from gateway.upstream.base import Upstream, UpstreamRequest
@@ -64,6 +64,7 @@ class ShadowSender:
         self.shadow = shadow
         self.sampled = 0
         self.dropped: dict[str, int] = {}
+        self.incomparable = 0  # of the dropped: the candidate's answer came, and is none that can be compared
         self._candidate = candidate
         self._stable = stable
         self._upstream = upstream
@@ -159,12 +160,15 @@ class ShadowSender:
 
     def _answered(self, one: _Waiting) -> None:
         self._recorded.discard(one)
-        if one.recording.complete and one.recording.status not in _NOT_COMPARED and not self.over:
+        known = has_known_coding(one.recording.coding)
+        if one.recording.complete and known and one.recording.status not in _NOT_COMPARED and not self.over:
             self._waiting.append(one)
             self._pump()
             return
         self._let_go(one)
-        if one.recording.too_large:
+        if not known:
+            self._drop("unknown coding")
+        elif one.recording.too_large:
             self._drop("large answer")
         elif one.recording.crowded_out:
             self._drop("busy")
@@ -195,13 +199,16 @@ class ShadowSender:
         candidate = await self._ask(one, self._candidate, "candidate busy")
         if candidate is None:
             return
-        if candidate.failure == _TOO_LARGE:  # no failure of its own
-            self._drop("large answer")
+        if candidate.failure == _TOO_LARGE or not has_known_coding(candidate.coding):  # no failure of its own
+            self.incomparable += 1
+            self._drop("large answer" if candidate.failure == _TOO_LARGE else "unknown coding")
             return
         again = (
             await self._ask(one, self._stable, "stable version busy") if one.again and not self.over else None
         )
-        if again is not None and (again.status in _NOT_COMPARED or again.failure == _TOO_LARGE):
+        if again is not None and (
+            again.status in _NOT_COMPARED or again.failure == _TOO_LARGE or not has_known_coding(again.coding)
+        ):
             again = None
         pair = AnswerPair(
             self.shadow.id,

@@ -34,14 +34,17 @@ async def read_shadow_facts(figures: Registry, shadow: Shadow, model: Model | No
             except msgspec.ValidationError as error:
                 unreadable.append(f"{one.name} cannot be read: {error}")
     ended = why_not_shadowed(shadow, model, time.time())
+    # In a thread: the intervals of many outputs take a while, and the console asks in a process that serves callers.
+    verdict = await asyncio.to_thread(verdict_document, combine_reports(reports, shadow.id), shadow.allowed)
+    outputs = verdict["outputs"]
     return {
         "shadow": to_document(shadow),
         "running": not ended,
         "ended": ended or None,
         "gateways": sum(report.shadow == shadow.id for report in reports),
         "unreadable": unreadable,
-        # In a thread: the intervals of many outputs take a while, and the console asks in a process that serves callers.
-        **await asyncio.to_thread(verdict_document, combine_reports(reports, shadow.id), shadow.allowed),
+        "unused_tolerances": sorted(shadow.tolerances.keys() - outputs.keys()) if outputs else [],
+        **verdict,
     }
 
 

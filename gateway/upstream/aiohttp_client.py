@@ -78,6 +78,7 @@ class AiohttpUpstream:
                 socket_factory=self._socket,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
+            trace_configs=[_time_to_open()],
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -147,6 +148,7 @@ class AiohttpUpstream:
                 headers=headers,
                 data=await upload.payload(headers),
                 allow_redirects=False,
+                trace_request_ctx=attempt,
             )
         except (aiohttp.ClientError, OSError):
             # What broke may have been the caller's side of the body, which aiohttp reports as the backend's.
@@ -204,6 +206,25 @@ class _HeldRefusal(NamedTuple):
         await self.writer.start(*self.start)
         await self.writer.write(self.body)
         await self.writer.finish()
+
+
+def _time_to_open() -> aiohttp.TraceConfig:
+    """Notes in the attempt how long it took to open a connection for it."""
+
+    async def begins(
+        _: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionCreateStartParams
+    ) -> None:
+        context.began = time.monotonic()
+
+    async def ends(
+        _: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionCreateEndParams
+    ) -> None:
+        context.trace_request_ctx.opening_s = time.monotonic() - context.began
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_create_start.append(begins)
+    config.on_connection_create_end.append(ends)
+    return config
 
 
 class _Upload:

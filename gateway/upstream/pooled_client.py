@@ -111,11 +111,12 @@ class PooledUpstream:
             try:
                 if connection is None:
                     connection = await pool.acquire(exchange.deadline)
+                    attempt.connected = time.monotonic()
                     if connection.uses > 0:
                         attempt.reused = True
                     else:
                         attempt.dialed = connection.dialed
-                    attempt.connected = time.monotonic()
+                        attempt.opening_s = attempt.connected - began
                     whole = _whole_body(exchange, body)  # it may have arrived, or failed, while we waited
                 else:
                     attempt.reused = True

@@ -43,9 +43,10 @@ def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook, "_DELAY_S", 0.0)
 
 
-async def test_a_message_is_signed_as_standard_webhooks_are():
+@pytest.mark.parametrize("secret", ["secret", "whsec_c2VjcmV0"])
+async def test_a_message_is_signed_as_standard_webhooks_are(secret: str):
     async with Receiver() as receiver:
-        assert await webhook.post_webhook(receiver.url, "secret", "r1-3", MESSAGE)
+        assert await webhook.post_webhook(receiver.url, secret, "r1-3", MESSAGE)
     ((fields, body),) = receiver.got
     signed = f"r1-3.{fields['webhook-timestamp']}.".encode() + body
     digest = hmac.new(b"secret", signed, hashlib.sha256).digest()

@@ -2,6 +2,7 @@
 """A candidate in the shadow of the stable version: callers notice nothing, and what differs is found."""
 
 import asyncio
+import gzip
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -127,6 +128,23 @@ async def stage(
 
 def compared(count: int) -> Callable[[ShadowReport], bool]:
     return lambda report: report.findings.pairs.compared >= count
+
+
+async def test_an_answer_in_a_coding_that_is_not_known_is_left_out_and_counted(scene: Scene):
+    """Two bodies in Brotli may differ though the same is in them, and a gzip body differs from any of them."""
+
+    async def squeezed(request: Message, peer: Peer) -> None:
+        coding = "br" if request.body == rows(0) else "gzip"
+        body = gzip.compress(json.dumps({"predictions": [1]}).encode())
+        await peer.answer(200, body, [("Content-Type", "application/json"), ("Content-Encoding", coding)])
+
+    it = await stage(scene, candidate=squeezed)
+    made = await it.shadow()
+    for number in (0, 1):
+        await scene.call(body=rows(number))
+    report = await it.report(made, lambda found: bool(found.dropped) and found.findings.pairs.compared > 0)
+    assert (report.dropped, report.findings.pairs.compared) == ({"unknown coding": 1}, 1)
+    assert (report.findings.candidate.requests, report.incomparable) == (1, 1)
 
 
 async def test_the_candidate_sees_what_the_stable_version_saw_and_agrees(scene: Scene):
@@ -257,6 +275,7 @@ async def test_an_answer_of_the_candidate_that_is_too_large_is_left_out_and_no_f
     made = await it.shadow(budget=ShadowBudget(body_bytes=100, requests_per_s=10_000))
     assert (await scene.call(body=rows(1))).status == 200
     report = await it.report(made, lambda found: found.dropped == {"large answer": 1})
+    assert report.incomparable == 1
     assert report.findings.candidate.failed == 0
     assert report.findings.noise.compared == 0
 

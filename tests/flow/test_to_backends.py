@@ -7,6 +7,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from gateway.core.exchange import Exchange
 from gateway.core.model import Backend
 from tests.flow.issuer import signer
 from tests.flow.scene import Scene, assert_problem
@@ -123,3 +124,17 @@ async def test_a_backend_is_told_who_the_gateway_is_in_a_token_for_its_own_audie
             ["Bearer for https://wine-abc.a.run.app"],
         ]
         assert proof.asked == [(backend.url, ""), (backend.url, own.audience)]
+
+
+async def test_only_a_request_that_opens_a_connection_has_a_time_for_it():
+    """A rollout leaves it out of what a version is judged by."""
+    async with Scene() as scene:
+        await scene.model("wine")
+        seen: list[Exchange] = []
+        scene.gateway._forward.set_observer(lambda exchange, _: seen.append(exchange))
+        for _ in range(2):
+            assert (await scene.call("POST", "/wine")).status == 200
+        opened, kept = (exchange.attempts[-1] for exchange in seen)
+        assert opened.answered is not None
+        assert 0 < opened.opening_s < opened.answered - opened.began
+        assert kept.opening_s == 0.0

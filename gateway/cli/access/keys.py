@@ -12,12 +12,23 @@ from gateway.cli.access.key_display import key_lines, key_state
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.api_keys import digest_key, key_id, make_key
+from gateway.core.budget import budget_id
 from gateway.core.model import Key, limit_problems, parse_key
 from gateway.core.model_updates import to_document
 from gateway.core.name_validation import check_model_pattern, check_team
 from gateway.core.principal import VERBS, Verb
 from gateway.core.suggestions import suggest
-from gateway.registry.base import KEY_USES, KEYS, REVOCATIONS, Delete, Document, Put, Registry, now_rfc3339
+from gateway.registry.base import (
+    BUDGETS,
+    KEY_USES,
+    KEYS,
+    REVOCATIONS,
+    Delete,
+    Document,
+    Put,
+    Registry,
+    now_rfc3339,
+)
 
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
@@ -183,10 +194,20 @@ def rotate(
         ]
         if at_once:
             changes.append(Put(kind=REVOCATIONS, name=document.name, body={"at": old_ends}, expected=0))
+        changes += await _budget_of_successor(registry, key_id(document.name), key_id(digest_key(new_key)))
         await registry.write(*changes, author=author, reason=reason or f"replaces {key_id(document.name)}")
         return new
 
     _hand_over(new_key, console.with_registry(registry_url, work), as_json=as_json)
+
+
+async def _budget_of_successor(registry: Registry, old: str, new: str) -> list[Put]:
+    """A budget is of a key's id: the key that replaces another one gets the same, or it could spend what it likes."""
+    document = await registry.read(BUDGETS, budget_id("key", old))
+    if document is None or document.problem:
+        return []
+    name = budget_id("key", new)
+    return [Put(kind=BUDGETS, name=name, body={**document.body, "name": new}, expected=0)]
 
 
 def _renewed(old: Key) -> str | None:

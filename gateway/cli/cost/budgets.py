@@ -15,7 +15,9 @@ from gateway.core.api_keys import key_id
 from gateway.core.budget import MAX_MICROS, MICRO, Budget, Scope, budget_id, parse_budget
 from gateway.core.model_updates import to_document
 from gateway.core.name_validation import check_team
-from gateway.registry.base import BUDGETS, Delete, Put, Registry
+from gateway.core.suggestions import suggest
+from gateway.registry.base import BUDGETS, KEYS, Delete, Put, Registry
+from gateway.settings import Settings
 
 budget = typer.Typer(help="Set, list and remove budgets.", no_args_is_help=True)
 
@@ -61,8 +63,9 @@ def set_budget(
     """
     author = console.author_name(by)
     scope, name = _named(model, key, team)
+    settings = console.settings_for(registry_url)
 
-    async def work(registry: Registry) -> tuple[Budget, bool]:
+    async def work(registry: Registry) -> tuple[Budget, bool, str]:
         body = Budget(
             scope=scope,
             name=await _known(registry, scope, name),
@@ -71,25 +74,14 @@ def set_budget(
             refuse=_REFUSALS[refuse],  # type: ignore[arg-type]
             note=note,
         )
-        try:
-            parse_budget(to_document(body))
-        except ValueError as error:
-            raise Failure(str(error), code=EX_DATAERR) from None
-        known = await registry.read(BUDGETS, body.id)
-        if known is not None and known.body == to_document(body):
-            return body, False
-        change = Put(
-            kind=BUDGETS,
-            name=body.id,
-            body=to_document(body),
-            expected=known.revision if known is not None else 0,
-        )
-        await registry.write(change, author=author, reason=reason)
-        return body, True
+        warning = await _unknown_team(registry, settings, body)
+        return body, await _write(registry, body, author, reason), warning
 
-    written, changed = console.with_registry(registry_url, work)
+    written, changed, warning = console.with_registry(registry_url, work)
+    if warning:
+        console.note(warning)
     if as_json:
-        console.print_json({**to_document(written), "changed": changed})
+        console.print_json({**to_document(written), "changed": changed, "warning": warning})
         return
     then = (
         f"; then calls are refused with {written.refuse}"
@@ -100,6 +92,36 @@ def set_budget(
         "budget",
         f"{scope} {written.name}: {format_amount(written.amount_micros)} a {period}{then}"
         + ("" if changed else " (unchanged)"),
+    )
+
+
+async def _write(registry: Registry, body: Budget, author: str, reason: str) -> bool:
+    """Write the budget; return whether that changes anything. Raises Failure."""
+    try:
+        parse_budget(to_document(body))
+    except ValueError as error:
+        raise Failure(str(error), code=EX_DATAERR) from None
+    known = await registry.read(BUDGETS, body.id)
+    if known is not None and known.body == to_document(body):
+        return False
+    revision = known.revision if known is not None else 0
+    change = Put(kind=BUDGETS, name=body.id, body=to_document(body), expected=revision)
+    await registry.write(change, author=author, reason=reason)
+    return True
+
+
+async def _unknown_team(registry: Registry, settings: Settings, body: Budget) -> str:
+    """What is said where the team has no caller yet; empty otherwise. It is no error: its first key may come later."""
+    if body.scope != "team":
+        return ""
+    rules = (*settings.auth.issuers, *settings.auth.certificates)
+    known = {str(document.body.get("team", "")) for document in await registry.list(KEYS)}
+    known |= {rule.team for rule in rules}
+    if body.name in known:
+        return ""
+    return (
+        f"no key in the registry, and no entry of auth.issuers or auth.certificates here, names the team {body.name}"
+        f"{suggest(body.name, sorted(known - {''}))}; until one does, this budget counts nothing"
     )
 
 
@@ -121,6 +143,12 @@ def list_budgets(registry_url: console.RegistryOption = None, as_json: console.J
         return
     for problem in ledger.problems:
         console.say("warning", problem, style="bold yellow")
+    if len(ledger.currencies) > 1:
+        console.say(
+            "warning",
+            f"the prices were in {ledger.currencies[0]} when the month began: all of it is counted at those in {ledger.tables[0].currency}",
+            style="bold yellow",
+        )
     if not found:
         console.out.print("no budgets; set one: chips budget set AMOUNT --model NAME")
     for one in found:
@@ -131,7 +159,7 @@ def _line(one: dict[str, Any]) -> str:
     then = f"refuses with {one['refuse']}" if one["refuse"] else "warns"
     return (
         f"{one['name']}: {format_amount(one['spent_micros'])} of {format_amount(one['amount_micros'])} a {one['period']} "
-        f"({one['percent']:g} %), {then}"
+        f"({one['percent']:g} %), {then}" + (f"; {one['note']}" if one["note"] else "")
     )
 
 

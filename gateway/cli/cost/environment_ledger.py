@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from gateway.cli.support.figures_store import figures_store
 from gateway.core.budget import Budget
-from gateway.core.prices import Prices, prices_at
+from gateway.core.prices import Prices, prices_at, tables_in_one_currency
 from gateway.cost.billing_export import ADDRESS, BilledAmount, BillingError, read_billing
 from gateway.cost.compare_plan_with_actual import PlanComparison, compare_plan, read_plan
 from gateway.cost.google_api import GoogleApi
@@ -23,12 +23,20 @@ class EnvironmentLedger(NamedTuple):
     """The ledger of one environment in a month, with what else `chips cost` needs of it."""
 
     entries: list[LedgerEntry]
-    tables: tuple[Prices, ...]
+    tables: tuple[Prices, ...]  # that it is priced by, all in one currency
+    currencies: tuple[str, ...]  # in force in the month: of several, the last one is that of the entries
     budgets: list[Budget]
-    problems: list[str]
+    problems: list[str]  # what is not counted
+    warnings: list[str]  # about what is
     days: list[date]  # of the month, until today
     billed: list[BilledAmount] | None  # None: no export is configured
+    billed_project: str
     plans: list[PlanComparison]
+
+    @property
+    def price_dates(self) -> set[str]:
+        """The dates of the tables that its days are priced by."""
+        return {prices_at(self.tables, day).date for day in self.days} or {self.tables[-1].date}
 
 
 def utc_now() -> datetime:
@@ -50,24 +58,44 @@ async def read_ledger(
     """
     now = utc_now()
     days = [day for day in month_days(month) if day <= now.date()]
-    tables, problems = await read_registry_prices(registry)
+    all_tables, problems = await read_registry_prices(registry)
+    last = days[-1] if days else now.date()
+    in_force = (prices_at(all_tables, day).currency for day in (*days, last))
+    tables = tables_in_one_currency(all_tables, last)
+    currency = tables[0].currency
     async with figures_store(settings, registry) as store:
         usage = await read_usage(store, days)
     changes = await registry.history(kind=MODELS, limit=_ALL_CHANGES)
     warm = warm_instances(reversed(changes), days, now)
     budgets, more = await _budgets(registry)
-    billed, failed = _billed(settings, month_days(month), tables[-1].currency) if bill else (None, [])
+    now_in = prices_at(all_tables, now.date()).currency
+    if budgets and now_in != currency:
+        budgets = []
+        more.append(f"the budgets: they are in {now_in}, and the prices of {month} in {currency}")
+    billed, failed = _billed(settings, month_days(month), currency) if bill else (None, [])
     entries = make_ledger(usage.rows, warm, tables)
     plans, unread = await _plans(registry, entries, tables, days, now)
     return EnvironmentLedger(
-        entries,
-        tables,
-        budgets,
-        [*problems, *usage.problems, *more, *failed, *unread],
-        days,
-        billed,
-        plans,
+        entries=entries,
+        tables=tables,
+        currencies=tuple(dict.fromkeys(in_force)),
+        budgets=budgets,
+        problems=[*problems, *usage.problems, *more, *failed, *unread],
+        warnings=_why_nothing(settings) if not usage.rows else [],
+        days=days,
+        billed=billed,
+        billed_project=settings.cost.billing_project or settings.cost.billing_table.partition(".")[0],
+        plans=plans,
     )
+
+
+def _why_nothing(settings: Settings) -> list[str]:
+    """What may be the reason that no usage was found; nothing is not the same as nothing counted."""
+    if settings.registry.startswith("firestore:") and not settings.rollouts.figures:
+        return [
+            "no usage was found: on Firestore gateways write it to the store in rollouts.figures, which is not set here"
+        ]
+    return []
 
 
 async def _plans(

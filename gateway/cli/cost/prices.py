@@ -1,5 +1,6 @@
 """`chips prices`: the price tables in force, and their update from Google's catalogue."""
 
+from itertools import pairwise
 from typing import Annotated, Any
 
 import msgspec
@@ -9,7 +10,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_UNAVAILABLE, Failure
 from gateway.core.model_updates import to_document
 from gateway.core.prices import Prices
-from gateway.cost.read_price_tables import read_registry_prices
+from gateway.cost.read_price_tables import prices_now, read_registry_prices
 from gateway.registry.base import PRICES, Put, Registry, now_rfc3339
 from gateway.settings import endpoint_override
 
@@ -32,9 +33,15 @@ def show(
     if as_json:
         console.print_json([to_document(table) for table in tables])
         return
-    _show(tables[-1])
-    for table in tables[:-1]:
-        console.note(f"until {tables[tables.index(table) + 1].date}: those of {table.date} ({table.region})")
+    in_force = prices_now(tables)
+    _show(in_force)
+    for table, following in pairwise(tables):
+        if table is not in_force:
+            console.note(f"until {following.date}: those of {table.date} ({table.currency}, {table.region})")
+    if tables[-1] is not in_force:
+        console.note(
+            f"from {tables[-1].date} on: those of that date ({tables[-1].currency}, {tables[-1].region})"
+        )
     for problem in problems:
         console.say("warning", problem, style="bold yellow")
 
@@ -54,7 +61,10 @@ def update(
     region: Annotated[
         str | None, typer.Option(help="Region of the backends. [default: that of the table in force]")
     ] = None,
-    currency: Annotated[str, typer.Option(help="Three letters (ISO 4217).")] = "USD",
+    currency: Annotated[
+        str | None,
+        typer.Option(help="Three letters (ISO 4217). [default: that of the table in force]"),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, write nothing.")
     ] = False,
@@ -76,13 +86,13 @@ def update(
 
     async def work(registry: Registry) -> tuple[Prices, list[str], bool]:
         known, _ = await read_registry_prices(registry)
-        before = known[-1]
+        before = prices_now(known)
         try:
             found = read_catalogue(
                 api,
                 before,
                 region=region or before.region,
-                currency=currency,
+                currency=currency or before.currency,
                 day=now_rfc3339()[:10],
             )
         except CatalogueError as error:

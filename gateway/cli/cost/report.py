@@ -52,11 +52,11 @@ def cost(
     """
     month = month or this_month()
     ledgers = _every_environment(month) if by == "environment" else {"": _one(registry_url, month)}
-    currencies = {table.currency for ledger in ledgers.values() for table in ledger.tables}
+    currencies = {currency for ledger in ledgers.values() for currency in ledger.currencies}
     if len(currencies) > 1:
         raise Failure(
-            f"the price tables are in {', '.join(sorted(currencies))}, which do not add up",
-            hint="`chips prices` lists them; look at one environment at a time",
+            f"the prices in force in {month} are in {' and '.join(sorted(currencies))}, which do not add up",
+            hint="`chips prices` lists the tables; look at one environment, or another month, at a time",
             code=EX_DATAERR,
         )
     lines = _lines(ledgers, by)
@@ -65,19 +65,37 @@ def cost(
         "month": month,
         "by": by,
         "currency": currencies.pop(),
-        "prices": sorted({table.date for ledger in ledgers.values() for table in ledger.tables}),
+        "prices": sorted({table for ledger in ledgers.values() for table in ledger.price_dates}),
         "lines": [_document(line) for line in lines],
         "total": _document(total),
         "billed": _billed(ledgers, total, by),
         "assumed_size": sorted({place for ledger in ledgers.values() for place in _assumed(ledger)}),
-        "budgets": [spent for ledger in ledgers.values() for spent in spent_budgets(ledger)],
-        "plans": [comparison_document(plan) for ledger in ledgers.values() for plan in ledger.plans],
-        "problems": [problem for ledger in ledgers.values() for problem in ledger.problems],
+        "budgets": _of_each(ledgers, spent_budgets),
+        "plans": _of_each(ledgers, lambda ledger: [comparison_document(plan) for plan in ledger.plans]),
+        "problems": _named(ledgers, lambda ledger: ledger.problems),
+        "warnings": _named(ledgers, lambda ledger: ledger.warnings),
     }
     if as_json:
         console.print_json(report)
         return
     _show(report, lines, total)
+
+
+def _of_each(
+    ledgers: dict[str, EnvironmentLedger], facts: Callable[[EnvironmentLedger], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The facts of all ledgers; where there are several, each says whose it is."""
+    return [
+        {"environment": name, **one} if name else one
+        for name, ledger in ledgers.items()
+        for one in facts(ledger)
+    ]
+
+
+def _named(
+    ledgers: dict[str, EnvironmentLedger], texts: Callable[[EnvironmentLedger], list[str]]
+) -> list[str]:
+    return [f"{name}: {text}" if name else text for name, ledger in ledgers.items() for text in texts(ledger)]
 
 
 def _one(registry_url: str | None, month: str) -> EnvironmentLedger:
@@ -105,11 +123,28 @@ def _every_environment(month: str) -> dict[str, EnvironmentLedger]:
             hint="`chips env list` shows them; --by model reports on the registry in use",
             code=EX_USAGE,
         )
-    return {name: _of_environment(name, one, month) for name, one in named.items()}
+    stores: dict[tuple[str, str], list[str]] = {}
+    for name, one in named.items():
+        stores.setdefault((one.registry, one.figures or one.registry), []).append(name)
+    # Several names of one environment are one line: its calls count once.
+    ledgers = {
+        ", ".join(names): _of_environment(names[0], named[names[0]], month) for names in stores.values()
+    }
+    counted: dict[str, str] = {}
+    for (_, figures), names in stores.items():
+        line = ", ".join(names)
+        other = counted.setdefault(figures, line)
+        if other != line:
+            ledgers[line].warnings.append(
+                f"its calls are counted for {other} as well: both have one store of figures"
+            )
+    return ledgers
 
 
 def _of_environment(name: str, environment: Environment, month: str) -> EnvironmentLedger:
     flags = {"registry": environment.registry, "rollouts.figures": environment.figures}
+    if environment.project:
+        flags["cost.billing_project"] = environment.project
     try:
         return console.run_async(_read(load_settings(flags=flags), month))
     except RegistryError as error:
@@ -151,14 +186,20 @@ def _document(line: LedgerLine) -> dict[str, Any]:
 
 
 def _billed(ledgers: dict[str, EnvironmentLedger], total: LedgerLine, by: By) -> dict[str, Any] | None:
-    """What was billed, and what of it the lines do not explain; None where no bill is known."""
+    """What was billed, and what of it the lines do not explain; None where no bill is known.
+
+    Environments in one project have one bill: it counts once, for all of them.
+    """
     if any(ledger.billed is None for ledger in ledgers.values()):
         return None
-    found: dict[str, int] = {}
+    sharing: dict[str, list[str]] = {}
     for name, ledger in ledgers.items():
-        for one in ledger.billed or ():
+        sharing.setdefault(ledger.billed_project, []).append(name)
+    found: dict[str, int] = {}
+    for names in sharing.values():
+        for one in ledgers[names[0]].billed or ():
             line = {"model": one.model, "version": f"{one.model}@{one.version}" if one.model else ""}
-            key = name if by == "environment" else line.get(by, "") or f"({one.service})"
+            key = ", ".join(names) if by == "environment" else line.get(by, "") or f"({one.service})"
             found[key] = found.get(key, 0) + one.net
     billed = sum(found.values())
     return {
@@ -200,6 +241,7 @@ def spent_budgets(ledger: EnvironmentLedger) -> list[dict[str, Any]]:
             "spent_micros": micros,
             "percent": round(micros * 100 / budget.amount_micros, 1),
             "refuse": budget.refuse,
+            "note": budget.note,
         }
         for budget in ledger.budgets
         for micros in [(of_day if budget.period == "day" else of_month)[budget.id]]
@@ -213,6 +255,7 @@ def _show(report: dict[str, Any], lines: list[LedgerLine], total: LedgerLine) ->
         report["by"], "requests", "allocated", "of it used", "kept warm", "fees", "egress", "total",
         box=None, pad_edge=False,
     )  # fmt: skip
+    table.columns[0].overflow = "fold"  # a name that is cut off names nobody
     for column in table.columns[1:]:
         column.justify = "right"
     for line in (*lines, total):
@@ -232,7 +275,7 @@ def _show(report: dict[str, Any], lines: list[LedgerLine], total: LedgerLine) ->
     for budget in report["budgets"]:
         console.say(
             "budget",
-            f"{budget['scope']} {budget['name']}: {budget['percent']:g} % of {format_amount(budget['amount_micros'])} "
+            f"{_whose(budget)}{budget['scope']} {budget['name']}: {budget['percent']:g} % of {format_amount(budget['amount_micros'])} "
             f"{report['currency']} a {budget['period']} is spent",
             style="bold yellow" if budget["percent"] >= 80 else "bold",
         )
@@ -242,19 +285,23 @@ def _show(report: dict[str, Any], lines: list[LedgerLine], total: LedgerLine) ->
             f"{place} declares no size: 1 processor and 1 GiB are assumed; chips register … --cpu --memory says it",
             style="bold yellow",
         )
-    for problem in report["problems"]:
-        console.say("warning", f"not counted: {problem}", style="bold yellow")
+    for text in (*report["warnings"], *(f"not counted: {problem}" for problem in report["problems"])):
+        console.say("warning", text, style="bold yellow")
     console.note(
         f"{report['month']} in {report['currency']}, list prices of {', '.join(report['prices'])} for Cloud Run; "
         "`chips prices` shows them"
     )
 
 
+def _whose(facts: dict[str, Any]) -> str:
+    return f"{facts['environment']}: " if "environment" in facts else ""
+
+
 def _show_plan(plan: dict[str, Any]) -> None:
     planned, actual = plan["planned_micros"], plan["actual_micros"]
     console.say(
         "plan",
-        f"{plan['model']}: {format_amount(planned)} were planned until now, {format_amount(actual)} came",
+        f"{_whose(plan)}{plan['model']}: {format_amount(planned)} were planned until now, {format_amount(actual)} came",
     )
     for step in plan["difference"]:
         if step["micros"]:

@@ -12,7 +12,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.parse_sizes import GIB, given_resources, parse_bytes
 from gateway.cli.support.read_published_artifact import published_manifest
-from gateway.core.model import Model, Resources
+from gateway.core.model import Model, Resources, resource_problems
 from gateway.core.model_updates import to_document
 from gateway.core.prices import Prices
 from gateway.cost.compare_plan_with_actual import SavedPlan
@@ -24,7 +24,7 @@ from gateway.cost.estimate import (
     estimate_cost,
     memory_needed_gib,
 )
-from gateway.cost.read_price_tables import read_registry_prices
+from gateway.cost.read_price_tables import prices_now, read_registry_prices
 from gateway.registry.base import MODELS, PLANS, Put, Registry
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
@@ -35,7 +35,9 @@ def plan(
     name: Annotated[
         str, typer.Argument(help="The model; its declared concurrency is used where it is registered.")
     ],
-    rps: Annotated[float, typer.Option("--rps", min=0, help="Requests a second, on average over the month.")],
+    rps: Annotated[
+        float, typer.Option("--rps", min=0, max=1e9, help="Requests a second, on average over the month.")
+    ],
     latency: Annotated[str, typer.Option("--latency", help="How long the backend takes: 40ms, 1.5s.")],
     concurrency: Annotated[
         int | None,
@@ -88,6 +90,9 @@ def plan(
     resources = msgspec.structs.replace(
         _resources(registered), **(given_resources(cpu, memory, min_instances) or {})
     )
+    problems = resource_problems(resources)
+    if problems:
+        raise Failure("; ".join(problems), hint="--cpu, --memory and --min-instances say it", code=EX_DATAERR)
     warnings = _warnings(resources.memory_gib, largest_gib) if sizes else []
     deployment = InstanceSettings(
         concurrency=declared,
@@ -97,7 +102,7 @@ def plan(
         artifact_gib=(sum(sizes) or _UNKNOWN_BYTES) / GIB,
     )
     tables, _ = console.with_registry(registry_url, read_registry_prices)
-    prices = tables[-1]
+    prices = prices_now(tables)
     author = console.author_name(by)
     try:
         found = estimate_cost(load, deployment, prices)

@@ -30,8 +30,9 @@ from gateway.core.shadow import (
     why_not_shadowed,
 )
 from gateway.core.version_evidence import SHADOW, EvidenceRecord, evidence_address
+from gateway.cost.read_price_tables import prices_now, read_registry_prices
 from gateway.registry.base import SHADOWS, Document, Put, Registry
-from gateway.registry.evidence_records import evidence_change
+from gateway.registry.evidence_records import evidence_change, image_of, read_evidence
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
 from gateway.shadow.run_shadows import FIGURES
@@ -40,7 +41,7 @@ from gateway.shadow.status_view import read_shadow_facts
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LAST_REPORT_S = 3.0
-_ABOUT_NOW = {"shadow", "running", "ended", "gateways", "unreadable"}  # not the verdict
+_ABOUT_NOW = {"shadow", "running", "ended", "gateways", "unreadable", "unused_tolerances"}  # not the verdict
 
 
 def shadow(
@@ -75,7 +76,7 @@ def shadow(
         int, typer.Option(help="Bytes of all requests and answers held, in each gateway process.")
     ] = 16 << 20,
     rps: Annotated[
-        float | None, typer.Option(min=0, help="The model's requests a second, for the price.")
+        float | None, typer.Option(min=0, max=1e9, help="The model's requests a second, for the price.")
     ] = None,
     latency: Annotated[
         str, typer.Option(help="How long a prediction takes, for the price: 40ms, 1.5s.")
@@ -131,11 +132,15 @@ def shadow(
 
     async def work() -> None:
         async with console.open_registry_of(settings) as registry:
-            document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
-            price = shadow_cost_estimate(made, rps, latency, _seconds(for_))
+            model, document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
+            tables, _ = await read_registry_prices(registry)
+            prices = prices_now(tables)
+            price = shadow_cost_estimate(
+                made, model, prices, rps=rps, latency=latency, seconds=_seconds(for_)
+            )
             if not yes:
                 _confirm(price.text)
-            generation = await _begin(settings, registry, document, made, reason)
+            generation = await _begin(settings, registry, model, document, made, reason)
             obstacle = await wait_until_served(
                 console.gateway_address(gateway, settings), await registry.load()
             )
@@ -163,8 +168,8 @@ def _confirm(price: str) -> None:
 
 async def _plan(
     registry: Registry, settings: Settings, name: str, wanted: dict[str, Any], author: str
-) -> tuple[Document | None, Shadow]:
-    """The shadow as it will be, and the document that it replaces. Raises Failure for what cannot be honored."""
+) -> tuple[Model, Document | None, Shadow]:
+    """The model, the document that is replaced, and the shadow as it will be. Raises Failure for what cannot be honored."""
     _, model = await console.find_model(registry, name)
     stable = _stable_of(model, wanted["candidate"])
     versions = {}
@@ -193,7 +198,7 @@ async def _plan(
             hint=f"end that first: chips shadow {name} --stop",
             code=EX_DATAERR,
         )
-    return document, made
+    return model, document, made
 
 
 def _readable(document: Document | None) -> Shadow | None:
@@ -236,15 +241,27 @@ def _check_pure(settings: Settings, model: Model, backend: Backend) -> None:
 
 
 async def _begin(
-    settings: Settings, registry: Registry, document: Document | None, made: Shadow, reason: str
+    settings: Settings,
+    registry: Registry,
+    model: Model,
+    document: Document | None,
+    made: Shadow,
+    reason: str,
 ) -> int:
-    async with figures_store(settings, registry) as store:
-        for old in await store.list_ephemeral(FIGURES):
-            if old.name.rpartition(".")[0] == made.model:
-                await store.delete_ephemeral(FIGURES, old.name)
+    """Write it. What the one before has found is evidence first: its figures make room."""
     expected = document.revision if document is not None else 0
-    change = Put(kind=SHADOWS, name=made.model, body=to_document(made), expected=expected)
-    return await registry.write(change, author=made.by, reason=reason)
+    changes = [Put(kind=SHADOWS, name=made.model, body=to_document(made), expected=expected)]
+    before = _readable(document)
+    async with figures_store(settings, registry) as store:
+        if before is not None and not await _is_kept(registry, before):
+            facts = await read_shadow_facts(store, before, model)
+            if facts["compared"]:
+                changes += await _verdict(registry, before, model, facts)
+        generation = await registry.write(*changes, author=made.by, reason=reason)
+        for old in await store.list_ephemeral(FIGURES):
+            if old.name.rpartition(".")[0] == made.model and old.body.get("shadow") != made.id:
+                await store.delete_ephemeral(FIGURES, old.name)
+    return generation
 
 
 async def _look(
@@ -270,8 +287,10 @@ async def _look(
             await asyncio.sleep(_LAST_REPORT_S)  # what is under way still counts
         async with figures_store(settings, registry) as store:
             facts = await read_shadow_facts(store, found, model)
-        if stop:
-            await _keep_verdict(registry, found, model, facts, author=author, reason=reason)
+        if stop and (kept := await _verdict(registry, found, model, facts)):
+            await registry.write(*kept, author=author, reason=reason)
+        elif ended and facts["compared"] and not await _is_kept(registry, found):
+            console.note(f"chips shadow {name} --stop keeps what it found as evidence about the version")
     for report in facts["unreadable"]:
         console.note(f"a report is left out: {report}")
     if as_json:
@@ -280,13 +299,11 @@ async def _look(
     print_shadow_report(found, facts)
 
 
-async def _keep_verdict(
-    registry: Registry, found: Shadow, model: Model, facts: dict[str, Any], *, author: str, reason: str
-) -> None:
-    """Write the verdict as evidence about the candidate, where that is still the same."""
+async def _verdict(registry: Registry, found: Shadow, model: Model, facts: dict[str, Any]) -> list[Put]:
+    """The change that keeps the verdict as evidence about the candidate; none where that is another backend by now."""
     candidate = model.backend(found.candidate)
     if candidate is None or backend_fingerprint(candidate) != found.versions[found.candidate]:
-        return
+        return []
     record = EvidenceRecord(
         model=found.model,
         version=found.candidate,
@@ -295,10 +312,21 @@ async def _keep_verdict(
         summary=f"{facts['finding']} with version {found.stable}: {facts['why']}",
         backend=evidence_address(candidate),
         artifact_digest=candidate.artifact_digest,
-        image=candidate.image,
-        facts={"shadow": found.id, **{name: fact for name, fact in facts.items() if name not in _ABOUT_NOW}},
+        image=await image_of(registry, found.model, candidate),
+        facts={
+            "shadow": found.id,
+            "tolerance": found.tolerance,
+            "tolerances": found.tolerances,
+            **{name: fact for name, fact in facts.items() if name not in _ABOUT_NOW},
+        },
     )
-    await registry.write(await evidence_change(registry, record), author=author, reason=reason)
+    return [await evidence_change(registry, record)]
+
+
+async def _is_kept(registry: Registry, found: Shadow) -> bool:
+    """Whether its verdict is evidence already."""
+    record = await read_evidence(registry, found.model, found.candidate, SHADOW)
+    return record is not None and record.facts.get("shadow") == found.id
 
 
 def _tolerances(given: list[str]) -> dict[str, float]:

@@ -4,13 +4,15 @@ import re
 from typing import Any, NamedTuple
 
 from gateway.cli.support.console import EX_USAGE, Failure
+from gateway.core.budget import MICRO
+from gateway.core.model import Model
+from gateway.core.prices import Prices
 from gateway.core.shadow import Shadow
-from gateway.cost.estimate import MONTH_S, InstanceSettings, TrafficLoad, estimate_cost
-from gateway.cost.read_price_tables import read_default_prices
+from gateway.cost.ledger import request_cost
+from gateway.cost.usage import Usage, instance_size_of
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
 _MILLION = 1e6
-_INSTANCE = InstanceSettings(concurrency=1, cpu=1.0, memory_gib=1.0, artifact_gib=0.0)
 
 
 class ShadowCostEstimate(NamedTuple):
@@ -21,9 +23,9 @@ class ShadowCostEstimate(NamedTuple):
 
 
 def shadow_cost_estimate(
-    shadow: Shadow, rps: float | None, latency: str, seconds: float
+    shadow: Shadow, model: Model, prices: Prices, *, rps: float | None, latency: str, seconds: float
 ) -> ShadowCostEstimate:
-    """Estimate the cost of the additional work of both versions, on instances of one processor and 1 GiB that run one prediction at a time.
+    """Estimate the cost of the additional work of both versions, each on instances of its declared size, of which a prediction takes one for itself.
 
     `rps`: the model's requests a second; None: the price of a million that are shadowed. Raises Failure.
     """
@@ -31,26 +33,26 @@ def shadow_cost_estimate(
     if match is None:
         raise Failure(f"{latency!r} is not a duration", hint="such as 40ms or 1.5s", code=EX_USAGE)
     latency_s = float(match[1]) / (1000 if match[2] == "ms" else 1)
-    prices = read_default_prices()
-    copies = 1 + shadow.noise_percent / 100
+    noise = shadow.noise_percent / 100
     requests = _MILLION if rps is None else rps * seconds * shadow.percent / 100
-    if not requests or not latency_s:
-        return ShadowCostEstimate(
-            f"nothing: no requests ({prices.currency})", {"requests": 0.0, "total": 0.0}
-        )
-    load = TrafficLoad(rps=requests * copies / MONTH_S, latency_s=latency_s)
-    month = estimate_cost(load, _INSTANCE, prices)
-    total = sum(part.amount for part in month.parts if part.name in {"computing", "requests"})
+    micros = 0
+    for version, predictions in ((shadow.candidate, requests), (shadow.stable, requests * noise)):
+        backend = model.backend(version)
+        if backend is not None:
+            usage = Usage(reached=round(predictions), backend_us=round(predictions * latency_s * MICRO))
+            cost = request_cost(instance_size_of(backend), usage, prices)
+            micros += cost.allocated + cost.requests
+    total = micros / MICRO
     what = f"{requests:,.0f} requests" + ("" if rps is None else f" in {seconds / 3600:g} hours")
     text = (
-        f"{total:.2f} {prices.currency} for {what} of {latency} each on Cloud Run ({copies:g} predictions each, list prices "
+        f"{total:.2f} {prices.currency} for {what} of {latency} each on Cloud Run ({1 + noise:g} predictions each, list prices "
         f"of {prices.date}); on machines of your own, their time"
     )
     if rps is None:
         text += ". --rps says how many there will be"
     document = {
         "requests": requests,
-        "predictions": requests * copies,
+        "predictions": requests * (1 + noise),
         "currency": prices.currency,
         "total": total,
     }

@@ -30,6 +30,12 @@ def print_shadow_report(shadow: Shadow, verdict: dict[str, Any]) -> None:
                 if sides[side]
             ),
         )
+    if verdict["unused_tolerances"]:
+        console.say(
+            "warning",
+            f"no answer has an output called {', '.join(verdict['unused_tolerances'])}, for which a tolerance was given",
+            style="bold yellow",
+        )
     for label, version in ((f"v {stable}", verdict["stable"]), (f"v {candidate}", verdict["candidate"])):
         times = ", ".join(
             f"{name[:3]} {version[name] * 1000:.1f} ms"

@@ -13,6 +13,7 @@ from rich.text import Text
 from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
 from gateway.core.escape_unprintable import printable
+from gateway.cost.read_price_tables import read_default_prices
 from gateway.settings import load_settings
 from gateway.telemetry.recorded_request_store import RequestFilter, TraceStoreReader
 from gateway.telemetry.request_summary import RequestSummary
@@ -21,8 +22,6 @@ from gateway.telemetry.spans_of_request import Span, spans_of
 _BAR = 44
 _BACKEND_ERROR = re.compile(r'\berror;desc="([a-z0-9-]{1,64})"')
 _STYLES = {"server": "blue", "client": "cyan", "internal": "white"}
-# Cloud Run, request-based billing, tier 1: dollars a second of one vCPU and of one GiB, and a request.
-_VCPU_S, _GIB_S, _REQUEST = 0.000024, 0.0000025, 0.0000004
 _KEPT = {
     "asked": "an operator asked for its trace",
     "caller": "the caller asked for its trace",
@@ -230,10 +229,7 @@ def _show(story: FoundRequest) -> None:
         console.say("attempts", f"{len(s.attempts)}: {tries}")
     console.say("sizes", f"{s.bytes_in} bytes in, {s.bytes_out} bytes out")
     if s.attempts:
-        cost = _REQUEST + s.backend_s * (_VCPU_S + 0.5 * _GIB_S)
-        console.say(
-            "cost", f"at most ${cost:.8f} (Cloud Run, 1 vCPU and 512 MiB, nothing else on the instance)"
-        )
+        console.say("cost", _cost(s.backend_s))
     console.say("kept", f"because {_KEPT.get(s.kept, s.kept)}; by {s.gateway}")
     console.say("trace", f"{s.trace_id}  request {s.request_id}")
     console.out.print()
@@ -272,6 +268,17 @@ def draw_waterfall(spans: list[Span]) -> None:
         if span.error:
             line.append(printable(f"  {span.error}"), style="red")
         console.out.print(line)
+
+
+def _cost(backend_s: float) -> str:
+    """As `chips cost` has it for a backend of undeclared size: the request's sizes are not kept with it."""
+    prices = read_default_prices()
+    run = prices.cloud_run
+    amount = 2 * run.per_million_requests / 1e6 + backend_s * (run.cpu_active + run.memory_gib_active)
+    return (
+        f"at most {amount:.8f} {prices.currency} for one processor and 1 GiB on Cloud Run, nothing else on the instance, at the list "
+        f"prices of {prices.date}"
+    )
 
 
 def show_spans(spans: list[Span], *, as_json: bool) -> None:

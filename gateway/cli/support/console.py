@@ -191,6 +191,8 @@ def settings_for(registry: str | None) -> Settings:
     }
     if chosen.environment.figures:
         given["rollouts.figures"] = chosen.environment.figures
+    if chosen.environment.project:
+        given["cost.billing_project"] = chosen.environment.project
     named = chosen.by != "chips env use"
     settings = load_settings(
         flags={**(given if named else {}), **({"registry": registry} if registry is not None else {})},

@@ -1,7 +1,7 @@
-"""Models and networks declared in a YAML file, for a repository that says what the registry holds."""
+"""What a registry holds, declared in a YAML file, for a repository: models, networks, budgets, prices and saved plans."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import yaml
@@ -10,11 +10,20 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.escape_unprintable import printable, printable_json
 from gateway.core.ip_network_set import parse_network
 from gateway.core.model import parse_model
-from gateway.registry.base import MODELS, NETWORKS, Document, network_document_name
+from gateway.cost.compare_plan_with_actual import read_plan
+from gateway.registry.base import BUDGETS, MODELS, NETWORKS, PLANS, PRICES, Document, network_document_name
+from gateway.registry.snapshot import read_budget, read_price_table
 
 FORMAT: Final = 1
 _MAX_BYTES: Final = 64 * 1024 * 1024
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+# Kinds whose documents stand in the file as they are. Each reader raises ValueError.
+_AS_THEY_ARE: Final[Mapping[str, Callable[[Document], object]]] = {
+    BUDGETS: read_budget,
+    PRICES: read_price_table,
+    PLANS: read_plan,
+}
+SECTIONS: Final = (MODELS, NETWORKS, *_AS_THEY_ARE)
 # Of YAML 1.2 (core schema, 10.3.2); PyYAML follows YAML 1.1, where 1e5 and 089 are text that needs no quotes.
 _NUMBER: Final = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|0o[0-7]+")
 
@@ -70,11 +79,15 @@ def _entry(document: Document) -> tuple[str, dict[str, Any]]:
     if document.problem:
         raise Failure(
             f"{document.kind}/{document.name} cannot be read ({document.problem}), so nothing is exported",
-            hint=f"chips rollback {document.name} fixes it, chips deregister {document.name} removes it",
+            hint=f"chips rollback {document.name} fixes it, chips deregister {document.name} removes it"
+            if document.kind == MODELS
+            else f"chips history --kind {document.kind} shows who wrote it",
             code=EX_DATAERR,
         )
     if document.kind == NETWORKS:
         return str(document.body.get("network")), {"note": document.body.get("note", "")}
+    if document.kind in _AS_THEY_ARE:
+        return document.name, dict(document.body)
     return document.name, {name: value for name, value in document.body.items() if name != "name"}
 
 
@@ -97,8 +110,8 @@ def read_declaration(text: str, place: str) -> Declared:
     for kind, entries in content.items():
         if kind == "chips":
             continue
-        if kind not in {MODELS, NETWORKS}:
-            problems.append(f"{kind}: there is no such section; use models and networks")
+        if kind not in SECTIONS:
+            problems.append(f"{kind}: there is no such section; use {', '.join(SECTIONS)}")
         elif not isinstance(entries, dict):
             problems.append(f"{kind}: must hold names, each with its content")
         else:
@@ -123,6 +136,10 @@ def _take(into: dict[str, dict[str, Any]], kind: str, name: Any, body: Any, prob
                 raise ValueError("a network has a note, and nothing else")
             network = str(parse_network(name))
             into[network_document_name(network)] = {"network": network, "note": body.get("note", "")}
+            return
+        if kind in _AS_THEY_ARE:
+            _AS_THEY_ARE[kind](Document(kind=kind, name=name, revision=0, body=body))
+            into[name] = body
             return
         if "name" in body and body["name"] != name:
             raise ValueError(f'it says that it is "{body["name"]}"')

@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from gateway.cli.support.registry_declaration import write_declaration
+from gateway.core.model_updates import to_document
+from gateway.cost.read_price_tables import read_default_prices
 from gateway.registry.base import MODELS, Document
 from tests.unit.cli.shell import Shell
 
@@ -48,6 +50,30 @@ def test_what_was_exported_changes_nothing_when_imported(shell: Shell, tmp_path:
     other = f"sqlite://{tmp_path}/other.db"
     shell.ok("import", "out.yaml", "--yes", "--registry", other)
     assert shell.ok("export", "--registry", other).out == (tmp_path / "out.yaml").read_text()
+
+
+def test_budgets_prices_and_plans_are_restored_as_they_were(shell: Shell, tmp_path: Path):
+    shell.register("wine")
+    shell.ok("budget", "set", "2.50", "--model", "wine", "--refuse", "402", "--note", "vineyard: yes")
+    shell.ok("budget", "set", "7", "--key", "google:ana@example.com", "--period", "day")
+    shell.ok("plan", "wine", "--rps", "5", "--latency", "40ms", "--save")
+    table = to_document(read_default_prices()) | {"date": "2026-11-24"}
+    path = tmp_path / "prices.yaml"
+    path.write_text(yaml.safe_dump({"chips": 1, "prices": {"2026-11-24": table}}))
+    shell.ok("import", str(path), "--yes")
+    budgets, prices = (shell.ok(*words, "--json").json() for words in (("budget", "list"), ("prices",)))
+    ended = shell.ok("export", "out.yaml")
+    assert "1 models, 0 networks, 2 budgets, 1 prices, 1 plans to out.yaml" in ended.out
+    assert "unchanged" in shell.ok("import", "out.yaml", "--prune").out
+    other = f"sqlite://{tmp_path}/other.db"
+    shell.ok("import", "out.yaml", "--yes", "--registry", other)
+    assert shell.ok("budget", "list", "--json", "--registry", other).json() == budgets
+    assert shell.ok("prices", "--json", "--registry", other).json() == prices
+    assert shell.ok("export", "--registry", other).out == (tmp_path / "out.yaml").read_text()
+    shell.ok("budget", "set", "9", "--model", "wine")
+    shell.ok("budget", "remove", "--key", "google:ana@example.com")
+    shell.ok("import", "out.yaml", "--yes", "--prune")
+    assert shell.ok("budget", "list", "--json").json() == budgets
 
 
 @pytest.mark.parametrize("version", ["1e5", "089", "12e345678901", "0o17", "1.5", "-"])
@@ -122,6 +148,24 @@ def test_it_must_be_confirmed(shell: Shell, file: Path):
         ("chips: 1\nmodels:\n  wine: {}\n  wine: {}", "'wine' stands twice"),
         ("chips: 1\nmodels: {a: &a {}, b: *a}", "aliases are not taken"),
         ("chips: 1\nnetworks: {192.0.2.300/24: {}}", "networks/192.0.2.300/24"),
+        ("chips: 1\nbudgets: {wine: {scope: model, name: wine, amount_micros: 1}}", "budgets/wine: it says"),
+        (
+            "chips: 1\nbudgets: {'model:wine': {scope: model, name: wine, amount_micros: -1}}",
+            "more than nothing",
+        ),
+        (
+            "chips: 1\nbudgets: {'model:wine': {scope: model, name: wine, amount_micros: 1.5}}",
+            "Expected `int`",
+        ),
+        ("chips: 1\nprices: {2026-11-30: {date: 2026-11-30}}", "prices/2026-11-30: "),
+        ("chips: 1\nplans: {wine: {model: beer}}", "plans/wine: "),
+        (
+            (
+                "chips: 1\nplans: {wine: {model: wine, rps: .inf, latency_s: 1.0, response_bytes: 1.0, "
+                "busy_share: 1.0, concurrency: 1, cpu: 1.0, memory_gib: 1.0, min_instances: 0}}"
+            ),
+            "plans/wine: ",
+        ),
         ("chips: 1\nnetworks: {192.0.2.0/24: {note: 7}}", "a network has a note"),
         ("chips: 1\nmodels: !!python/object/apply:os.system [true]", "not valid YAML"),
         ("chips: 1\nmodels: {", "not valid YAML"),

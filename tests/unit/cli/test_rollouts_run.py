@@ -1,6 +1,7 @@
 """`chips rollouts run`: what it says where it cannot begin."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -18,8 +19,16 @@ def test_a_port_that_is_taken_is_told_with_the_option(shell: Shell):
     assert "--port" in ended.err
 
 
-def test_a_secret_that_is_not_there_is_told_with_its_setting(shell: Shell, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("CHIPS_ROLLOUTS__WEBHOOK_SECRET_FILE", "none")
+@pytest.mark.parametrize(("content", "why"), [(None, "cannot be read"), ("whsec_not base64", "no base64")])
+def test_a_secret_that_is_none_is_told_with_its_setting(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, why: str
+):
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("CHIPS_ROLLOUTS__WEBHOOK_SECRET_FILE", str(file))
     ended = shell.run("rollouts", "run")
     assert ended.code == 78
     assert "rollouts.webhook_secret_file" in ended.err
+    assert why in ended.err
+    assert "not base64" not in ended.err, "it is a secret"

@@ -1,6 +1,7 @@
 """`chips shadow`: refused where it could do harm, priced before it begins, reported with a verdict and without values."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 
 from gateway.artifacts.manifest import build_manifest
 from gateway.core.model_updates import to_document
-from gateway.registry.base import SHADOWS, Put
+from gateway.cost.read_price_tables import read_default_prices
+from gateway.registry.base import PRICES, SHADOWS, Put, Unavailable
 from gateway.registry.open_by_url import open_registry
+from gateway.registry.sqlite import SqliteRegistry
 from gateway.shadow.compare_answers import Difference
 from gateway.shadow.findings import (
     DifferenceExample,
@@ -72,6 +75,32 @@ def test_it_is_written_with_its_bounds_and_its_price(shell: Shell):
     assert begun["budget"]["concurrency"] == 2
     assert begun["price"]["requests"] == 1_000_000
     assert begun["price"]["total"] > 0
+
+
+def test_the_price_is_that_of_the_registered_sizes_and_of_the_prices_in_force(shell: Shell):
+    shell.register("wine", "3", "--pure", "--cpu", "1", "--memory", "1Gi")
+    shell.register("wine", "4", "--cpu", "4", "--memory", "8Gi")
+    table: dict[str, Any] = to_document(read_default_prices())
+    day = datetime.now(UTC).date().isoformat()
+    table |= {"date": day}
+    run = table["cloud_run"]
+    run["cpu_active"] *= 3
+
+    async def write() -> None:
+        registry = open_registry(shell.registry)
+        await registry.write(Put(kind=PRICES, name=day, body=table, expected=0), author="x")
+        await registry.close()
+
+    asyncio.run(write())
+    price = begin(shell, "--rps", "10", "--percent", "10", "--for", "1h", "--noise", "50", "--latency", "2s")[
+        "price"
+    ]
+    assert (price["requests"], price["predictions"]) == (3600, 5400)
+    one, four = (
+        2 * (cpu * run["cpu_active"] + memory * run["memory_gib_active"]) + run["per_million_requests"] / 1e6
+        for cpu, memory in ((1, 1), (4, 8))
+    )
+    assert price["total"] == pytest.approx(3600 * four + 1800 * one, abs=2e-6)
 
 
 def test_the_price_is_said_before_the_question_and_nothing_is_written_without_a_yes(shell: Shell):
@@ -137,6 +166,7 @@ def test_a_manifest_may_declare_it(shell: Shell, tmp_path: Path, both: bool, cod
         (("4", "--tolerance", "nan", "--yes"), 65, "a tolerance"),
         (("4", "--max-concurrency", "0", "--yes"), 65, "requests at once"),
         (("4", "--latency", "fast", "--yes"), 64, "no duration"),
+        (("4", "--rps", "inf", "--yes"), 64, "less than or equal"),
         (("4", "--status"), 64, "take no version"),
         (("3", "--yes"), 65, "nothing to compare with"),
         (("--status",), 65, "no shadow"),
@@ -203,6 +233,17 @@ def test_the_reports_of_all_gateways_make_one_verdict(shell: Shell):
         assert told in out
 
 
+def test_a_tolerance_for_an_output_that_no_answer_has_is_told(shell: Shell):
+    two_versions(shell)
+    begun = begin(shell, "--tolerance", "prise=0.01", "--tolerance", "price=0.01")
+    assert shell.ok("shadow", "wine", "--status", "--json").json()["unused_tolerances"] == [], (
+        "nothing is known yet"
+    )
+    report(shell, begun["id"], "a", findings=findings(0, 10))
+    assert shell.ok("shadow", "wine", "--status", "--json").json()["unused_tolerances"] == ["prise"]
+    assert "no answer has an output called prise" in shell.ok("shadow", "wine", "--status").out
+
+
 def test_stopping_it_says_what_was_found(shell: Shell):
     two_versions(shell)
     begun = begin(shell)
@@ -215,6 +256,50 @@ def test_stopping_it_says_what_was_found(shell: Shell):
     assert record["counts"]
     assert record["facts"]["compared"] == 2000
     assert record["facts"]["worst"][0]["request_id"] == "order-66"
+
+
+def test_what_a_shadow_that_ended_by_itself_has_found_is_kept_before_the_next_one_begins(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+):
+    two_versions(shell)
+    begun = begin(shell)
+    report(shell, begun["id"], "a", findings=findings(0, 2000))
+    ends = datetime.fromisoformat(begun["until"]).timestamp()
+    monkeypatch.setattr("gateway.cli.models.shadow.time.time", lambda: ends + 1)
+    assert "--stop keeps" in shell.ok("shadow", "wine", "--status", "--json").err
+    begin(shell)
+    (record,) = [one for one in shell.ok("evidence", "wine@4", "--json").json() if one["sort"] == "shadow"]
+    assert (record["facts"]["shadow"], record["facts"]["compared"]) == (begun["id"], 2000)
+    assert shell.ok("shadow", "wine", "--status", "--json").json()["sampled"] == 0
+
+
+def test_a_shadow_that_could_not_be_written_costs_no_figures(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    two_versions(shell)
+    begun = begin(shell)
+    report(shell, begun["id"], "a", findings=findings(0, 2000))
+    ends = datetime.fromisoformat(begun["until"]).timestamp()
+    monkeypatch.setattr("gateway.cli.models.shadow.time.time", lambda: ends + 1)
+
+    async def refuse(*_: Any, **__: Any) -> int:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as away:
+        away.setattr(SqliteRegistry, "write", refuse)
+        assert shell("shadow", "wine", "4", "--yes").code != 0
+    assert shell.ok("shadow", "wine", "--status", "--json").json()["compared"] == 2000
+
+
+def test_the_verdict_is_bound_to_the_image_that_the_verification_found(shell: Shell):
+    """Otherwise it would pass for any image that is promoted under the same version."""
+    two_versions(shell)
+    image = f"registry.example/wine@sha256:{'a' * 64}"
+    shell.verified("wine", "4", image=image)
+    begun = begin(shell)
+    report(shell, begun["id"], "a", findings=findings(0, 2000))
+    shell.ok("shadow", "wine", "--stop")
+    (record,) = [one for one in shell.ok("evidence", "wine@4", "--json").json() if one["sort"] == "shadow"]
+    assert record["image"] == image
+    assert (record["facts"]["tolerance"], record["facts"]["tolerances"]) == (1e-6, {})
 
 
 async def _write(url: str, body: dict[str, Any]) -> None:

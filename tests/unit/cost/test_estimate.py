@@ -32,11 +32,26 @@ def test_one_warm_instance_that_nobody_calls_costs_its_idle_price():
     assert part("kept warm", TrafficLoad(rps=0, latency_s=1), deployment) == pytest.approx(expected)
 
 
-def test_a_full_month_by_hand():
-    # 6 requests a second of 100 ms are 0.6 under way: one instance at 60 %, active 1 - e^-0.6 = 45.1 % of the month.
+@pytest.mark.parametrize(
+    ("rps", "concurrency", "busy"),
+    [
+        # 100 ms each. One at a time never overlaps, so each second of work is billed: 0.6 of the month.
+        (6, 1, 0.6),
+        # 1.2 under way in one instance of two: none is there for 1 / (1 + 1.2 + 1.2² / 2 / (1 - 1.2 / 2)) = 25 % of the month.
+        (12, 2, 0.75),
+        # 12 under way in 20 instances of one: as many seconds as of work.
+        (120, 1, 12.0),
+        # So many at once that none waits for another: 1 - e^-0.6 = 45.1 %.
+        (6, 80, 0.45119),
+    ],
+)
+def test_a_full_month_by_hand(rps: float, concurrency: int, busy: float):
     run = PRICES.cloud_run
-    expected = MONTH_S * 0.45119 * (run.cpu_active + run.memory_gib_active)
-    assert part("computing", TrafficLoad(rps=6, latency_s=0.1), ONE) == pytest.approx(expected, rel=1e-4)
+    expected = MONTH_S * busy * (run.cpu_active + run.memory_gib_active)
+    deployment = ONE._replace(concurrency=concurrency)
+    assert part("computing", TrafficLoad(rps=rps, latency_s=0.1), deployment) == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 @given(rates, latencies)
@@ -76,5 +91,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert found["total"] == pytest.approx(sum(found["parts"].values()), abs=0.01)
     assert "a month" in shell.ok("plan", "wine", "--rps", "5", "--latency", "40ms").out
     assert shell.ok("plan", "new", "--rps", "1", "--latency", "1s", "--json").json()["concurrency"] == 1
-    for wrong in (("--rps", "1", "--latency", "40"), ("--rps", "1", "--latency", "1s", "--memory", "big")):
-        assert shell("plan", "wine", *wrong).code == 64
+    for wrong, code in (
+        (("--rps", "1", "--latency", "40"), 64),
+        (("--rps", "1", "--latency", "1s", "--memory", "big"), 64),
+        (("--rps", "inf", "--latency", "1s"), 64),
+        (("--rps", "1", "--latency", "1s", "--memory", "0", "--save"), 65),
+        (("--rps", "1", "--latency", "1s", "--memory", "99999Gi", "--save"), 65),
+    ):
+        assert shell("plan", "wine", *wrong).code == code

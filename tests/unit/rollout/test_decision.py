@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
-from gateway.core.rollout import Rollout, RolloutPlan, rollout_problems, traffic_at_share
+from gateway.core.rollout import Rollout, RolloutPlan, new_rollout, rollout_problems, traffic_at_share
+from gateway.registry.firestore.document_layout import MAX_BODY_BYTES
 from gateway.rollout.assessment import Assessment
-from gateway.rollout.decision import apply_decision, decide
+from gateway.rollout.decision import MOST_STEPS, abort, apply_decision, decide, hold, resume
 from gateway.rollout.reporter import RolloutReport, RolloutWindow
 from tests.unit.rollout.fleet import PLAN, rollout_of, tally, wine
 
@@ -110,6 +111,32 @@ def test_the_last_step_needs_a_proof():
     assert apply_decision(rollout, decision, {}).state == "succeeded"
 
 
+@pytest.mark.parametrize("errors", [1, 2, 3])
+@pytest.mark.parametrize("go_on_after_s", [None, 60.0])
+def test_a_version_that_begins_to_fail_at_its_last_step_does_not_advance_on_what_it_did_before(
+    errors: int, go_on_after_s: float | None
+):
+    """It was good for ten thousand requests, and fails 2, 4 or 6 % with the load of the last step."""
+    plan = msgspec.structs.replace(PLAN, undecided_after_s=go_on_after_s)
+    rollout = _at(0, plan=plan)
+    seen = _seen(rollout, windows=200)
+    assert not seen.questions_not_yet_fine()
+    rollout = _at(1, plan=plan)
+    seen.enter_step(rollout.position)
+    decisions = []
+    for number in range(201, 301):
+        window = RolloutWindow(
+            number=number, position=1, after_s=60.0, versions={"4": tally(50, errors), "3": tally(950)}
+        )
+        seen.add_report(rollout, RolloutReport(rollout="r1", gateway="g1", windows=(window,)))
+        seen.waited_s = 60.0 if number > 205 else 30.0
+        decisions.append(decide(rollout, _model(rollout), seen))
+    actions = [decision.action for decision in decisions]
+    assert "return" in actions
+    assert set(actions[: actions.index("return")]) == {"wait"}
+    assert any("speak against it: errors" in decision.reason for decision in decisions)
+
+
 def test_little_traffic_goes_on_only_where_the_plan_says_so():
     plan = msgspec.structs.replace(PLAN, undecided_after_s=3600.0)
     rollout = _at(1, plan=plan)
@@ -197,3 +224,32 @@ def test_a_new_time_out_does_not_disturb_a_rollout():
     policy = msgspec.structs.replace(wine().policy, timeout_s=5.0)
     model = wine(traffic=rollout.traffic, policy=policy)
     assert decide(rollout, model, _seen(rollout, windows=10)).action == "advance"
+
+
+def test_a_rollout_that_is_held_and_resumed_again_and_again_keeps_room_to_return():
+    """Its steps are kept in one document, which a registry takes up to a size: there the return would fail as well."""
+    rollout = _at(0)
+    while len(rollout.steps) < MOST_STEPS:
+        rollout = hold(rollout, "x" * 1000)
+        rollout = resume(rollout, _model(rollout), "y" * 1000)
+    with pytest.raises(ValueError, match=r"too often.*--abort"):
+        hold(rollout, "")
+    with pytest.raises(ValueError, match=r"too often.*--abort"):
+        resume(msgspec.structs.replace(rollout, state="held"), _model(rollout), "")
+    assert len(msgspec.json.encode(rollout)) < MAX_BODY_BYTES - 100_000
+    decision = decide(rollout, _model(rollout), _seen(rollout, windows=1, errors=50))
+    assert apply_decision(rollout, decision, {}).state == "returned"
+    assert abort(rollout, _model(rollout), "z" * 1000).state == "aborted"
+
+
+def test_a_reason_that_is_too_long_is_refused():
+    rollout = _at(0)
+    held = hold(rollout, "")
+    for attempt in (
+        lambda: hold(rollout, "é" * 501),
+        lambda: resume(held, _model(rollout), "é" * 501),
+        lambda: abort(rollout, _model(rollout), "é" * 501),
+        lambda: new_rollout(wine(), "4", PLAN, identity="r1", by="ana", reason="é" * 501),
+    ):
+        with pytest.raises(ValueError, match="1002 bytes, of at most 1000"):
+            attempt()

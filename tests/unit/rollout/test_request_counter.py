@@ -38,6 +38,15 @@ def test_the_callers_own_upload_and_reading_are_not_the_versions_time(counter: R
     assert abs(number - latency_bucket(0.1)) <= 1
 
 
+def test_the_time_to_open_a_connection_is_not_the_versions(counter: RequestCounter):
+    """With 1 % of the traffic it has none that is kept open, and each request would look slow."""
+    fresh = make_exchange(version="4", took_s=0.15)
+    fresh.attempts[-1].opening_s = 0.05
+    counter(fresh)
+    (number,) = counter.collectors["wine"]["4"].fold().latency
+    assert abs(number - latency_bucket(0.1)) <= 1
+
+
 @pytest.mark.parametrize(
     ("changes", "errors", "refusals"),
     [

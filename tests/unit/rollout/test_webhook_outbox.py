@@ -14,7 +14,7 @@ from gateway.registry.base import Registry, Unavailable
 from gateway.rollout.controller import Controller
 from gateway.rollout.decision import abort
 from gateway.rollout.webhook_outbox import DELIVERIES
-from tests.unit.rollout.fleet import PLAN, Clock, Scene, rollout_of, tally
+from tests.unit.rollout.fleet import PLAN, Clock, Scene, rollout_of, tally, wine
 
 HOOK = msgspec.structs.replace(PLAN, webhook="https://example.com/hook")
 
@@ -141,6 +141,32 @@ async def test_what_is_left_of_an_earlier_rollout_is_told_before_the_next_one(
     await scene.turn(other)
     await _delivered(other)
     assert receiver.told == [("r1-1", "running"), ("r1-2", "returned"), ("r2-1", "running")]
+
+
+async def test_a_webhook_that_was_mistyped_does_not_hold_up_the_one_of_the_next_rollout(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    told = []
+
+    async def post(url: str, secret: str, identity: str, message: dict[str, Any]) -> bool:
+        if url == "https://example.com/hook":
+            told.append((identity, message["state"]))
+        return url == "https://example.com/hook"
+
+    monkeypatch.setattr("gateway.rollout.webhook.post_webhook", post)
+    await scene.begin(msgspec.structs.replace(PLAN, webhook="https://example.org/hook"))
+    controller = scene.controller(secret="s3cret")
+    await scene.turn(controller)
+    await _delivered(controller)
+    rollout = await scene.rollout()
+    await scene.write(abort(rollout, await scene.model(), "a typing mistake"), 2)
+    await scene.put(wine())
+    await scene.write(rollout_of(plan=HOOK, id="r2"), 3)
+    for _ in range(4):
+        await scene.turn(controller, seconds=31.0)
+        await _delivered(controller)
+    assert told == [("r2-1", "running")]
+    assert "told to nobody" in caplog.text
 
 
 async def test_a_rollout_that_ended_in_a_registry_that_was_copied_is_not_told_again(

@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+import zlib
 from typing import Any
 
 import pytest
@@ -64,7 +65,18 @@ def test_the_version_that_answered_is_no_difference():
         ([1, 2], [1, 3], [("body[1]", "number")]),
         (b"plain text", b"plain text!", [("body", "bytes")]),
         (b"plain text", predictions(1), [("body", "missing"), ("predictions", "missing")]),
-        (predictions(2**63), predictions(2**63 + 1), []),  # within the tolerance
+        (predictions(2**63), predictions(2**63 + 1), [("predictions[0]", "number")]),  # an id, say
+        (predictions(4_000_001), predictions(4_000_002), [("predictions[0]", "number")]),
+        (predictions(4_000_001.0), predictions(4_000_002), []),  # within the tolerance
+        (
+            {"id": "B07", "model": "m"},
+            {"id": "B08", "model": "m"},
+            [("id", "label")],
+        ),  # nothing else is there
+        (b'{"predictions": [NaN, 1.0]}', b'{"predictions": [NaN, 1.0000001]}', []),
+        (b'{"predictions": [NaN]}', predictions(1.0), [("predictions[0]", "missing")]),
+        (b'{"y": [Infinity]}', b'{"y": [-Infinity]}', [("y[0]", "number")]),
+        (b'{"y": [Infinity]}', b'{"y": [Infinity]}', []),
         (predictions(10**400), predictions(1), [("predictions[0]", "number")]),
     ],
 )
@@ -141,6 +153,10 @@ def test_tensors_in_binary_form_are_the_same_as_in_json():
 
 def test_a_body_that_is_not_what_its_head_says_is_told():
     good = binary([1.0, 2.0], ["a"])
+    twice = answered(v2(tensor("y", "FP64", data=[9.0]), tensor("y", "FP64", data=[1.0])))
+    assert told(compare_answers(answered(v2(tensor("y", "FP64", data=[1.0]))), twice, 0, {})) == [
+        ("", "unreadable")
+    ]
     for raw in (good.body[:-1], good.body + b"x"):
         bad = Answer(200, raw, "", good.json_length, 0.01)
         assert told(compare_answers(good, bad, 0, {})) == [("", "unreadable")]
@@ -154,8 +170,33 @@ def test_a_body_that_is_not_what_its_head_says_is_told():
 def test_content_encodings_are_undone():
     raw = json.dumps(predictions(1)).encode()
     assert compare_answers(answered(raw), answered(gzip.compress(raw), coding="gzip"), 0, {}).agrees
+    for deflated in (zlib.compress(raw), zlib.compress(raw, wbits=-15)):
+        assert compare_answers(answered(raw), answered(deflated, coding="Deflate"), 0, {}).agrees
     cut = gzip.compress(raw)[:-4]
     assert told(compare_answers(answered(raw), answered(cut, coding="gzip"), 0, {})) == [("", "unreadable")]
+
+
+def test_a_body_of_several_gzip_members_is_compared_to_its_end():
+    raw, other = json.dumps(predictions(1, 2)).encode(), json.dumps(predictions(1, 3)).encode()
+    one, two = (
+        answered(b"".join(gzip.compress(part) for part in (text[:17], text[17:])), coding="gzip")
+        for text in (raw, other)
+    )
+    assert compare_answers(answered(raw), one, 0, {}).agrees
+    found = compare_answers(one, two, 0, {})
+    assert told(found) == [("predictions[1]", "number")]
+
+
+@pytest.mark.parametrize("datatype", ["BF16", "FP8", "INT4"])
+def test_tensors_of_datatypes_that_the_protocol_lacks_are_compared_as_well(datatype: str):
+    def of(raw: bytes) -> Answer:
+        return answered(v2(tensor("y", datatype, parameters={"binary_data_size": len(raw)})), tail=raw)
+
+    one = of(b"\x80\x3f\x00\x40")  # 1.0 and 2.0 as BF16
+    assert compare_answers(one, of(b"\x80\x3f\x00\x40"), 0, {}).agrees
+    found = compare_answers(one, of(b"\x80\x3f\x40\x40"), 0, {})
+    assert told(found) == [("y.data[1]", "number") if datatype == "BF16" else ("y.data", "bytes")]
+    assert datatype != "BF16" or found.outputs["y"].largest == 1.0
 
 
 json_values = st.recursive(
@@ -225,7 +266,8 @@ def test_what_is_nested_too_deeply_is_compared_by_its_bytes_or_not_at_all():
 )
 def test_a_tensor_that_is_none_is_unreadable_and_ends_no_process(tensor: dict[str, Any]):
     odd = {"outputs": [{"name": "a", "datatype": "FP32", "shape": [1], **tensor}]}
-    assert told(compared(odd, odd)) == [("", "unreadable")]
+    assert compared(odd, odd).agrees, "the same bytes"
+    assert told(compared(odd, {**odd, "more": 1})) == [("", "unreadable")]
     assert told(compared(predictions(1), odd)) == [("", "unreadable")]
 
 

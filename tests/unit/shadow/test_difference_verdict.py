@@ -1,7 +1,9 @@
 """The verdict: judged against the stable version's own noise, and valid however often one looks."""
 
 import random
+from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.shadow.compare_answers import AnswerComparison, Difference, OutputComparison
@@ -41,6 +43,8 @@ def report(differ: int, compared: int, own: int, twice: int, failed: int = 0) ->
         (report(0, 20, 0, 4), "undecided"),
         (report(0, 0, 0, 0), "undecided"),
         (report(0, 2000, 0, 0), "undecided"),  # nothing to judge it by
+        (report(30_000, 30_000, 30_000, 30_000), "undecided"),  # noise that hides every change
+        (report(29_900, 30_000, 5700, 6000), "differs"),
         (report(0, 500, 0, 100, failed=500), "fails"),
         (report(0, 1985, 0, 400, failed=15), "undecided"),  # it may fail where it would differ
         (report(0, 20_000, 0, 4000, failed=20), "agrees"),
@@ -49,6 +53,39 @@ def report(differ: int, compared: int, own: int, twice: int, failed: int = 0) ->
 def test_a_verdict_is_judged_by_the_stable_versions_own_noise(found: ShadowReport, finding: str):
     verdict = judge_shadow(found, 0.01)
     assert verdict.finding == finding, verdict.why
+
+
+def test_a_stable_version_that_always_differs_from_itself_proves_nothing_and_the_verdict_says_what_helps():
+    verdict = judge_shadow(report(50_000, 50_000, 50_000, 50_000), 0.01)
+    assert verdict.finding == "undecided"
+    assert "--tolerance" in verdict.why
+
+
+def test_answers_of_the_candidate_that_could_not_be_compared_do_not_make_it_agree():
+    found = report(0, 2000, 0, 400)
+    found.incomparable = 500
+    verdict = judge_shadow(found, 0.01)
+    assert (verdict.finding, verdict.why[:3]) == ("undecided", "500")
+    total = combine_reports([found, found], "s")
+    assert total.incomparable == 1000
+    assert verdict_document(total, 0.01)["incomparable"] == 1000
+
+
+@pytest.mark.parametrize(
+    "findings",
+    [
+        {"pairs": {"compared": 3, "agreed": 4}},
+        {"noise": {"compared": -1}},
+        {"candidate": {"requests": 1, "failed": 2}},
+        {"stable": {"requests": 1, "latency": {"5": -1}}},
+        {"stable": {"requests": 1, "latency": {"9007199254740992": 1}}},
+        {"pairs": {"compared": 1, "outputs": {"y": {"compared": 1, "agreed": 2}}}},
+    ],
+)
+def test_a_report_that_cannot_be_true_is_not_read(findings: dict[str, Any]):
+    """Its counts would end the command and the console's page that show the verdict."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"shadow": "s", "gateway": "g", "findings": findings}, ShadowReport, str_keys=True)
 
 
 def test_an_interval_holds_what_was_seen_and_narrows():

@@ -189,7 +189,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
     return Snapshot(
         listing.registry_id,
         listing.generation,
-        entries,
+        MappingProxyType(entries),
         frozenset(revoked),
         tuple(problems),
         network_set,

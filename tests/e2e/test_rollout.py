@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.core.rollout import RolloutPlan
+from gateway.core.rollout_document import RolloutPlan
 from gateway.core.sticky_shares import StickyShares
 from gateway.registry.base import MODELS, ROLLOUTS
 from gateway.rollout.controller import AUTHOR

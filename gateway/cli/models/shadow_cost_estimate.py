@@ -9,7 +9,7 @@ from gateway.core.model import Model
 from gateway.core.prices import Prices
 from gateway.core.shadow import Shadow
 from gateway.cost.ledger import request_cost
-from gateway.cost.usage import Usage, instance_size_of
+from gateway.cost.usage_documents import Usage, instance_size_of
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
 _MILLION = 1e6

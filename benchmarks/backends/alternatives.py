@@ -208,12 +208,11 @@ def _check_when_free(way: Way, asked: Asked) -> None:
     while True:
         try:
             _check(way, asked)
+            return
         except Busy:
             if time.monotonic() > end:
                 raise
-            time.sleep(0.1)
-        else:
-            return
+        time.sleep(0.1)
 
 
 class Busy(RuntimeError):

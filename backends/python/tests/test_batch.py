@@ -1,33 +1,19 @@
 """Micro-batching: what waits together is predicted together, and everybody gets their own."""
 
 import asyncio
-import io
-import math
 import random
-import threading
 from types import SimpleNamespace
 from typing import Any
 
-import aiohttp
-import msgspec
 import numpy as np
 import pytest
 from chips_backend import batch
-from chips_backend.app import App
-from chips_backend.artifact import Artifact
 from chips_backend.batch import Batcher, Cost
 from chips_backend.column_block import Block
-from chips_backend.config import Config
 from chips_backend.failure_cause import ModelFailed
-from chips_backend.logs import Log
-from chips_backend.manifest import parse_manifest
-from chips_backend.model import Facts
 from chips_backend.prediction_pool import Failed
 from chips_backend.problem_details import Problem
-from chips_backend.server import listen
-from chips_backend.service import Loaded
-from chips_backend.testing import manifest_of, running
-from chips_backend.workers import Outcome, Workers
+from chips_backend.workers import Workers
 
 
 class Slot:
@@ -382,43 +368,6 @@ async def test_chaos_maps_every_answer_to_its_caller(scene):
     await asyncio.gather(*(caller(number) for number in range(300)))
 
 
-# -- what is learned
-
-
-def test_the_cost_of_a_call_is_learned():
-    cost = Cost()
-    assert cost.rows_within(1.0) == 1, "nothing is known"
-    cost.learn(1, 0.010)
-    assert cost.rows_within(0.1) == 10, "one size only: all of it is taken to be per row"
-    for rows in (1, 4, 9, 2, 7):
-        cost.learn(rows, 0.009 + 0.001 * rows)
-    fixed, per_row = cost.line
-    assert (fixed, per_row) == pytest.approx((0.009, 0.001))
-    assert cost.rows_within(0.0295) == 20
-    assert cost.rows_within(0.001) == 1, "even one row misses this target"
-    for rows in (1, 4, 9, 2, 7) * 100:
-        cost.learn(rows, 0.09 + 0.01 * rows)
-    assert cost.line == pytest.approx((0.09, 0.01), rel=0.02), "what was long ago is forgotten"
-
-
-def test_it_tries_more_rows_where_one_alone_seems_too_slow():
-    cost = Cost()
-    for _ in range(5):
-        cost.learn(1, 0.060)
-    assert cost.rows_within(0.040) == 2, "nothing is known of two"
-    cost.learn(2, 0.061)
-    fixed, per_row = cost.line
-    assert fixed > 50 * per_row, "a row costs hardly anything"
-
-
-def test_strange_measurements_do_no_harm():
-    cost = Cost()
-    for rows, seconds in ((5, 0.0), (1, 0.5), (100, 0.001), (0, 0.0), (3, 9.0)):
-        cost.learn(rows, seconds)
-        assert 1 <= cost.rows_within(0.1) <= 10_000
-        assert all(part >= 0 and math.isfinite(part) for part in cost.line)
-
-
 async def test_waiting_is_bounded_by_what_it_gains_and_by_the_target(scene):
     batcher = scene.batcher
     batcher._line.append(entry := _waiting())
@@ -436,58 +385,3 @@ def _waiting() -> Any:
     from chips_backend.batch import _Entry
 
     return _Entry([[1]], {}, None)
-
-
-async def test_an_answer_says_how_many_shared_its_call(tmp_path):
-    manifest = parse_manifest(
-        msgspec.json.encode(
-            manifest_of(
-                {"model.py": b""}, signature={"inputs": [{"name": "x", "datatype": "FP64"}], "outputs": []}
-            )
-        )
-    )
-    shared = iter([1, 4])
-
-    async def score(rows: Any, *_: Any) -> Outcome:
-        return Outcome([0] * len(rows), 0.0, 0.0123, next(shared))
-
-    app = App(Config(artifact=str(tmp_path)), Log(io.StringIO()))
-    facts = Facts(manifest.signature, {})
-    workers = Workers(1)
-    app.become_ready(Loaded(Artifact(tmp_path, manifest, "", ""), workers, score, None, facts))
-    runner = await listen(app, 0, stop_grace_s=1)
-    try:
-        said = []
-        async with aiohttp.ClientSession() as session:
-            for _ in range(2):
-                url = f"http://127.0.0.1:{runner.addresses[0][1]}/predict"
-                async with session.post(url, json={"instances": [[1]]}) as answer:
-                    said.append(answer.headers["Server-Timing"].split(", ")[2])
-        assert said == ["predict;dur=12.3", "predict;dur=12.3;shared=4"]
-    finally:
-        await runner.cleanup()
-
-
-@pytest.mark.parametrize(("environ", "target_ms"), [({"CHIPS_BATCH_TARGET_MS": "50"}, 50), ({}, None)])
-def test_over_http(model, environ, target_ms):
-    with running({"CHIPS_ARTIFACT": str(model), **environ}) as backend:
-        assert backend.get("/v2/models/test").json["parameters"].get("batch_target_ms") == target_ms
-        wrong: list[Any] = []
-
-        def call(number: int) -> None:
-            for turn in range(15):
-                bad = (number + turn) % 5 == 0
-                value = -1.0 if bad else number * 100.0 + turn
-                answer = backend.post("/predict", {"instances": [[value, 0]]})
-                if (answer.status, answer.json.get("predictions")) != (
-                    (422, None) if bad else (200, [value])
-                ):
-                    wrong.append(answer)
-
-        threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert wrong == []
-        assert backend.post("/predict", {"instances": []}).json["predictions"] == []

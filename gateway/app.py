@@ -241,7 +241,7 @@ class Gateway:
         if self._usage is not None:
             self._budgets = BudgetKeeper(self._figures, self._usage)
             self._usage.after_write = self._budgets.refresh
-            self.telemetry.metrics.counted_as = self._budgets.counted_as
+            self.telemetry.metrics.caller_and_team_labels = self._budgets.caller_and_team_labels
             self.telemetry.metrics.add_readers(gauges=self._budgets.gauges)
 
     def _make_shadows(self) -> None:

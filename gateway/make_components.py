@@ -14,7 +14,7 @@ from gateway.auth.authenticator_plugins import API_KEY, CERTIFICATE, TOKEN, load
 from gateway.auth.base import Authenticator
 from gateway.auth.client_certificate import CertificateAuthenticator
 from gateway.core.ip_network_set import Network, NetworkSet, parse_address, parse_network
-from gateway.cost.usage import UNKNOWN_SIZE, InstanceSize, instance_size_of
+from gateway.cost.usage_documents import UNKNOWN_SIZE, InstanceSize, instance_size_of
 from gateway.cost.usage_reporter import Totals, UsageReporter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry

@@ -1,6 +1,6 @@
 """The totals of the usage that this process has counted, for cost and budgets: every request that named a model is in them."""
 
-from gateway.cost.usage import Usage, UsageKey
+from gateway.cost.usage_documents import Usage, UsageKey
 from gateway.telemetry.metrics import CallerUsage, Metrics, Series
 
 

@@ -19,7 +19,7 @@ from gateway.artifacts.manifest import (
     guess_format,
     signature_problems,
 )
-from gateway.artifacts.model_card import CARD_NAME, MAX_BYTES, parse_card
+from gateway.artifacts.read_model_card import CARD_NAME, MAX_BYTES, parse_card
 from gateway.artifacts.wrong_file_type import detect_wrong_file_type
 from gateway.core.decode_text_file import decode_utf8
 

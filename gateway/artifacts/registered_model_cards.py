@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.artifacts.model_card import Section, read_card_sections
+from gateway.artifacts.read_model_card import Section, read_card_sections
 from gateway.core.model import Model
 from gateway.core.version_evidence import CARD, why_evidence_does_not_apply
 from gateway.registry.base import Registry

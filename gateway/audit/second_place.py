@@ -38,7 +38,10 @@ class SecondPlace(Protocol):
 
 
 def open_second_place(url: str) -> SecondPlace:
-    """`gs://bucket/prefix`, `file:/folder` or a folder. ValueError says what is wrong with the URL."""
+    """Open the place where anchors of the history are kept a second time: `gs://bucket/prefix`, `file:/folder` or a folder.
+
+    ValueError says what is wrong with the URL.
+    """
     parts = urlsplit(url)
     if parts.query or parts.fragment:
         raise ValueError("the second place takes no options: write gs://bucket/prefix or a folder")

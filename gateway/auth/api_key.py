@@ -202,7 +202,7 @@ class ApiKeyAuthenticator(Authenticator):
         """
         tick = self._clock()
         try:
-            key = self._mirror.find_fallback_key(digest)
+            key = self._mirror.find_key_in_fallback_copy(digest)
             if key is None:
                 return None
             verbs = tuple(verb for verb in key.verbs if verb in CALLER_VERBS)

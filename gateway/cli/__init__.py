@@ -44,7 +44,7 @@ _COMMANDS: Final = {
     "budget": LazyCommand("gateway.cli.cost.budgets", "budget", _COST),
     "prices": LazyCommand("gateway.cli.cost.prices", "prices", _COST),
     "plan": LazyCommand("gateway.cli.deployment.cost_estimate", "plan", _DEPLOY),
-    "artifacts": LazyCommand("gateway.cli.artifacts.artifacts", "artifacts", _DEPLOY),
+    "artifacts": LazyCommand("gateway.cli.artifacts.published_artifacts", "artifacts", _DEPLOY),
     "ps": LazyCommand("gateway.cli.deployment.local_backends", "ps", _LOCAL),
     "logs": LazyCommand("gateway.cli.deployment.local_backends", "logs", _LOCAL),
     "restart": LazyCommand("gateway.cli.deployment.local_backends", "restart", _LOCAL),

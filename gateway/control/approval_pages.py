@@ -36,7 +36,7 @@ from gateway.registry.base import (
 from gateway.registry.mirror import Mirror
 
 if TYPE_CHECKING:
-    from gateway.signoff.sign_off_records import RecentKeys, SignOffRecords
+    from gateway.signoff.read_sign_off_records import RecentKeys, SignOffRecords
 
 _SHOWN: Final = 50  # requests, the newest
 _BODY_S: Final = 10.0
@@ -171,7 +171,7 @@ class ApprovalPages:
             policy = await self._registry.read(SIGN_OFF, SIGN_OFF_POLICY)
             if policy is None:  # before the import, which takes a while
                 return None, None
-            from gateway.signoff.sign_off_records import RecentKeys, read_records, stored_policy
+            from gateway.signoff.read_sign_off_records import RecentKeys, read_records, stored_policy
 
             recent = self._recent_keys = self._recent_keys or RecentKeys()
             stored = stored_policy(policy)

@@ -158,7 +158,7 @@ class Dashboard:
 
     def _head(self, state: MetricsState, window: WindowTotals) -> dict[str, Any]:
         snapshot = self._mirror.snapshot
-        everything = window.for_gateway()
+        everything = window.all_caller_requests()
         return {
             "at": round(time.time(), 3),
             "started": round(self._started, 3),

@@ -76,7 +76,7 @@ class WindowTotals(msgspec.Struct, frozen=True):
     def for_model(self, model: str) -> RequestTotals:
         return sum_totals(self.models.get(model, {}).values())
 
-    def for_gateway(self) -> RequestTotals:
+    def all_caller_requests(self) -> RequestTotals:
         """All requests to models, and those that failed before they reached one; requests to the gateway's own pages do not count."""
         found = sum_totals(f for name in self.models if name for f in self.models[name].values())
         elsewhere = self.for_version("", "")

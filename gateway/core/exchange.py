@@ -210,7 +210,7 @@ class Exchange:
         self.sticky: StickyVersions | None
         self.generation = 0  # of the registry that it was routed by
         self.registry_age_s: float | None = None  # since the registry confirmed that; only where asked for
-        self.deadline = 0.0  # monotonic seconds
+        self.deadline: float  # monotonic seconds
         # route, and assign version for sticky shares and pins
         self.backend: Backend
         self.assigned = ""  # why that version: weight, sticky, pin; empty where one version has all traffic
@@ -222,7 +222,7 @@ class Exchange:
         self.principal: Principal
         self.consumed_authorization = False  # the Authorization header was meant for us and ends here
         # authorize
-        self.body_limit_bytes = 0
+        self.body_limit_bytes: int
         # trace sampling
         self.keep_trace_because: str | None = (
             None  # why its trace is kept, as far as that is known before the answer

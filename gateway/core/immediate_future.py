@@ -5,9 +5,10 @@ from typing import Any, Final, cast
 
 
 class ImmediateFuture:
-    """Await it once; the code that finishes the work calls `complete`, with an error if it failed.
+    """A future for one waiter, who goes on inside `complete` itself and not in a later turn of the event loop.
 
-    Only a coroutine that `gateway.server.eager_coroutine_runner` runs can await one.
+    The code that finishes the work calls `complete`, with an error if it failed.
+        Only a coroutine that `gateway.server.eager_coroutine_runner` runs can await one.
     """
 
     __slots__ = ("_done", "_error", "wake")

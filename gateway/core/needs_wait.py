@@ -1,4 +1,4 @@
-"""What a function that must not wait returns where it would have to."""
+"""NEEDS_WAIT: what a function that must not wait returns where it would have to."""
 
 from enum import Enum
 from typing import Final, Literal

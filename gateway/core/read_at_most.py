@@ -4,9 +4,9 @@ from collections.abc import AsyncIterable
 
 
 async def read_at_most(pieces: AsyncIterable[bytes], limit: int) -> bytes:
-    """All of `pieces`, such as `StreamReader.iter_any()` of aiohttp, whose `read(n)` ends with the first piece that has arrived.
+    """Read all of `pieces` (such as aiohttp's `StreamReader.iter_any()`), at most `limit` bytes.
 
-    Raises ValueError where it is more than `limit` bytes.
+    That class's own `read(n)` ends with the first piece that has arrived. Raises ValueError where it is more than `limit` bytes.
     """
     body = bytearray()
     async for piece in pieces:

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.core.model import Model
 from gateway.core.name_validation import check_model_name, check_version
-from gateway.core.rollout import backend_fingerprint
+from gateway.core.rollout_document import backend_fingerprint
 
 LONGEST_S = 30 * 86_400.0
 _MOST_CONCURRENT = 256
@@ -37,7 +37,9 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     id: str  # differs for each shadow of the model
     candidate: str
     stable: str
-    versions: dict[str, str]  # what both were when it began: `gateway.core.rollout.backend_fingerprint`
+    versions: dict[
+        str, str
+    ]  # what both were when it began: `gateway.core.rollout_document.backend_fingerprint`
     percent: float  # of the stable version's scoring requests
     noise_percent: float = 20.0  # of those: they go to the stable version once more
     until: str  # RFC 3339: when it ends by itself

@@ -26,7 +26,7 @@ from gateway.core.prices import Prices, prices_at, tables_in_one_currency
 from gateway.core.principal import Principal
 from gateway.cost.ledger import budgeted_cost
 from gateway.cost.read_price_tables import with_default_prices
-from gateway.cost.usage import DailyUsage, sum_documents, usage_kind, utc_day
+from gateway.cost.usage_documents import DailyUsage, sum_documents, usage_kind, utc_day
 from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry.base import Conflict, Document, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
@@ -124,8 +124,8 @@ class BudgetKeeper:
             else:
                 self.exhausted[place] = ExhaustedBudget(budget, found.ends_at)
 
-    def counted_as(self, principal: Principal) -> tuple[str, str]:
-        """The caller and team that a caller beyond the metrics' bound is counted as, so that its budgets count it.
+    def caller_and_team_labels(self, principal: Principal) -> tuple[str, str]:
+        """The metric labels (caller, team) of a caller that has no series of its own, so that its budgets still count it.
 
         The callers of a team are counted together: a token's issuer may name any number of them.
         """

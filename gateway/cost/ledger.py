@@ -12,7 +12,7 @@ import msgspec
 from gateway.core.budget import MICRO
 from gateway.core.model import Model, Resources
 from gateway.core.prices import Prices, prices_at
-from gateway.cost.usage import NOTHING, DailyUsage, InstanceSize, Usage
+from gateway.cost.usage_documents import NOTHING, DailyUsage, InstanceSize, Usage
 from gateway.registry.base import Change
 
 IDLE: Final = "(kept warm)"

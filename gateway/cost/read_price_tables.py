@@ -20,7 +20,7 @@ def read_default_prices() -> Prices:
 
 
 def with_default_prices(tables: Iterable[Prices]) -> tuple[Prices, ...]:
-    """`tables` by date, after the one that comes with CHIPS. That is left out where it is not older, or in another currency.
+    """`tables` by date, after the default one, which is left out where it is not older, or in another currency.
 
     Otherwise a new version of CHIPS would replace prices, and their region, that somebody has chosen.
     """

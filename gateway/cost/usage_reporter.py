@@ -15,7 +15,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from gateway.core.model_updates import to_document
-from gateway.cost.usage import (
+from gateway.cost.usage_documents import (
     InstanceSize,
     Usage,
     UsageDocument,

@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest
 from gateway.deploy.target import DeployError
-from gateway.verify.conformance_check import CheckResult, run_check
+from gateway.verify.conformance_check_type import CheckResult, run_check
 from gateway.verify.run import (
     ArtifactManifestSubset,
     BackendNotReady,

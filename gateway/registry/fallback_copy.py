@@ -60,7 +60,7 @@ def open_fallback(url: str) -> FallbackStore:
     if parts.scheme == "file" and not parts.netloc and path.startswith("/") and not path.endswith("/"):
         return FileFallback(Path(path))
     if parts.scheme == "gs" and _BUCKET.fullmatch(parts.netloc) and path.strip("/"):
-        return GcsFallback(parts.netloc, path.lstrip("/"))
+        return GcsRegistryCopy(parts.netloc, path.lstrip("/"))
     raise ValueError(f"{url[:200]!r} is no fallback: write file:/absolute/path or gs://bucket/object")
 
 
@@ -133,7 +133,7 @@ class FileFallback:
         return True
 
 
-class GcsFallback:
+class GcsRegistryCopy:
     """The fallback copy in a Cloud Storage object."""
 
     saved_by_gateways = False  # a hundred writers of one object would be in each other's way

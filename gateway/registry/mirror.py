@@ -107,8 +107,8 @@ class Mirror:
         """Whether the registry's answers are current, so that "there is no such model or key" can be trusted."""
         return self.connected and not self.held
 
-    def find_fallback_key(self, digest: str) -> Key | None:
-        """A key from the fallback copy, while the snapshot comes from that copy too. ValueError: it cannot be read."""
+    def find_key_in_fallback_copy(self, digest: str) -> Key | None:
+        """The key with that digest in the fallback copy; None while the snapshot comes from the registry. ValueError: it cannot be read."""
         if self.source != FALLBACK or self._clock() >= self.kept_keys_end:
             return None
         return self._keys_given.find(digest)

@@ -14,7 +14,7 @@ from gateway.core.compiled_sticky_shares import compile_sticky
 from gateway.core.ip_network_set import NetworkSet, parse_network
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.prices import Prices, parse_prices
-from gateway.core.rollout import Rollout, parse_rollout
+from gateway.core.rollout_document import Rollout, parse_rollout
 from gateway.core.shadow import Shadow, parse_shadow
 from gateway.registry.base import (
     BUDGETS,
@@ -189,7 +189,7 @@ def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None
     return Snapshot(
         listing.registry_id,
         listing.generation,
-        entries,
+        MappingProxyType(entries),
         frozenset(revoked),
         tuple(problems),
         network_set,

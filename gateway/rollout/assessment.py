@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.core.rollout import Rollout, RolloutPlan
+from gateway.core.rollout_document import Rollout, RolloutPlan
 from gateway.rollout.reporter import RolloutReport, RolloutWindow
 from gateway.rollout.request_counter import PER_DOUBLING, Tally
 from gateway.rollout.sequential_test import ALPHA, Counts, Finding, HigherRateTest, judge

@@ -17,7 +17,7 @@ import msgspec
 
 from gateway.core.model import DEFAULT_TIMEOUT_S, Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Rollout, changed_by_hand, with_traffic
+from gateway.core.rollout_document import Rollout, changed_by_hand, with_traffic
 from gateway.core.version_evidence import CANARY, EvidenceRecord, evidence_address
 from gateway.registry.base import (
     MODELS,

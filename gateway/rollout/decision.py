@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from gateway.core.model import Model
-from gateway.core.rollout import (
+from gateway.core.rollout_document import (
     Rollout,
     RolloutEvent,
     State,

@@ -1,4 +1,4 @@
-"""A lease in the registry: of several processes one acts, and another takes over when it is gone.
+"""The lease of the rollout controller, in the registry: of several processes one acts, and another takes over when it is gone.
 
 No clock of one machine is compared with another's. The holder changes the document every few seconds; who sees it unchanged for
 `ttl_s`, by its own monotonic clock, takes it over, by compare-and-set. A holder that could not renew in time stops acting

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.core.exchange import Exchange
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import Rollout, replaced_versions
+from gateway.core.rollout_document import Rollout, replaced_versions
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.lease import LeaseRenewalMonitor

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.model import Model
-from gateway.core.rollout import Rollout
+from gateway.core.rollout_document import Rollout
 from gateway.registry.base import Registry
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import decide

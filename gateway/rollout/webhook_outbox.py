@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import Rollout, parse_rollout
+from gateway.core.rollout_document import Rollout, parse_rollout
 from gateway.registry.base import ROLLOUTS, Change, Conflict, Document, Registry, RegistryError
 from gateway.task_supervisor import Supervisor
 

@@ -119,7 +119,7 @@ class Listener:
                 if not self._connections.make_room():
                     self._pause()
                 return False
-            if self._connections.admits(address[0]):
+            if self._connections.make_room_for(address[0]):
                 task = self._supervisor.one_off_task("accept", self._take(connection))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)

@@ -97,7 +97,7 @@ class OpenConnections:
 
     # -- from the listener
 
-    def admits(self, peer: str) -> bool:
+    def make_room_for(self, peer: str) -> bool:
         """Whether one more connection of `peer` can be accepted; closes an idle one where that makes room."""
         if self._peer_limit and not self._is_proxy(peer):
             its_own = self._by_peer.get(_holder(peer), _InOrder())

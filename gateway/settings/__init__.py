@@ -6,7 +6,6 @@ in the registry.
 
 from gateway.settings.cost import Cost
 from gateway.settings.environment_outside_settings import (
-    default_registry,
     docker_folder,
     endpoint_override,
     environments_file,
@@ -14,6 +13,7 @@ from gateway.settings.environment_outside_settings import (
     named_environment,
     process_environment,
     state_folder,
+    user_data_registry_url,
     wants_debug,
 )
 from gateway.settings.groups import (
@@ -54,7 +54,6 @@ __all__ = [
     "SettingsError",
     "Trace",
     "Upstream",
-    "default_registry",
     "docker_folder",
     "endpoint_override",
     "environment_variable_name",
@@ -67,5 +66,6 @@ __all__ = [
     "process_environment",
     "setting_types",
     "state_folder",
+    "user_data_registry_url",
     "wants_debug",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def default_registry(environ: Mapping[str, str]) -> str:
+def user_data_registry_url(environ: Mapping[str, str]) -> str:
     """The URL of the default registry: a file in the user's data folder, so that `chips register` and `chips serve` meet wherever they are started."""
     base = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/") / ".local/share")
     return f"sqlite://{Path(base) / 'chips' / 'registry.db'}"

@@ -27,7 +27,7 @@ from gateway.core.token_and_certificate_rules import (
 from gateway.registry.fallback_copy import open_fallback
 from gateway.registry.open_by_url import open_registry
 from gateway.settings.contradictions import find_contradictions
-from gateway.settings.environment_outside_settings import default_registry, state_folder
+from gateway.settings.environment_outside_settings import state_folder, user_data_registry_url
 from gateway.settings.groups import GROUPS, Auth, Settings
 from gateway.settings.url_masking import mask_url
 
@@ -126,7 +126,7 @@ class _Loader:
     def load(
         self, flags: Mapping[str, str], config: Path | None, defaults: Mapping[str, str]
     ) -> tuple[Settings, dict[str, str]]:
-        self._values["registry"] = default_registry(self._environ)
+        self._values["registry"] = user_data_registry_url(self._environ)
         for name, text in defaults.items():
             self._take(name, text, "the environment in use")
         self._values["trace.store"] = str(state_folder(self._environ) / "requests.db")

@@ -55,7 +55,7 @@ class AnswerComparison(msgspec.Struct):
 def compare_answers(
     stable: Answer, candidate: Answer, tolerance: float, tolerances: Mapping[str, float]
 ) -> AnswerComparison:
-    """Numbers agree within `tolerance` x max(1, |a|, |b|), by output `tolerances`; everything else must be equal.
+    """Compare two answers: numbers agree within `tolerance` x max(1, |a|, |b|), by output `tolerances`; everything else must be equal.
 
     Two whole numbers must be equal, too, unless the tolerance is larger than 1e-6: they may be labels or ids.
     """

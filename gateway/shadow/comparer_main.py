@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.shadow.compare_answers import compare_answers
 from gateway.shadow.decode_answer import Answer
-from gateway.shadow.findings import DifferenceExample, Findings
+from gateway.shadow.difference_counts import DifferenceExample, Findings
 
 COMMAND: Final = (sys.executable, "-m", "gateway.shadow.comparer_main")
 LENGTH_BYTES: Final = 4

@@ -13,7 +13,7 @@ from gateway.shadow.comparer_main import (
     decode_findings,
     encode_frame,
 )
-from gateway.shadow.findings import Findings
+from gateway.shadow.difference_counts import Findings
 
 _ANSWER_S: Final = 10.0
 # It starts first, with the least of all claims to a processor; begun again and again, it would never get there.

@@ -11,7 +11,7 @@ from math import lgamma, log
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.rollout.request_counter import bucket_lower_edge_s
-from gateway.shadow.findings import OutputFigures, ShadowReport, VersionFigures
+from gateway.shadow.difference_counts import OutputFigures, ShadowReport, VersionFigures
 
 ALPHA: Final = 0.05
 QUESTIONS: Final = 4  # intervals that a verdict rests on: Bonferroni

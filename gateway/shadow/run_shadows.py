@@ -14,7 +14,7 @@ from gateway.core.shadow import Shadow, why_not_shadowed
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.shadow.comparer_process import ComparerLost, ComparerProcess
-from gateway.shadow.findings import Findings, ShadowReport
+from gateway.shadow.difference_counts import Findings, ShadowReport
 from gateway.shadow.sender import ShadowSender
 from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.task_supervisor import HelperHealth, Supervisor
@@ -125,7 +125,7 @@ class ShadowRunner:
         self._task = self._supervisor.task("shadows", self._run)
 
     async def stop(self) -> None:
-        """Stop, after one last report, as far as that is quick."""
+        """Write one last report, if that takes no more than a moment, then stop."""
         self._install(None)
         if self._task is not None:
             self._task.cancel()

@@ -12,8 +12,8 @@ from gateway.core.model_updates import to_document
 from gateway.core.shadow import Shadow, why_not_shadowed
 from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
+from gateway.shadow.difference_counts import ShadowReport
 from gateway.shadow.difference_verdict import combine_reports, verdict_document
-from gateway.shadow.findings import ShadowReport
 from gateway.shadow.run_shadows import FIGURES
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.artifacts.model_card import read_card_sections
+from gateway.artifacts.read_model_card import read_card_sections
 from gateway.audit.dsse_envelope import SigningError
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import differences, merge_document, with_backend
@@ -23,8 +23,8 @@ from gateway.signoff.approval_requests import (
 from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Keys, VerifiedStatement, read_statement
 from gateway.signoff.policy import policy_digest
+from gateway.signoff.read_sign_off_records import SignOffRecords
 from gateway.signoff.required_evidence import evidence_problems
-from gateway.signoff.sign_off_records import SignOffRecords
 
 _ADDRESSES: Final = (": url", ": artifact", ": audience")  # differ between environments, and are not bound
 _BINDS: Final = {

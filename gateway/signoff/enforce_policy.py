@@ -32,7 +32,12 @@ from gateway.signoff.approval_requests import (
 )
 from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.policy import policy_digest
-from gateway.signoff.sign_off_records import SignOffRecords, policy_precondition, read_records, stored_policy
+from gateway.signoff.read_sign_off_records import (
+    SignOffRecords,
+    policy_precondition,
+    read_records,
+    stored_policy,
+)
 
 _FREE: Final = ("enabled", "description", "owner", "traffic", "sticky")  # slots follow the traffic
 

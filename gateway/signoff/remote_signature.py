@@ -29,7 +29,7 @@ from gateway.signoff.in_toto_statement import (
     read_statement,
     unsigned_statement,
 )
-from gateway.signoff.sign_off_records import SignOffRecords, policy_precondition
+from gateway.signoff.read_sign_off_records import SignOffRecords, policy_precondition
 from gateway.signoff.unreviewed_emergencies import emergency_changes
 
 DECISIONS: Final = ("approve", "reject", "review")  # an emergency is declared at a terminal alone

@@ -51,14 +51,14 @@ def has_signed(message: bytes, signature: bytes, principal: str, public_keys: Se
         return False
     try:
         _verify(message, signature, principal, tuple(public_keys))
-    except SshRefused:
+    except SshKeygenRefused:
         return False
     return True
 
 
 @lru_cache(maxsize=_KNOWN)  # what raises is not kept
 def _verify(message: bytes, signature: bytes, principal: str, public_keys: tuple[str, ...]) -> None:
-    """Raises SshRefused where the signature is not good, and SshError where nothing can be verified."""
+    """Raises SshKeygenRefused where the signature is not good, and SshError where nothing can be verified."""
     with tempfile.TemporaryDirectory(prefix="chips-sign-off-") as name:
         allowed, signed = Path(name) / "allowed_signers", Path(name) / "signature"
         allowed.write_text(
@@ -70,8 +70,8 @@ def _verify(message: bytes, signature: bytes, principal: str, public_keys: tuple
         )
 
 
-class SshRefused(SshError):
-    """`ssh-keygen` ran, and said no."""
+class SshKeygenRefused(SshError):
+    """`ssh-keygen` ran, and refused what it was asked: to sign, or to accept a signature."""
 
 
 def _run(arguments: list[str], message: bytes, *, timeout_s: float = _VERIFY_S) -> bytes:
@@ -88,5 +88,5 @@ def _run(arguments: list[str], message: bytes, *, timeout_s: float = _VERIFY_S) 
     except subprocess.TimeoutExpired:
         raise SshError(f"ssh-keygen did not end within {timeout_s:.0f} s") from None
     if ended.returncode != 0:
-        raise SshRefused(f"ssh-keygen: {ended.stderr.decode(errors='replace').strip()[:300]}")
+        raise SshKeygenRefused(f"ssh-keygen: {ended.stderr.decode(errors='replace').strip()[:300]}")
     return ended.stdout

@@ -1,6 +1,7 @@
 """Admit callers whose address is on the allowlist."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from gateway.core.errors import AddressNotAllowed
 from gateway.core.exchange import Exchange
@@ -46,7 +47,12 @@ class IpAllowlist:
         if self._report_only:
             exchange.report_only_refusals += (AddressNotAllowed.code,)
             return None
-        return AddressNotAllowed(
-            "Your address is not on this gateway's allowlist. Ask its operator to add "
-            f"{exchange.remote_ip if exchange.address is not None else 'it'}."
-        )
+        return _refusal(exchange.remote_ip if exchange.address is not None else "it")
+
+
+@lru_cache(maxsize=1024)
+def _refusal(address: str) -> AddressNotAllowed:
+    """The same refusal for all requests from `address`, so it must not be raised: an error collects its tracebacks."""
+    return AddressNotAllowed(
+        f"Your address is not on this gateway's allowlist. Ask its operator to add {address}."
+    )

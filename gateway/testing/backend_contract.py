@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.verify.backend_process import BackendProcess
-from gateway.verify.conformance_check import Check
+from gateway.verify.conformance_check_type import Check
 from gateway.verify.run import (
     CHECKS,
     ArtifactManifestSubset,

@@ -143,7 +143,10 @@ class RawConnection:
 
 
 class RawClient:
-    """Opens connections to one backend. `fields` are added to every request, such as a platform's Authorization."""
+    """Opens connections to one backend, on which checks send bytes that no HTTP library would.
+
+    `fields` are added to every request, such as a platform's Authorization.
+    """
 
     def __init__(self, url: str, *, fields: Fields = (), timeout_s: float = 30.0) -> None:
         parts = urlsplit(url)

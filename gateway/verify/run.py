@@ -29,7 +29,7 @@ from gateway.verify.checks import (
     process_lifecycle,
     response_headers,
 )
-from gateway.verify.conformance_check import JSON, Check, CheckContext, CheckResult, Sample, run_check
+from gateway.verify.conformance_check_type import JSON, Check, CheckContext, CheckResult, Sample, run_check
 from gateway.verify.raw_http import Fields, NoResponse, RawClient, RawRequest, RawResponse
 
 CHECKS: tuple[Check, ...] = (

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.model import Tensor
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     JSON,
     CheckContext,
     CheckSkipped,

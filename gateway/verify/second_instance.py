@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.verify.backend_process import BackendProcess
-from gateway.verify.conformance_check import CheckContext, CheckSkipped, ContractViolation
+from gateway.verify.conformance_check_type import CheckContext, CheckSkipped, ContractViolation
 from gateway.verify.raw_http import NoResponse, RawClient, RawRequest
 
 MANIFEST = "manifest.json"

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.artifacts.model_card import SECTIONS, card_evidence
+from gateway.artifacts.read_model_card import SECTIONS, card_evidence
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.core.version_evidence import CARD
@@ -21,8 +21,8 @@ from gateway.signoff.approval_requests import (
 from gateway.signoff.approval_subject import subject_of
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
 from gateway.signoff.policy import policy_digest, read_policy_file
+from gateway.signoff.read_sign_off_records import read_sign_off
 from gateway.signoff.required_evidence import evidence_digests
-from gateway.signoff.sign_off_records import read_sign_off
 from gateway.signoff.unreviewed_emergencies import emergency_changes
 from tests.unit.signoff.people import People
 

@@ -2,7 +2,7 @@
 
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import RolloutPlan, new_rollout
+from gateway.core.rollout_document import RolloutPlan, new_rollout
 from gateway.registry.base import ROLLOUTS, Put
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import hold

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.parametrize("name", names(with_demo=False))
+@pytest.mark.slow
 def test_a_page_does_what_it_says(name: str, tmp_path: Path):
     require(
         "curl", available=shutil.which("curl") is not None, why="curl is not installed (apt install curl)"

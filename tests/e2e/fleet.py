@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway.core.model import Backend, Model, Policy, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Rollout, RolloutPlan, new_rollout, parse_rollout, with_traffic
+from gateway.core.rollout_document import Rollout, RolloutPlan, new_rollout, parse_rollout, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Change, Put
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.lease import LEASES

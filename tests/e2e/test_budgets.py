@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from gateway.core.budget import Budget
-from gateway.cost.usage import read_usage, utc_day
+from gateway.cost.usage_documents import read_usage, utc_day
 from tests.e2e.fleet import Fleet
 from tests.patience import eventually
 from tests.unit.cost.fleet import set_budget

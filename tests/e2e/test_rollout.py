@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.core.rollout import RolloutPlan
+from gateway.core.rollout_document import RolloutPlan
 from gateway.core.sticky_shares import StickyShares
 from gateway.registry.base import MODELS, ROLLOUTS
 from gateway.rollout.controller import AUTHOR
@@ -49,6 +49,7 @@ async def _assert_explained(fleet: Fleet, plan: RolloutPlan = PLAN) -> None:
     }
 
 
+@pytest.mark.slow
 async def test_a_rollout_on_firestore(tmp_path: Path, firestore: str):
     """Gateways that only report, and a controller of its own, as on Cloud Run."""
     fleet = Fleet(tmp_path, firestore)
@@ -106,7 +107,13 @@ async def test_a_good_version_goes_to_100_percent_by_itself_and_no_request_fails
     await eventually(forgotten)  # no gateway counts any more
 
 
-@pytest.mark.parametrize("fault", ["three percent fail", "dies at 25 percent", "refuses"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "three percent fail",
+        *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("dies at 25 percent", "refuses")),
+    ],
+)
 async def test_a_bad_version_returns_to_0_percent(fleet: Fleet, fault: str):
     await asyncio.gather(fleet.start_gateway("--server.workers=1"), fleet.start_gateway("--server.workers=1"))
     if fault == "three percent fail":
@@ -128,6 +135,7 @@ async def test_a_bad_version_returns_to_0_percent(fleet: Fleet, fault: str):
 @pytest.mark.parametrize(
     "fleet", [{"sticky": StickyShares(by="header:x-user", seed="5" * 32)}], indirect=True, ids=["sticky"]
 )
+@pytest.mark.slow
 async def test_callers_of_a_sticky_share_move_once_and_never_back(fleet: Fleet):
     await asyncio.gather(fleet.start_gateway("--server.workers=1"), fleet.start_gateway("--server.workers=1"))
     async with fleet:
@@ -150,6 +158,7 @@ async def test_a_version_that_is_right_but_cold_is_not_held_to_blame(fleet: Flee
     assert {status for _, status in fleet.answers} == {200}
 
 
+@pytest.mark.slow
 async def test_a_slow_version_returns_to_0_percent(fleet: Fleet):
     await asyncio.gather(fleet.start_gateway("--server.workers=1"), fleet.start_gateway("--server.workers=1"))
     fleet.candidate.delay_s = 2.0

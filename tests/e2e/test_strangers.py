@@ -24,7 +24,7 @@ async def answer_at_once(_: Message, peer: Peer) -> None:
     await peer.answer(200, b'{"predictions": [1]}')
 
 
-@pytest.mark.parametrize("path", ["fast", "plain"])
+@pytest.mark.parametrize("path", ["fast", pytest.param("plain", marks=pytest.mark.slow)])
 def test_known_callers_are_served_whatever_strangers_hold(
     background: BackgroundServers, tmp_path: Path, path: str
 ):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.verify.checks.binary_tensors import LENGTH_HEADER, MEDIA_TYPE, pack_tensor, unpack_tensor
-from gateway.verify.conformance_check import ContractViolation
+from gateway.verify.conformance_check_type import ContractViolation
 from tests.flow.scripted import Message, Peer
 
 JSON = [("Content-Type", "application/json")]

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gateway.core.budget import Budget
-from gateway.cost.usage import read_usage, utc_day
+from gateway.cost.usage_documents import read_usage, utc_day
 from tests.flow.scene import Scene
 from tests.patience import patience
 from tests.unit.cost.fleet import remove_budget, set_budget

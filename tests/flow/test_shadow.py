@@ -14,11 +14,11 @@ import pytest
 
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import backend_fingerprint
+from gateway.core.rollout_document import backend_fingerprint
 from gateway.core.shadow import PureBy, Shadow, ShadowBudget, utc_text
 from gateway.registry.base import SHADOWS, Put
+from gateway.shadow.difference_counts import ShadowReport
 from gateway.shadow.difference_verdict import combine_reports
-from gateway.shadow.findings import ShadowReport
 from gateway.shadow.run_shadows import FIGURES
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message, Peer, ScriptedBackend

@@ -6,7 +6,13 @@ from typing import Any, Literal, get_args, get_origin
 
 from msgspec import Meta
 
-from gateway.settings import GROUPS, Settings, default_registry, environment_variable_name, setting_types
+from gateway.settings import (
+    GROUPS,
+    Settings,
+    environment_variable_name,
+    setting_types,
+    user_data_registry_url,
+)
 
 HEAD = """\
 # Settings
@@ -47,7 +53,7 @@ def render() -> str:
 
 def _groups() -> Iterator[str]:
     types = setting_types()
-    defaults = Settings(registry=default_registry({"HOME": "/$HOME"}).replace("/$HOME", "$HOME"))
+    defaults = Settings(registry=user_data_registry_url({"HOME": "/$HOME"}).replace("/$HOME", "$HOME"))
     for group in ("", *GROUPS):
         names = [name for name in types if name.rpartition(".")[0] == group]
         if not names:

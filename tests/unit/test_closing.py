@@ -24,7 +24,7 @@ def test_that_fails_at_length():
 """
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.slow)])
 def test_what_did_not_run_is_told_once_and_a_failure_never_fills_the_screen(tmp_path: Path, workers: str):
     (tmp_path / "test_them.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from gateway.settings import (
     EffectiveSetting,
     SettingsError,
-    default_registry,
     environment_variable_name,
     load_effective_settings,
     load_settings,
     mask_url,
     setting_types,
+    user_data_registry_url,
 )
 
 HOME = {"HOME": "/home/ana"}
@@ -44,7 +44,7 @@ def test_without_anything_the_defaults_hold():
 
 
 def test_the_default_registry_follows_the_users_data_folder():
-    assert default_registry({**HOME, "XDG_DATA_HOME": "/data"}) == "sqlite:///data/chips/registry.db"
+    assert user_data_registry_url({**HOME, "XDG_DATA_HOME": "/data"}) == "sqlite:///data/chips/registry.db"
 
 
 def test_each_source_wins_over_the_one_before(folder: Path):

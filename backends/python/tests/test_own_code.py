@@ -90,6 +90,7 @@ def serve_and_compare(folder, done):
     return sorted(files)
 
 
+@pytest.mark.slow
 def test_functions_of_a_script(tmp_path):
     done = train(tmp_path, FUNCTION, "FunctionTransformer(days)")
     files = serve_and_compare(tmp_path, done)
@@ -149,6 +150,7 @@ def test_modules_next_to_a_script_and_what_they_import(tmp_path):
         ("from features import days", "FunctionTransformer(days)", "No such file"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_what_cannot_be_taken_along_is_named_with_what_to_do(code, steps, why, tmp_path):
     features = """
         from pathlib import Path

@@ -154,6 +154,7 @@ def test_several_outputs_are_one_array_a_row(tmp_path):
     assert output == {"name": "prediction", "datatype": "INT64", "shape": [-1, 2]}
 
 
+@pytest.mark.slow
 def test_five_thousand_columns(tmp_path):
     x = pd.DataFrame(
         np.random.default_rng(0).normal(size=(20, 5000)), columns=[f"gene {at}" for at in range(5000)]

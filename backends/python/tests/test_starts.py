@@ -172,6 +172,7 @@ async def test_a_row_that_gets_no_prediction_is_no_good_row(tmp_path):
     more = {"format": "python", "signature": {"inputs": INPUTS}}
     sometimes = f"{code}return np.array([np.nan if row[0] == 0 else 2.0 for row in rows])"
     loaded = await started(tmp_path, {"model.py": sometimes.encode()}, **more)
+    assert loaded.workers.good is not None
     assert loaded.workers.good[0] == 1.0
     await loaded.stop(1.0)
     never = f"{code}return np.array([[np.nan, np.inf] for row in rows])"

@@ -16,7 +16,7 @@ from gateway.core.prices import prices_at
 from gateway.cost.budgets import spending_by_budget
 from gateway.cost.compare_plan_with_actual import comparison_document
 from gateway.cost.ledger import NO_TEAM, UNAUTHENTICATED, LedgerEntry, LedgerLine, group_entries, sum_lines
-from gateway.cost.usage import DailyUsage, UsageKey
+from gateway.cost.usage_documents import DailyUsage, UsageKey
 from gateway.registry.base import RegistryError
 from gateway.settings import Settings, environments_file, load_settings
 

@@ -7,11 +7,11 @@ import typer
 
 from gateway.cli.deployment.deployment_run import (
     DeploymentRun,
-    StepReport,
+    StepReporter,
     check_owner,
     run_deployment,
 )
-from gateway.cli.deployment.dry_run import show_dry_run
+from gateway.cli.deployment.dry_run import check_without_changes
 from gateway.cli.deployment.input_signature_changes import input_signature_changes
 from gateway.cli.deployment.redeploy_on_change import watch_folder
 from gateway.cli.deployment.refresh_model import bring_model_up_to_date
@@ -105,9 +105,9 @@ def deploy(
             trying=trying,
         )
         if dry_run:
-            show_dry_run(run, as_json=as_json)
+            check_without_changes(run, as_json=as_json)
             return
-        report = StepReport(as_json=as_json)
+        report = StepReporter(as_json=as_json)
         console.run_async(check_owner(run))
         console.confirm_write(settings)
         report.summarize(run, run_deployment(run, report))

@@ -87,7 +87,7 @@ class DeploymentRun:
         return open_store(self.artifact_store_url, state_folder=state_folder())
 
 
-class StepReport:
+class StepReporter:
     """Reports the steps: as they go, for people; in one JSON document at the end, for machines."""
 
     def __init__(self, *, as_json: bool) -> None:
@@ -162,7 +162,7 @@ def _indented(text: str, style: str = "") -> None:
         console.out.print(f"    {line}", style=style)
 
 
-def run_deployment(run: DeploymentRun, report: StepReport) -> DeployedBackend:
+def run_deployment(run: DeploymentRun, report: StepReporter) -> DeployedBackend:
     """Take all steps. Raises Failure with a hint for the step that failed."""
     try:
         return take_steps(
@@ -295,7 +295,7 @@ def _store_error(error: StoreError, run: DeploymentRun) -> DeployError:
     return DeployError(failure.message, hint=failure.hint, code=failure.code)
 
 
-def _verify(run: DeploymentRun, deployed: DeployedBackend, report: StepReport, tell: Tell) -> str:
+def _verify(run: DeploymentRun, deployed: DeployedBackend, report: StepReporter, tell: Tell) -> str:
     """The short form of `chips verify`, and the folder's own samples."""
     source = run.source
     samples = source.description_file("samples")
@@ -348,7 +348,7 @@ def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest
     )
 
 
-def _register(run: DeploymentRun, deployed: DeployedBackend, report: StepReport) -> str:
+def _register(run: DeploymentRun, deployed: DeployedBackend, report: StepReporter) -> str:
     headers: Mapping[str, str] = run.target.credentials(deployed.url)
     steps: dict[str, str] = report.facts["steps"]
     image = steps.get("build", "")

@@ -19,8 +19,8 @@ from gateway.deploy.deployment_steps import STEPS
 from gateway.deploy.target import DeployError, Tell
 
 
-def show_dry_run(run: DeploymentRun, *, as_json: bool) -> None:
-    """Show a dry run: everything that can be checked without changing anything, by step. Raises Failure where a check fails."""
+def check_without_changes(run: DeploymentRun, *, as_json: bool) -> None:
+    """Run every check that changes nothing, and show the results by step: a dry run. Raises Failure where one fails."""
     source = run.source
     found: dict[str, str] = {}
     quiet: Tell = lambda text: found.__setitem__("warnings", f"{found.get('warnings', '')}{text}\n")  # noqa: E731

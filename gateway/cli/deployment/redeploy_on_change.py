@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.cli.deployment.deployment_run import DeploymentRun, StepReport, check_owner, run_deployment
+from gateway.cli.deployment.deployment_run import DeploymentRun, StepReporter, check_owner, run_deployment
 from gateway.cli.deployment.refresh_model import bring_model_up_to_date, source_path
 from gateway.cli.models.lifecycle import remove_version
 from gateway.cli.support import console
@@ -57,7 +57,7 @@ def _deploy_once(
             source, target, settings, author, owner, reason="chips deploy --watch", trying=False
         )
         console.run_async(check_owner(run))
-        report = StepReport(as_json=False)
+        report = StepReporter(as_json=False)
         report.summarize(run, run_deployment(run, report))
     except FolderError as error:
         console.err.print(f"error: {error}", style="red")

@@ -18,7 +18,7 @@ from gateway.cli.support.read_published_artifact import RowsOption
 from gateway.core.model import normalize_backend_url
 from gateway.settings import process_environment
 from gateway.verify.backend_process import BackendProcess
-from gateway.verify.conformance_check import Check, CheckResult
+from gateway.verify.conformance_check_type import Check, CheckResult
 from gateway.verify.report import as_json as report_as_json
 from gateway.verify.report import as_junit
 from gateway.verify.run import (

@@ -19,7 +19,7 @@ from gateway.cli.support.read_published_artifact import published_manifest
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import backend_fingerprint
+from gateway.core.rollout_document import backend_fingerprint
 from gateway.core.shadow import (
     LONGEST_S,
     PureBy,

@@ -9,7 +9,7 @@ from gateway.core.model import Model
 from gateway.core.prices import Prices
 from gateway.core.shadow import Shadow
 from gateway.cost.ledger import request_cost
-from gateway.cost.usage import Usage, instance_size_of
+from gateway.cost.usage_documents import Usage, instance_size_of
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
 _MILLION = 1e6
@@ -25,7 +25,7 @@ class ShadowCostEstimate(NamedTuple):
 def shadow_cost_estimate(
     shadow: Shadow, model: Model, prices: Prices, *, rps: float | None, latency: str, seconds: float
 ) -> ShadowCostEstimate:
-    """The cost of what both versions do more, each on instances of its declared size, of which a prediction takes one for itself.
+    """Estimate the cost of the additional work of both versions, each on instances of its declared size, of which a prediction takes one for itself.
 
     `rps`: the model's requests a second; None: the price of a million that are shadowed. Raises Failure.
     """

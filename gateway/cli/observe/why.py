@@ -1,4 +1,4 @@
-"""`chips why`: show one request with its trace waterfall, from the trace store, a gateway, or Google Cloud."""
+"""`chips why`: why one request was slow or failed: its stages and times as a waterfall, from the trace store, a gateway, or Google Cloud."""
 
 import re
 import time

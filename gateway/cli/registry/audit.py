@@ -126,7 +126,7 @@ def _of(state: ModelState, approvals: dict[str, list[str]]) -> dict[str, list[st
 
 async def _approvals(registry: Registry, states: list[ModelState], at: datetime) -> dict[str, list[str]]:
     """By MODEL@VERSION, who had signed for what served; nothing where the environment has no sign-off policy."""
-    from gateway.signoff.sign_off_records import read_sign_off
+    from gateway.signoff.read_sign_off_records import read_sign_off
 
     try:
         records = await read_sign_off(registry)

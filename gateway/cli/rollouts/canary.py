@@ -14,7 +14,7 @@ from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.verified_before_traffic import ForceOption, check_verified
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import Rollout, RolloutPlan, new_rollout, with_traffic
+from gateway.core.rollout_document import Rollout, RolloutPlan, new_rollout, with_traffic
 from gateway.registry.base import MODELS, ROLLOUTS, Document, Put, Registry
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.decision import abort as aborted

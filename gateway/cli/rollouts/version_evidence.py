@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.artifacts.model_card import read_card_sections
+from gateway.artifacts.read_model_card import read_card_sections
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.version_evidence import CARD, VERIFY, why_evidence_does_not_apply

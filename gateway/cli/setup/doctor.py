@@ -8,7 +8,7 @@ from typing import Final
 import typer
 
 from gateway.cli.setup import doctor_checks
-from gateway.cli.setup.doctor_backends import check_backend
+from gateway.cli.setup.doctor_backends_match_registry import check_backend
 from gateway.cli.setup.doctor_checks import (
     Finding,
     check_artifact_store,
@@ -20,7 +20,7 @@ from gateway.cli.setup.doctor_checks import (
     read_models,
 )
 from gateway.cli.setup.doctor_iam_roles import check_roles, firestore_database_of
-from gateway.cli.setup.doctor_sign_off import check_second_place, check_sign_off
+from gateway.cli.setup.doctor_unapproved_versions import check_second_place, check_sign_off
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption

@@ -54,7 +54,7 @@ def firestore_database_of(registry_url: str) -> str:
 
 async def _approvers(registry: Registry) -> frozenset[str]:
     """The addresses of the people who approve by the sign-off policy."""
-    from gateway.signoff.sign_off_records import read_policy
+    from gateway.signoff.read_sign_off_records import read_policy
 
     try:
         stored = await read_policy(registry)

@@ -32,7 +32,7 @@ from gateway.signoff.approval_requests import (
 )
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.in_toto_statement import Decision, Keys, read_statement
-from gateway.signoff.sign_off_records import SignOffRecords, issuers_keys, read_records
+from gateway.signoff.read_sign_off_records import SignOffRecords, issuers_keys, read_records
 from gateway.signoff.unreviewed_emergencies import emergency_changes
 
 _DONE: Final = {"approve": "approved", "reject": "rejected", "emergency": "emergency", "review": "reviewed"}

@@ -36,7 +36,7 @@ from gateway.settings import Settings, state_folder
 from gateway.signoff.approval_requests import StoredPolicy
 from gateway.signoff.approval_subject import subject_of
 from gateway.signoff.enforce_policy import NotApproved, find_approval
-from gateway.signoff.sign_off_records import read_policy, read_records
+from gateway.signoff.read_sign_off_records import read_policy, read_records
 
 _WAIT_S: Final = 10.0
 

@@ -37,8 +37,8 @@ from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Keys, identity_tokens_in
 from gateway.signoff.kept_issuer_keys import keys_that_verify
 from gateway.signoff.policy import SignOffPolicy, policy_digest, policy_document
+from gateway.signoff.read_sign_off_records import issuers_keys
 from gateway.signoff.required_evidence import evidence_digests, evidence_problems
-from gateway.signoff.sign_off_records import issuers_keys
 
 
 def request_approval(

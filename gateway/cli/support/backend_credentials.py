@@ -54,7 +54,7 @@ async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple
 
 
 class CredentialsRefused(Failure):
-    """The server answers 401 or 403, to which a service of another kind may limit itself for a path that it does not know."""
+    """The server answered 401 or 403. A service of another kind may answer so for any path that it does not know."""
 
 
 def credentials_refused(url: str) -> CredentialsRefused:

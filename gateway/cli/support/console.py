@@ -21,8 +21,8 @@ from gateway.cli.support.environments_file import (
     find_environment,
     read_environments,
 )
-from gateway.cli.support.global_options import GlobalOptions as GlobalOptions  # noqa: PLC0414  (others read both here)
-from gateway.cli.support.global_options import choice as choice  # noqa: PLC0414
+from gateway.cli.support.options_before_command import GlobalOptions as GlobalOptions  # noqa: PLC0414  (others read both here)
+from gateway.cli.support.options_before_command import choice as choice  # noqa: PLC0414
 from gateway.core.escape_unprintable import printable, printable_json, printable_lines
 from gateway.core.model import Model, parse_model
 from gateway.core.suggestions import suggest

@@ -11,8 +11,8 @@ import typer
 from gateway.artifacts.base import ArtifactStore, StoreError
 from gateway.artifacts.copy_artifact import require_manifest_digest
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from gateway.artifacts.model_card import CARD_NAME, MAX_BYTES, card_evidence
 from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.read_model_card import CARD_NAME, MAX_BYTES, card_evidence
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.core.model import Backend

@@ -22,7 +22,7 @@ from gateway.signoff.in_toto_statement import (
     token_signer,
 )
 from gateway.signoff.policy import SignOffPolicy
-from gateway.signoff.sign_off_records import read_policy
+from gateway.signoff.read_sign_off_records import read_policy
 from gateway.signoff.ssh_signature import SshError, public_key_of
 
 _TOKEN_S = 120.0

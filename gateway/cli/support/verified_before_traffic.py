@@ -7,7 +7,7 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import Model
-from gateway.core.rollout import backend_fingerprint
+from gateway.core.rollout_document import backend_fingerprint
 from gateway.registry.base import ROLLOUTS, Registry
 from gateway.registry.evidence_records import why_unverified
 from gateway.registry.snapshot import read_rollout

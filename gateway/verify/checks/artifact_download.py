@@ -14,7 +14,13 @@ import msgspec
 
 from gateway.free_ports import free_port
 from gateway.verify.backend_process import BackendProcess
-from gateway.verify.conformance_check import JSON, CheckContext, ContractViolation, check, require_predictions
+from gateway.verify.conformance_check_type import (
+    JSON,
+    CheckContext,
+    ContractViolation,
+    check,
+    require_predictions,
+)
 from gateway.verify.raw_http import RawRequest
 from gateway.verify.second_instance import MANIFEST, artifact_copy_to_corrupt, start_second_instance
 

@@ -5,7 +5,13 @@ from typing import Any
 
 import msgspec
 
-from gateway.verify.conformance_check import JSON, CheckContext, ContractViolation, check, require_predictions
+from gateway.verify.conformance_check_type import (
+    JSON,
+    CheckContext,
+    ContractViolation,
+    check,
+    require_predictions,
+)
 from gateway.verify.raw_http import RawRequest
 
 _TRACE, _SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

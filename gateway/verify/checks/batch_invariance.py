@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, Final
 
 from gateway.verify.checks.open_inference import flatten, infer_request, outputs_of
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     CheckContext,
     CheckSkipped,
     ContractViolation,

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from gateway.verify.checks.open_inference import flatten, infer_request, outputs_of
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     CheckContext,
     CheckSkipped,
     ContractViolation,

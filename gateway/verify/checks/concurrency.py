@@ -1,11 +1,11 @@
-"""Checks of concurrency: as many requests at once as declared, and a full queue that says so."""
+"""Checks of concurrency: as many requests at once as declared, and a full queue that refuses the next with 503."""
 
 import asyncio
 import time
 
 import msgspec
 
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     JSON,
     CheckContext,
     CheckSkipped,

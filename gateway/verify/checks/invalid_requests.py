@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gateway.verify.checks.open_inference import infer_request
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     JSON,
     Check,
     CheckContext,

@@ -5,7 +5,7 @@ import contextlib
 
 import msgspec
 
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     JSON,
     Check,
     CheckContext,

@@ -4,7 +4,7 @@ import msgspec
 
 from gateway.artifacts.manifest import DATATYPES
 from gateway.core.model import Tensor
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     CheckContext,
     ContractViolation,
     check,

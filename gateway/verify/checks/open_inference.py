@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.core.model import Tensor
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     CheckContext,
     CheckSkipped,
     ContractViolation,

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     JSON,
     CheckContext,
     CheckSkipped,

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.free_ports import free_port
 from gateway.verify.backend_process import BackendProcess
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     JSON,
     CheckContext,
     CheckSkipped,

@@ -4,7 +4,7 @@ import statistics
 
 import msgspec
 
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     JSON,
     CheckContext,
     CheckSkipped,

@@ -19,7 +19,7 @@ from gateway.verify.checks.binary_tensors import (
     unpack_tensor,
 )
 from gateway.verify.checks.open_inference import flatten
-from gateway.verify.conformance_check import ContractViolation
+from gateway.verify.conformance_check_type import ContractViolation
 from tests.contract.backends.cases import BAD, GOOD, INFER, Case
 from tests.contract.backends.process import Backend
 from tests.flow.scene import Scene

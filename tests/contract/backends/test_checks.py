@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from chips_backend import predictions_as_json
 
-from gateway.verify.conformance_check import (
+from gateway.verify.conformance_check_type import (
     Check,
     CheckContext,
     CheckResult,

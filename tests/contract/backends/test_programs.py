@@ -11,7 +11,7 @@ import pytest
 
 from gateway.verify import second_instance
 from gateway.verify.checks import process_lifecycle
-from gateway.verify.conformance_check import CheckResult
+from gateway.verify.conformance_check_type import CheckResult
 from gateway.verify.run import (
     CHECKS,
     BackendNotReady,

@@ -86,6 +86,7 @@ async def through(cable: Cable, url: str) -> str:
 # -- killed
 
 
+@pytest.mark.slow
 async def test_a_killed_emulator_that_comes_back_empty(own_emulator: Emulator, opened, mirrored):
     url = registry_url(own_emulator)
     registry, registrar = opened(url), opened(url)

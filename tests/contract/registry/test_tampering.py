@@ -201,6 +201,7 @@ class RawFirestore:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 async def test_no_change_in_firestore_is_unseen(firestore: str):
     registry = open_registry(firestore)
     assert isinstance(registry, FirestoreRegistry)

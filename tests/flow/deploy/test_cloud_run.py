@@ -49,6 +49,7 @@ def registered(shell: Shell) -> list[str]:
     return [backend["version"] for model in models for backend in model["backends"]]
 
 
+@pytest.mark.slow
 def test_two_versions_each_by_one_command(shell: Shell, backend_folder: Path, cloud: Cloud):
     first = deployed(shell)
     service = cloud.services[SERVICE]
@@ -77,6 +78,7 @@ def test_two_versions_each_by_one_command(shell: Shell, backend_folder: Path, cl
     assert registered(shell) == ["1"]
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_twice(shell: Shell, backend_folder: Path, cloud: Cloud):
     first = deployed(shell)
     before = len([call for call in cloud.calls if not call.startswith("GET")])
@@ -139,6 +141,7 @@ def test_a_build_that_fails(shell: Shell, backend_folder: Path, cloud: Cloud):
     assert registered(shell) == []
 
 
+@pytest.mark.slow
 def test_a_revision_that_never_becomes_ready(shell: Shell, backend_folder: Path, cloud: Cloud):
     deployed(shell)
     cloud.breaks = True
@@ -213,6 +216,7 @@ def test_the_plan_is_for_machines_too(shell: Shell, backend_folder: Path, cloud:
     assert all(call.startswith("GET ") for call in cloud.calls), "nothing is changed"
 
 
+@pytest.mark.slow
 def test_the_doctor_compares_what_is_registered_with_what_is_deployed(
     shell: Shell, backend_folder: Path, cloud: Cloud
 ):

@@ -82,6 +82,7 @@ def test_from_a_folder_to_an_answer_and_back(shell: Shell, backend_folder: Path)
     assert shell("undeploy", "wine", "--version", "1", "--target", "local").code == 65
 
 
+@pytest.mark.slow
 def test_progress_is_told_step_by_step(shell: Shell, backend_folder: Path):
     out = shell.ok("deploy", "wine", "--target", "local").out
     assert "1/7 check" in out
@@ -92,6 +93,7 @@ def test_progress_is_told_step_by_step(shell: Shell, backend_folder: Path):
     assert 'curl http://127.0.0.1:9/wine -H "X-Api-Key: $KEY" --json \'{"instances":' in out
 
 
+@pytest.mark.slow
 def test_a_version_without_traffic_is_called_at_its_own_address(shell: Shell, backend_folder: Path):
     deployed(shell, backend_folder)
     out = shell.ok("deploy", "wine", "--version", "2", "--target", "local").out
@@ -124,6 +126,7 @@ def break_samples(backend_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",)])
+@pytest.mark.slow
 def test_what_cannot_be_served_costs_no_version(
     shell: Shell, backend_folder: Path, tmp_path: Path, options: tuple[str, ...]
 ):
@@ -149,6 +152,7 @@ def test_a_backend_that_does_not_start_is_not_registered(shell: Shell, backend_f
     assert shell.ok("models", "--json").json() == []
 
 
+@pytest.mark.slow
 def test_another_content_under_one_version_is_refused(shell: Shell, backend_folder: Path):
     deployed(shell, backend_folder)
     (backend_folder / "artifact/notes.txt").write_text("more")
@@ -186,6 +190,7 @@ def test_two_deploys_of_one_version_at_once_make_one(shell: Shell, backend_folde
     assert len(shell.model()["backends"]) == 1
 
 
+@pytest.mark.slow
 def test_the_name_of_somebody_elses_process_is_never_killed(shell: Shell, backend_folder: Path):
     deployed(shell, backend_folder)
     (note,) = notes()
@@ -222,6 +227,7 @@ def test_interrupted_before_the_supervisor_has_said_anything_nothing_is_left(
 # -- deployed again
 
 
+@pytest.mark.slow
 def test_changed_code_replaces_what_runs_once_it_is_registered(shell: Shell, backend_folder: Path):
     first = deployed(shell, backend_folder)
     (backend_folder / "helper.py").write_text("FACTOR = 2\n")
@@ -288,6 +294,7 @@ def test_after_a_reboot_all_is_back(shell: Shell, backend_folder: Path):
     assert shell.ok("up", "--json").json() == []
 
 
+@pytest.mark.slow
 def test_a_backend_without_its_supervisor_is_not_started_twice(shell: Shell, backend_folder: Path):
     deployed(shell, backend_folder)
     (note,) = notes()
@@ -435,6 +442,7 @@ def model_of_own_code(backend_folder: Path) -> None:
     (backend_folder / "signature.json").write_text(json.dumps(signature))
 
 
+@pytest.mark.slow
 def test_a_model_whose_answers_depend_on_other_rows_is_not_registered(shell: Shell, backend_folder: Path):
     model_of_own_code(backend_folder)
     ended = shell("deploy", "wine", "--target", "local")

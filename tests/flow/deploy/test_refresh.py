@@ -130,6 +130,7 @@ def test_requirements_follow_the_model_unless_they_were_edited(
     assert requirements.read_text() == written + "# mine\n"
 
 
+@pytest.mark.slow
 def test_without_its_source_the_copy_is_deployed(shell: Shell, folder: Path, tmp_path: Path):
     (tmp_path / "trained").rename(tmp_path / "gone")
     assert deploy(shell).code == 0
@@ -204,6 +205,7 @@ def test_a_column_that_was_renamed_is_told_before_it_gets_traffic(shell: Shell, 
     assert "requests that version 1 takes may get 422 from version 3" in told
 
 
+@pytest.mark.slow
 def test_a_damaged_record_says_what_to_do(shell: Shell, folder: Path):
     (folder / "source.json").write_text("{}")
     refused = deploy(shell)

@@ -177,7 +177,7 @@ async def test_a_key_from_the_copy_ends_with_the_copys_age(world: World, monkeyp
     def find(_: Mirror, digest: str) -> Key | None:
         return kept if world.clock.now < end else None
 
-    monkeypatch.setattr(Mirror, "find_fallback_key", find)
+    monkeypatch.setattr(Mirror, "find_key_in_fallback_copy", find)
     world.registry.read_error = RegistryError("down")
     key = make_key()
     world.clock.now += 99

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.model import parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout import parse_rollout, with_traffic
+from gateway.core.rollout_document import parse_rollout, with_traffic
 from gateway.registry.base import ROLLOUTS, Put
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.assessment import ASSESSMENTS, Assessment

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.model_updates import to_document
 from gateway.cost.ledger import IDLE
-from gateway.cost.usage import InstanceSize, Usage, UsageDocument, UsageRow, usage_kind
+from gateway.cost.usage_documents import InstanceSize, Usage, UsageDocument, UsageRow, usage_kind
 from gateway.registry.base import BUDGETS, PRICES, Put
 from gateway.registry.sqlite import SqliteRegistry
 from tests.unit.cli.shell import Shell

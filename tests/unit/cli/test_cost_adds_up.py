@@ -14,7 +14,15 @@ from gateway.core.model_updates import to_document
 from gateway.core.prices import parse_prices, tables_in_one_currency
 from gateway.cost.ledger import make_ledger, warm_instances
 from gateway.cost.read_price_tables import read_default_prices, with_default_prices
-from gateway.cost.usage import DailyUsage, InstanceSize, Usage, UsageDocument, UsageKey, UsageRow, usage_kind
+from gateway.cost.usage_documents import (
+    DailyUsage,
+    InstanceSize,
+    Usage,
+    UsageDocument,
+    UsageKey,
+    UsageRow,
+    usage_kind,
+)
 from gateway.registry.base import MODELS, PRICES, Change, Put
 from gateway.registry.memory import MemoryRegistry
 from gateway.registry.sqlite import SqliteRegistry

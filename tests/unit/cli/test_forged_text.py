@@ -209,7 +209,7 @@ def test_what_is_exported_is_imported_as_it_was(shell: Shell, tmp_path: Path):
         "register", "beer", "http://127.0.0.1:9", "--no-probe", "--force", "--version", "1", "--owner", EVIL
     )
     shell.ok("deregister", "spoilt", "--yes")
-    asyncio.run(_remove_networks(tmp_path / "registry.db"))
+    asyncio.run(_remove_what_no_import_takes(tmp_path / "registry.db"))
     exported = shell.ok("export").out
     other = f"sqlite:{tmp_path}/third.db"
     (tmp_path / "all.yaml").write_text(exported, encoding="utf-8")
@@ -218,9 +218,10 @@ def test_what_is_exported_is_imported_as_it_was(shell: Shell, tmp_path: Path):
         assert shell.ok("show", name, "--json", "--registry", other).json()["owner"] == EVIL
 
 
-async def _remove_networks(path: Path) -> None:
+async def _remove_what_no_import_takes(path: Path) -> None:
     registry = SqliteRegistry(path)
-    await registry.write(Delete(kind=NETWORKS, name="none", expected=2), author="ana")
+    for kind, name in ((NETWORKS, "none"), (PRICES, EVIL)):
+        await registry.write(Delete(kind=kind, name=name, expected=2), author="ana")
     await registry.close()
 
 

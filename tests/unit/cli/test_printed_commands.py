@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.support.global_options import GlobalOptions
+from gateway.cli.support.options_before_command import GlobalOptions
 from tests.unit.cli.shell import Shell
 from tests.unit.cli.sign_off_stage import Stage
 

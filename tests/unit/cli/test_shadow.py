@@ -14,7 +14,7 @@ from gateway.registry.base import PRICES, SHADOWS, Put, Unavailable
 from gateway.registry.open_by_url import open_registry
 from gateway.registry.sqlite import SqliteRegistry
 from gateway.shadow.compare_answers import Difference
-from gateway.shadow.findings import (
+from gateway.shadow.difference_counts import (
     DifferenceExample,
     Findings,
     OutputFigures,

@@ -19,7 +19,7 @@ import pytest
 from gateway.cli.support import console
 from gateway.core.model import parse_model
 from gateway.core.version_evidence import VERIFY, EvidenceRecord
-from gateway.cost.usage import InstanceSize, utc_day
+from gateway.cost.usage_documents import InstanceSize, utc_day
 from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry import base
 from gateway.registry.evidence_records import evidence_change

@@ -7,7 +7,7 @@ from gateway.core.model import Backend, Model, Resources
 from gateway.core.model_updates import to_document
 from gateway.cost.budgets import BudgetKeeper
 from gateway.cost.read_price_tables import read_default_prices
-from gateway.cost.usage import NOTHING, InstanceSize, Usage, UsageKey
+from gateway.cost.usage_documents import NOTHING, InstanceSize, Usage, UsageKey
 from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry.base import BUDGETS, MODELS, Delete, Put, Registry, RegistryError
 from gateway.registry.snapshot import compile_snapshot

@@ -7,7 +7,7 @@ import pytest
 import sqlglot
 
 from gateway.cost.billing_export import QUERY, BilledAmount, BillingError, read_billing, version_as_label
-from gateway.cost.usage import month_days
+from gateway.cost.usage_documents import month_days
 from tests.unit.cli.shell import Shell
 from tests.unit.cost.google_stand_in import BigQuery
 

@@ -84,6 +84,7 @@ def wheel(folder: Path, value: int) -> Path:
 
 
 @pytest.mark.usefixtures("bare_library")
+@pytest.mark.slow
 def test_an_environment_is_made_once_for_what_it_holds(folder: Path, tmp_path: Path):
     (folder / "requirements.txt").write_text(f"{wheel(tmp_path, 7)}\n")
     said: list[str] = []
@@ -100,6 +101,7 @@ def test_an_environment_is_made_once_for_what_it_holds(folder: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("bare_library")
+@pytest.mark.slow
 def test_pip_is_asked_where_uv_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """uv reads none of pip's settings: it may not know the index, or the certificate, of this network."""
     uv = tmp_path / "bin/uv"

@@ -34,6 +34,7 @@ from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import compile_snapshot
 from gateway.registry.token_bucket import TokenBucket
 from gateway.server.caller_response import _remembered_begin
+from gateway.stages import ip_allowlist
 from gateway.stages.rate_limit import _refusal
 from gateway.telemetry.access_log import JsonAccessLog, _detail, _remembered_detail
 from gateway.telemetry.otlp_trace_encoding import _attribute, _field, _key_value
@@ -64,6 +65,7 @@ SHOWN = {
     "limits/quota.py": "test_charges",
     "server/caller_response.py": "test_lines_of_own_answers",
     "stages/rate_limit.py": "test_refusals_for_a_rate",
+    "stages/ip_allowlist.py": "test_refusals_for_an_address",
     "telemetry/access_log.py": "test_details_in_the_log",
     "signoff/ssh_signature.py": "tests/unit/signoff/test_in_toto_statement.py",
     "cost/read_price_tables.py": "the prices, which are part of the release",
@@ -459,6 +461,11 @@ def test_lines_of_own_answers(answers: list[tuple[tuple[bytes, bytes], ...]]):
 def test_refusals_for_a_rate(policy: str, model: str, seconds: int):
     remembered, fresh = (make(policy, model, seconds) for make in (_refusal, _refusal.__wrapped__))
     assert (remembered.detail, remembered.headers) == (fresh.detail, fresh.headers)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "it"])
+def test_refusals_for_an_address(address: str):
+    assert ip_allowlist._refusal(address).detail == ip_allowlist._refusal.__wrapped__(address).detail
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), DETAILS)))

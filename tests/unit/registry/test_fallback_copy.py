@@ -8,7 +8,7 @@ import pytest
 from gateway.registry.base import MODELS, Put, RegistryError, Unavailable
 from gateway.registry.fallback_copy import (
     FileFallback,
-    GcsFallback,
+    GcsRegistryCopy,
     decode_fallback,
     encode_fallback,
     open_fallback,
@@ -101,7 +101,7 @@ async def test_a_file_is_for_its_owner_only(tmp_path: Path):
 
 
 async def test_storage_that_refuses_or_is_away(gcs: Gcs):
-    fallback = GcsFallback(gcs.bucket, "fallback.gz")
+    fallback = GcsRegistryCopy(gcs.bucket, "fallback.gz")
     gcs.fault(status=403, path="fallback")
     with pytest.raises(RegistryError, match="no permission"):
         await fallback.load()

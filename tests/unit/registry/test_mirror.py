@@ -378,20 +378,20 @@ async def test_keys_of_the_copy_are_found_while_it_is_what_is_served_and_not_too
     kept = FallbackContent(listing(7, model("wine")), 100.0, FallbackKeys("one", 7, {"a": document}))
     for age_s in (0.0, 99.0):  # turned off; too old
         mirror = await start(fallback=Copy(kept), fallback_keys_age_s=age_s)
-        assert mirror.find_fallback_key("a") is None
+        assert mirror.find_key_in_fallback_copy("a") is None
         await mirror.stop()
     mirror = await start(fallback=Copy(kept), fallback_keys_age_s=1e6)
-    key = mirror.find_fallback_key("a")
+    key = mirror.find_key_in_fallback_copy("a")
     assert key is not None
     assert key.label == "app"
-    assert mirror.find_fallback_key("b") is None
+    assert mirror.find_key_in_fallback_copy("b") is None
     clock.now += 1e6
-    assert mirror.find_fallback_key("a") is None
+    assert mirror.find_key_in_fallback_copy("a") is None
     clock.now -= 1e6
     registry.down = False
     registry.tell(listing(7, model("wine")))
     assert await _until(lambda: mirror.source == REGISTRY)
-    assert mirror.find_fallback_key("a") is None
+    assert mirror.find_key_in_fallback_copy("a") is None
 
 
 async def test_a_gateway_keeps_keys_in_its_own_copy(

@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import Rollout, RolloutPlan, new_rollout, parse_rollout
+from gateway.core.rollout_document import Rollout, RolloutPlan, new_rollout, parse_rollout
 from gateway.registry.base import MODELS, ROLLOUTS, Listing, Put, Registry
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import Snapshot, compile_snapshot

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import RolloutPlan
+from gateway.core.rollout_document import RolloutPlan
 from gateway.rollout.assessment import Assessment
 from gateway.rollout.reporter import RolloutReport, RolloutWindow
 from gateway.rollout.request_counter import Tally, bucket_lower_edge_s, latency_bucket

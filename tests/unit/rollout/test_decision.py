@@ -3,7 +3,13 @@
 import msgspec
 import pytest
 
-from gateway.core.rollout import Rollout, RolloutPlan, new_rollout, rollout_problems, traffic_at_share
+from gateway.core.rollout_document import (
+    Rollout,
+    RolloutPlan,
+    new_rollout,
+    rollout_problems,
+    traffic_at_share,
+)
 from gateway.registry.firestore.document_layout import MAX_BODY_BYTES
 from gateway.rollout.assessment import Assessment
 from gateway.rollout.decision import MOST_STEPS, abort, apply_decision, decide, hold, resume

@@ -90,6 +90,7 @@ def _first(
     return None
 
 
+@pytest.mark.slow
 def test_no_difference_is_seldom_called_worse_over_a_whole_rollout() -> None:
     """Four questions, looked at every 15 s for 10 min at each of 1, 5, 25 and 50 %, while rates drift as load does."""
     rng = np.random.default_rng(20261130)

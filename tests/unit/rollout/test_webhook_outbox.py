@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.rollout import traffic_at_share
+from gateway.core.rollout_document import traffic_at_share
 from gateway.registry.base import Registry, Unavailable
 from gateway.rollout.controller import Controller
 from gateway.rollout.decision import abort

@@ -43,16 +43,16 @@ def test_strangers_go_before_known_callers_and_the_oldest_first(loop: asyncio.Ab
     connections = OpenConnections(loop, limit=4)
     known, busy, old, new = opened(connections, Fake(), Fake(busy=True), Fake(), Fake())
     connections.mark_authenticated(known)
-    assert connections.admits("192.0.2.9")
+    assert connections.make_room_for("192.0.2.9")
     assert (old.aborted, len(connections)) == (True, 3)
     opened(connections, Fake(busy=True))
-    assert connections.admits("192.0.2.9")
+    assert connections.make_room_for("192.0.2.9")
     assert new.aborted
     opened(connections, Fake(busy=True))
-    assert connections.admits("192.0.2.9")
+    assert connections.make_room_for("192.0.2.9")
     assert known.aborted
     opened(connections, Fake(busy=True))
-    assert not connections.admits("192.0.2.9")
+    assert not connections.make_room_for("192.0.2.9")
     assert not busy.aborted
     assert {why: n for why, n in connections.turned_away.items() if n} == {"evicted": 3, "refused": 1}
 
@@ -62,19 +62,19 @@ def test_an_address_makes_room_for_itself(loop: asyncio.AbstractEventLoop):
     (other,) = opened(connections, Fake(peer="192.0.2.7"))
     first, second = opened(connections, Fake(), Fake())
     connections.mark_authenticated(first)
-    assert connections.admits("192.0.2.1")
+    assert connections.make_room_for("192.0.2.1")
     assert (second.aborted, first.aborted, other.aborted) == (True, False, False)
     opened(connections, *(Fake(peer="192.0.2.8", busy=True) for _ in range(10)))
-    assert connections.admits("192.0.2.8")
+    assert connections.make_room_for("192.0.2.8")
 
 
 def test_an_ipv6_network_of_64_bits_is_one_address(loop: asyncio.AbstractEventLoop):
     connections = OpenConnections(loop, peer_limit=2)
     first, _ = opened(connections, Fake(peer="2001:db8::1"), Fake(peer="2001:db8::2"))
-    assert connections.admits("2001:db8::3")
+    assert connections.make_room_for("2001:db8::3")
     assert first.aborted
     opened(connections, Fake(peer="::ffff:192.0.2.1", busy=True), Fake(peer="192.0.2.1", busy=True))
-    assert not connections.admits("192.0.2.1")
+    assert not connections.make_room_for("192.0.2.1")
 
 
 def test_many_who_are_busy_for_long_do_not_hide_an_idle_one(loop: asyncio.AbstractEventLoop):
@@ -83,13 +83,13 @@ def test_many_who_are_busy_for_long_do_not_hide_an_idle_one(loop: asyncio.Abstra
     busy = [Fake(busy=True) for _ in range(4 * _LOOKED_AT - 2)]
     first, last = Fake(), Fake()
     opened(connections, *busy[: 2 * _LOOKED_AT], first, *busy[2 * _LOOKED_AT :], last)
-    assert connections.admits("192.0.2.9")
+    assert connections.make_room_for("192.0.2.9")
     assert (first.aborted, last.aborted) == (True, False)
     opened(connections, Fake(busy=True))
-    assert connections.admits("192.0.2.9")
+    assert connections.make_room_for("192.0.2.9")
     assert last.aborted
     opened(connections, Fake(busy=True))
-    assert not connections.admits("192.0.2.9")
+    assert not connections.make_room_for("192.0.2.9")
 
 
 def test_where_all_are_busy_not_each_caller_costs_a_look_at_all(loop: asyncio.AbstractEventLoop):
@@ -107,10 +107,10 @@ def test_where_all_are_busy_not_each_caller_costs_a_look_at_all(loop: asyncio.Ab
 
     connections = OpenConnections(loop, limit=8 * _LOOKED_AT)
     opened(connections, *(Counted() for _ in range(8 * _LOOKED_AT)))
-    assert not connections.admits("192.0.2.9")
+    assert not connections.make_room_for("192.0.2.9")
     asked = 0
     connections._strangers.all_busy_until = NEVER
-    assert not connections.admits("192.0.2.9")
+    assert not connections.make_room_for("192.0.2.9")
     assert asked == _LOOKED_AT
 
 

@@ -8,6 +8,13 @@ import pytest
 
 from gateway.shadow.compare_answers import AnswerComparison, Difference, OutputComparison
 from gateway.shadow.decode_answer import Answer
+from gateway.shadow.difference_counts import (
+    DifferenceExample,
+    Findings,
+    PairFigures,
+    ShadowReport,
+    VersionFigures,
+)
 from gateway.shadow.difference_verdict import (
     ALPHA,
     always_valid_interval,
@@ -16,7 +23,6 @@ from gateway.shadow.difference_verdict import (
     latency_quantile,
     verdict_document,
 )
-from gateway.shadow.findings import DifferenceExample, Findings, PairFigures, ShadowReport, VersionFigures
 
 
 def report(differ: int, compared: int, own: int, twice: int, failed: int = 0) -> ShadowReport:

@@ -145,6 +145,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_model_with_no_right_answer_is_refused_at_the_start(
     start_r: Start, tmp_path: Path, has_r: None, case: str

@@ -1,4 +1,4 @@
-"""The model card of an artifact, `card.md`: what people who approve or call a model must know, in Markdown (CommonMark).
+"""Reads an artifact's model card, `card.md`: what people who approve or call a model must know, in Markdown (CommonMark).
 
 Its sections are the headings of the second level; five of them every card has. It is read strictly and shown as text:
 a card that somebody could read in two ways is refused.

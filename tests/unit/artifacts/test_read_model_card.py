@@ -7,7 +7,13 @@ from chips_backend.manifest import Signature, Tensor
 from chips_backend.model_card_draft import draft_card
 
 from gateway.artifacts.describe_artifact import describe_artifact
-from gateway.artifacts.model_card import MAX_BYTES, SECTIONS, card_evidence, parse_card, read_card_sections
+from gateway.artifacts.read_model_card import (
+    MAX_BYTES,
+    SECTIONS,
+    card_evidence,
+    parse_card,
+    read_card_sections,
+)
 from gateway.core.model import Backend
 
 CARD = """# Wine

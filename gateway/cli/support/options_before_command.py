@@ -9,7 +9,7 @@ _COMMAND: Final = re.compile(r"(?<![\w/-])chips (?=([a-z][a-z-]*))")
 
 
 class GlobalOptions:
-    """What stood before the command; `commands` are those that act on an environment."""
+    """The options that stood before the command; `commands` are those that act on an environment."""
 
     def __init__(self) -> None:
         self.env: str | None = None
@@ -18,7 +18,7 @@ class GlobalOptions:
         self.commands: Collection[str] = ()
 
     def with_environment(self, text: str) -> str:
-        """`text` for somebody who copies its commands: where --env named the environment, they name it too."""
+        """`text` with the environment in its commands, for somebody who copies them: where --env named one, they name it too."""
         if not self.env:
             return text
         before = f"chips --env {shlex.quote(self.env)} "

@@ -204,7 +204,7 @@ def start_problems(model: Model, candidate: str, plan: RolloutPlan) -> list[str]
 def new_rollout(
     model: Model, candidate: str, plan: RolloutPlan, *, identity: str, by: str, reason: str
 ) -> Rollout:
-    """The rollout as it is first written. Raises ValueError where the plan cannot be honoured."""
+    """A new rollout, as it is first written. Raises ValueError where the plan cannot be honoured."""
     problems = [*plan_problems(plan), *start_problems(model, candidate, plan), *reason_problems(reason)]
     if problems:
         raise ValueError("; ".join(problems))

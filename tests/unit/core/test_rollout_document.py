@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
-from gateway.core.rollout import RolloutPlan, new_rollout, parse_rollout, plan_problems
+from gateway.core.rollout_document import RolloutPlan, new_rollout, parse_rollout, plan_problems
 
 _MODEL = Model(
     name="wine",

@@ -1,4 +1,4 @@
-"""`chips artifacts`: what is published, is it still what was published, and a copy of it here."""
+"""`chips artifacts`: list the published artifacts, check that they are what was published, and download one."""
 
 import hashlib
 import shutil

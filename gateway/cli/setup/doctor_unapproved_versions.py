@@ -11,7 +11,7 @@ from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.signoff.in_toto_statement import VerifiedStatement
-    from gateway.signoff.sign_off_records import SignOffRecords
+    from gateway.signoff.read_sign_off_records import SignOffRecords
 
 
 async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
@@ -38,7 +38,7 @@ async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGe
 
 
 async def _check_approvals(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
-    from gateway.signoff.sign_off_records import read_sign_off
+    from gateway.signoff.read_sign_off_records import read_sign_off
     from gateway.signoff.ssh_signature import SshError
 
     try:

@@ -297,11 +297,11 @@ def test_mutated_requests_come_to_the_same(seed: int):
         (NUMBERS, False, b'{"instances": [[1.5, 2, -3], [4e0, 5, 6]], "parameters": {"flag": true}}'),
         (SINGLES, False, b'{"instances":[[1.5,2,-3],[4e0,5,6],[7,8,9]]}'),
     ]
-    taken = 0
     with cutting() as parsed:
+        for signature, infer, body in requests:
+            before = len(parsed)
+            assert agree(signature, body, infer=infer) is not None
+            assert len(parsed) > before, "it is the fast way that is tried here"
         for _ in range(250):
             signature, infer, body = chance.choice(requests)
-            before = len(parsed)
-            if agree(signature, mutated(chance, body), infer=infer) is not None:
-                taken += len(parsed) > before
-    assert taken > 0, "most mutations break a request, not all of them"
+            agree(signature, mutated(chance, body), infer=infer)

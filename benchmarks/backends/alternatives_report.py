@@ -30,6 +30,9 @@ def tables(document: Mapping[str, Any]) -> str:
             ]
     parts += ["One row of 8 numbers:", _latency(found, document["peers"])]
     parts += ["Start, first prediction, memory when ready:", _starts(document)]
+    not_served = list(_not_served(document["figures"], document["peers"]))
+    if not_served:
+        parts.append("–, since not all requests got an answer: " + "; ".join(not_served) + ".")
     left_out = [
         f"{document['peers'][each['peer']]} ({each['kind']}): {each['why']}" for each in document["left_out"]
     ]
@@ -50,13 +53,28 @@ def medians(figures: Sequence[Mapping[str, Any]]) -> dict[Key, dict[str, float]]
     by_key: dict[Key, list[Mapping[str, Any]]] = {}
     for figure in figures:
         if figure["served"]:
-            key = (figure["kind"], figure["peer"], figure["protocol"], figure["rows"], figure["callers"])
-            by_key.setdefault(key, []).append(figure)
+            by_key.setdefault(_key(figure), []).append(figure)
     names = ("per_s", "cpu_us", "p50_ms", "p99_ms", "rss_mb")
     return {
         key: {name: statistics.median(figure[name] for figure in several) for name in names}
         for key, several in by_key.items()
     }
+
+
+def _not_served(figures: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Iterator[str]:
+    """Which figures no round has, and what the last one says of it."""
+    served = medians(figures)
+    why = {_key(figure): figure["why"] for figure in figures if not figure["served"]}
+    for key, reason in why.items():
+        if key not in served:
+            kind, peer, protocol, rows, callers = key
+            yield (
+                f"{titles[peer]}, {_PROTOCOLS[protocol]} ({kind}, {rows} row{'s' * (rows > 1)}, {callers} callers): {reason}"
+            )
+
+
+def _key(figure: Mapping[str, Any]) -> Key:
+    return (figure["kind"], figure["peer"], figure["protocol"], figure["rows"], figure["callers"])
 
 
 def ratio(found: Mapping[Key, Mapping[str, float]], kind: str, rows: int, protocol: str) -> float | None:

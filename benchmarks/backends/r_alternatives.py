@@ -157,7 +157,7 @@ def _await(process: subprocess.Popen[bytes], way: Way, asked: Asked, wanted: lis
     end = time.monotonic() + _START_S
     while True:
         try:
-            status, content, length = ask_once(way, asked, PORT)
+            status, content, length, _ = ask_once(way, asked, PORT)
         except OSError:
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{way.path} does not answer") from None

@@ -47,6 +47,27 @@ def figure(peer: str, protocol: str, cpu_us: float) -> dict[str, Any]:
     }
 
 
+def test_a_figure_that_is_missing_has_its_reason():
+    failed = {"served": False, "why": "7 of 9 failed"}
+    document = {
+        "date": "2026-11-30T00:00:00Z",
+        "machine": {"cpus": 2, "cpu": "x", "system": "Linux", "python": "3", "load": [0.0]},
+        "seconds": 1,
+        "rounds": 2,
+        "peers": {"chips": "ours", "fastapi": "FastAPI"},
+        "left_out": [],
+        "starts": [],
+        "figures": [
+            figure("chips", "v1", 100.0),
+            {**figure("chips", "v1", 1.0), **failed},
+            {**figure("fastapi", "v1", 1.0), **failed, "callers": 64},
+        ],
+    }
+    text = alternatives.tables(document)
+    assert "FastAPI, JSON rows (numbers, 1 row, 64 callers): 7 of 9 failed." in text
+    assert "ours, JSON rows (" not in text, "another round has it"
+
+
 def test_ours_is_held_against_the_cheapest_of_the_others():
     found = alternatives.medians(
         [

@@ -22,7 +22,8 @@ from chips_backend.problem_details import Problem, invalid_instances
 from chips_backend.render_large_json import LARGE_ROWS, render_large
 from chips_backend.request_context import JSON, RequestContext
 from chips_backend.service import Loaded
-from chips_backend.typed_decoding import Instances, Tensors
+from chips_backend.typed_decoding import Instances
+from chips_backend.typed_tensors import Tensors
 
 _encode = msgspec.json.Encoder().encode
 
@@ -115,6 +116,10 @@ class App:
         if self._served:
             response.headers["X-Chips-Model"] = self._served
         timing = [f"{name};dur={ms:.1f}" for name, ms in call.timing.items()]
+        if call.shared > 1:
+            timing = [
+                f"{part};shared={call.shared}" if part.startswith("predict") else part for part in timing
+            ]
         if code:
             timing.append(f'error;desc="{code}"')
         response.headers["Server-Timing"] = ", ".join(timing)
@@ -327,6 +332,7 @@ class App:
             raise problem from None
         call.timing["queue"] = outcome.queue_s * 1000
         call.timing["predict"] = outcome.predict_s * 1000
+        call.shared = outcome.shared
         return outcome.predictions
 
     def _render(self, problem: Problem, call: RequestContext) -> bytes:

@@ -4,23 +4,27 @@ What one call costs is learned as it goes: `fixed + per_row * rows` seconds. A b
 target. It waits for more only while that pays: while the calls saved (one `fixed` for each request that comes along) are
 worth more than the time that those in the batch lose, and only as long as the oldest of them keeps within the target.
 
-Without a target nobody waits for company: a request that finds a free slot is predicted at once and by itself, and those that
-wait for a slot anyway share a call that takes a fifth longer than one of them would, at most.
+Without a target nobody waits for company: a request that finds a free slot is predicted at once and by itself. Those that wait for a
+slot anyway share a call as long as each one that joins saves more than it costs: it saves one `fixed` for itself and for each that
+waits behind it, and costs its rows' time for each that is in the call already.
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import deque
 from typing import Any, Final
 
-from chips_backend.column_block import joined
+from chips_backend.column_block import form_of, joined
 from chips_backend.failure_cause import ModelFailed
 from chips_backend.model import Rows
 from chips_backend.prediction_pool import Failed, Slot
 from chips_backend.workers import Outcome, Workers, overloaded, too_late, took_too_long
 
-_MOST_ROWS: Final = 1024
+_MOST_ROWS: Final = 10_000
+_WAIT_S: Final = 1.0  # of predictions may wait for a slot, if that is more requests than wait in any case
+_MOST_WAITING: Final = 16  # times as many, however fast they are
 _SAFETY: Final = 0.8  # of the target is planned with
 _MEMORY: Final = 0.98  # how much of what was learned remains after each call
 
@@ -62,16 +66,20 @@ class Cost:
         fixed, per_row = self.line
         return fixed + per_row * rows
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a call was seen."""
+        return self._n > 0
+
     def rows_within(self, seconds: float) -> int:
         """How many rows a call may have.
 
-        One, before anything was seen. Twice as many as before, while only one size was seen: that is how it learns what
-        a row adds. Where even one row misses the target, those that make the call a fifth longer at most.
+        One, before anything was seen, and where even one misses the target. Twice as many as before, while only one size was
+        seen: that is how it learns what a row adds.
         """
         fixed, per_row = self.line
         if per_row <= 0:
             return _MOST_ROWS if self._n else 1
-        seconds = max(seconds, 1.2 * (fixed + per_row))
         fitting = math.floor((seconds - fixed) / per_row)
         if not self._differ:
             fitting = max(fitting, math.ceil(2 * self._x / self._n))
@@ -88,15 +96,63 @@ class _Entry:
         self.deadline = deadline
         self.arrived = time.monotonic()
         self.begun: asyncio.Future[float] = loop.create_future()
-        self.done: asyncio.Future[tuple[list[Any], float]] = loop.create_future()
+        self.done: asyncio.Future[tuple[list[Any], float, int]] = loop.create_future()
 
     @property
     def is_left(self) -> bool:
         return self.begun.cancelled()
 
     def is_like(self, other: "_Entry") -> bool:
-        """Whether both may share a call. One without a deadline would keep a process that hangs from being ended."""
-        return self.parameters == other.parameters and (self.deadline is None) == (other.deadline is None)
+        """Whether both may share a call. One without a deadline would keep a process that hangs from being ended.
+
+        Rows of another form would make all of them be converted, one by one.
+        """
+        return (
+            self.parameters == other.parameters
+            and (self.deadline is None) == (other.deadline is None)
+            and form_of(self.rows) == form_of(other.rows)
+        )
+
+
+class _Call:
+    """A call that is being put together for some of those who wait, `waiting` in all."""
+
+    def __init__(self, cost: Cost, target_s: float, waiting: int) -> None:
+        self.entries: list[_Entry] = []
+        self._fixed_s, self._row_s = cost.line
+        self._fitting = cost.rows_within(target_s)
+        self._target_s = target_s
+        self._waiting = waiting
+        self._rows = 0
+        self._is_late = False
+        self._left_s = math.inf  # until the first deadline of one that is in it
+        self._now = asyncio.get_running_loop().time()
+
+    def add(self, entry: _Entry) -> bool:
+        """Add a request where it may share the call; whether it was added."""
+        rows = self._rows + len(entry.rows)
+        took_s = self._fixed_s + self._row_s * rows
+        left_s = self._left_s if entry.deadline is None else min(self._left_s, entry.deadline - self._now)
+        if not self.entries:
+            self._is_late = took_s > self._target_s
+        elif not (
+            entry.is_like(self.entries[0])
+            and took_s <= left_s
+            and (rows <= self._fitting or (self._is_late and self._pays(rows)))
+        ):
+            return False
+        self.entries.append(entry)
+        self._rows, self._left_s = rows, left_s
+        return True
+
+    def _pays(self, rows: int) -> bool:
+        """Whether one more, with which it would have so many rows, saves more than those that are in it lose.
+
+        It saves a call for itself and for each that is not in it, and takes time from each that is.
+        """
+        among = len(self.entries)
+        lost_s = self._row_s * (rows - self._rows) * among
+        return rows <= _MOST_ROWS and self._fixed_s * (self._waiting - among) >= lost_s
 
 
 class Batcher:
@@ -119,7 +175,7 @@ class Batcher:
             outcome = await self._workers.score(rows, parameters, deadline)
             self._cost.learn(len(rows), outcome.predict_s)
             return outcome
-        if len(self._line) >= self._workers.waiting_limit:
+        if self._is_full():
             raise overloaded()
         entry = _Entry(rows, parameters, deadline)
         self._learn_gap(entry.arrived)
@@ -130,18 +186,36 @@ class Batcher:
                 began = await entry.begun  # cancelled with us: then the entry is not predicted
         except TimeoutError:
             raise too_late() from None
+        finally:
+            if entry.is_left:
+                self._remove(entry)
         try:
             async with asyncio.timeout_at(deadline):
-                predictions, predict_s = await entry.done
+                predictions, predict_s, shared = await entry.done
         except TimeoutError:
             raise took_too_long() from None
-        return Outcome(predictions, began - entry.arrived, predict_s)
+        return Outcome(predictions, began - entry.arrived, predict_s, shared)
 
     async def stop(self) -> None:
         self._dispatcher.cancel()
         for task in self._running:
             task.cancel()
         await asyncio.gather(self._dispatcher, *self._running, return_exceptions=True)
+
+    def _is_full(self) -> bool:
+        """Whether a request more would wait too long: what waits takes longer than `_WAIT_S`, or the oldest has waited as long."""
+        line, limit = self._line, self._workers.waiting_limit
+        if len(line) < limit:
+            return False
+        if len(line) >= limit * _MOST_WAITING or not self._cost.is_known:
+            return True
+        expected_s = self._cost.of(sum(len(entry.rows) for entry in line)) / self._workers.concurrency
+        return max(expected_s, time.monotonic() - line[0].arrived) >= _WAIT_S
+
+    def _remove(self, entry: _Entry) -> None:
+        """Give the place of a request that waits no more to another."""
+        with contextlib.suppress(ValueError):  # it was not taken, but may have been passed over
+            self._line.remove(entry)
 
     def _learn_gap(self, now: float) -> None:
         gap = now - self._last_came
@@ -194,28 +268,18 @@ class Batcher:
             self._line.popleft()
 
     def _take(self) -> list[_Entry]:
-        """The oldest, and those behind it that are like it and still fit."""
-        batch: list[_Entry] = []
-        kept: deque[_Entry] = deque()
-        most, rows = self._cost.rows_within(self._target_s * _SAFETY), 0
-        for entry in self._line:
-            if entry.is_left:
-                continue
-            fits = not batch or (rows + len(entry.rows) <= most and entry.is_like(batch[0]))
-            if fits:
-                batch.append(entry)
-                rows += len(entry.rows)
-            else:
-                kept.append(entry)
-        self._line = kept
+        """The oldest, and those behind it that join its call."""
+        waiting = [entry for entry in self._line if not entry.is_left]
+        call = _Call(self._cost, self._target_s * _SAFETY, len(waiting))
+        self._line = kept = deque(entry for entry in waiting if not call.add(entry))
         if kept:
             self._came.set()
         else:
             self._came.clear()
         now = time.monotonic()
-        for entry in batch:
+        for entry in call.entries:
             entry.begun.set_result(now)
-        return batch
+        return call.entries
 
     async def _run(self, slot: Slot, batch: list[_Entry]) -> None:
         rows = joined([entry.rows for entry in batch])
@@ -240,7 +304,7 @@ class Batcher:
         self._cost.learn(len(rows), took)
         at = 0
         for entry in batch:
-            _finish(entry, came[at : at + len(entry.rows)], took)
+            _finish(entry, came[at : at + len(entry.rows)], took, len(batch))
             at += len(entry.rows)
 
     async def _run_one_by_one(self, batch: list[_Entry]) -> None:
@@ -256,9 +320,9 @@ class Batcher:
                 _finish(entry, outcome.predictions, outcome.predict_s)
 
 
-def _finish(entry: _Entry, predictions: list[Any], took: float) -> None:
+def _finish(entry: _Entry, predictions: list[Any], took: float, shared: int = 1) -> None:
     if not entry.done.done():
-        entry.done.set_result((predictions, took))
+        entry.done.set_result((predictions, took, shared))
 
 
 def _fail(entry: _Entry, error: Exception) -> None:

@@ -1,7 +1,8 @@
 """A block of rows kept by column, as NumPy arrays: most requests become one, and most models take it without a conversion."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import chain
 from typing import Any, overload
 
 import numpy as np
@@ -106,6 +107,13 @@ def listed(column: Column) -> list[Any]:
     return values
 
 
+def form_of(rows: Rows) -> Hashable:
+    """What rows have in common that are joined without a conversion: which of their columns are lists, or none at all."""
+    if not isinstance(rows, Block):
+        return None
+    return () if rows.matrix is not None else tuple(isinstance(column, list) for column in rows.columns)
+
+
 def joined(parts: Sequence[Rows]) -> Rows:
     """The rows of several requests, concatenated."""
     if len(parts) == 1:
@@ -123,4 +131,4 @@ def _joined(columns: Sequence[Column]) -> Column:
         shapes = {column.shape[1:] for column in columns}
         if len(shapes) == 1:
             return np.concatenate(columns)
-    return [value for column in columns for value in listed(column)]
+    return list(chain.from_iterable(map(listed, columns)))

@@ -263,12 +263,12 @@ def _text_dtype() -> Any:
 def _column(values: list[Any], tensor: Tensor) -> Any:
     import pandas as pd
 
-    missing = any(value is None for value in values)
+    missing = None in values
     kind = tensor.datatype
     if len(tensor.shape) > 1:
         return pd.Series(values, dtype=object)
     if kind == "BYTES":
-        filled = [np.nan if value is None else value for value in values]
+        filled = [np.nan if value is None else value for value in values] if missing else values
         return pd.Series(filled, dtype=_text_dtype())
     if kind == "BOOL":
         return pd.Series(

@@ -27,6 +27,7 @@ class RequestContext:
         self.trace: Trace | None = read_trace(request.headers)
         self.caller = request.headers.get("X-Chips-Caller", "")[:128]
         self.timing = {"queue": 0.0, "parse": 0.0, "predict": 0.0, "render": 0.0}  # milliseconds
+        self.shared = 1  # how many requests were predicted in its call
         self.arrived = time.monotonic()
         self.bytes_in = 0
         self.large = False  # its body was parsed off the event loop

@@ -18,11 +18,12 @@ WAITING_PER_SLOT = 16
 
 
 class Outcome(NamedTuple):
-    """The predictions of one request, and how many seconds it waited and was predicted."""
+    """The predictions of one request, how many seconds it waited and was predicted, and how many requests shared that call."""
 
     predictions: list[Any]
     queue_s: float
     predict_s: float
+    shared: int = 1
 
 
 def overloaded() -> Problem:

@@ -1,17 +1,18 @@
 """Micro-batching: what waits together is predicted together, and everybody gets their own."""
 
 import asyncio
-import math
 import random
-import threading
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from chips_backend import batch
 from chips_backend.batch import Batcher, Cost
+from chips_backend.column_block import Block
 from chips_backend.failure_cause import ModelFailed
 from chips_backend.prediction_pool import Failed
 from chips_backend.problem_details import Problem
-from chips_backend.testing import running
 from chips_backend.workers import Workers
 
 
@@ -70,6 +71,14 @@ async def scene():
     await made.batcher.stop()
 
 
+@pytest.fixture
+def frozen(monkeypatch) -> SimpleNamespace:
+    """The batcher's clock, which stands still."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(batch, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
 async def settled() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
@@ -101,8 +110,62 @@ async def test_without_a_target_nobody_waits_for_company_and_who_waits_anyway_sh
         scene.slot.gate.set()
         assert (await first).predictions == [(2, None)]
         assert [(await other).predictions for other in others] == [[(n, None)] for n in range(3, 9)]
-        # A call of one row takes 11 ms here, one of three 13 ms: that is a fifth more.
-        assert [len(rows) for rows, _ in scene.slot.calls] == [1, 1, 3, 3]
+        # A call takes 10 ms and a row 1 ms more: each that joins saves more than the others lose.
+        assert [len(rows) for rows, _ in scene.slot.calls] == [1, 1, 6]
+    finally:
+        await scene.batcher.stop()
+
+
+async def test_a_request_joins_a_call_as_long_as_it_saves_more_than_the_others_lose(monkeypatch):
+    scene = Scene(0.0)
+    monkeypatch.setattr(scene.batcher._cost, "learn", lambda *_: None)
+    try:
+        scene.slot.gate.clear()
+        asked = [scene.ask(0)]
+        await scene.begun(1)
+        # 10 ms a call and 10 ms for these rows. The third of four would save 20 ms, its own call and the fourth one's, and cost the
+        # first two 20; the fourth would save 10 and cost the first three 30.
+        asked += [scene.ask(*range(10)) for _ in range(4)]
+        await settled()
+        scene.slot.gate.set()
+        shared = [(await each).shared for each in asked]
+        assert [len(rows) for rows, _ in scene.slot.calls] == [1, 30, 10]
+        assert shared == [1, 3, 3, 3, 1]
+    finally:
+        await scene.batcher.stop()
+
+
+async def test_nobody_joins_a_call_who_would_make_it_miss_a_deadline(monkeypatch):
+    scene = Scene(0.0)
+    cost = 1e9  # seconds, so that no test machine is too slow for it
+    monkeypatch.setattr(Cost, "line", (cost, cost))
+    monkeypatch.setattr(Cost, "learn", lambda *_: None)
+    try:
+        scene.slot.gate.clear()
+        later = asyncio.get_running_loop().time()
+        asked = [scene.ask(0)]
+        await scene.begun(1)
+        asked += [scene.ask(number, deadline=later + 3.5 * cost) for number in range(1, 6)]
+        await settled()
+        scene.slot.gate.set()
+        await asyncio.gather(*asked)
+        assert [len(rows) for rows, _ in scene.slot.calls] == [1, 2, 2, 1]
+    finally:
+        await scene.batcher.stop()
+
+
+async def test_rows_that_cost_far_more_than_a_call_are_not_joined(monkeypatch):
+    scene = Scene(0.0)
+    monkeypatch.setattr(scene.batcher._cost, "learn", lambda *_: None)
+    try:
+        scene.slot.gate.clear()
+        asked = [scene.ask(0)]
+        await scene.begun(1)
+        asked += [scene.ask(*range(100)) for _ in range(4)]
+        await settled()
+        scene.slot.gate.set()
+        await asyncio.gather(*asked)
+        assert [len(rows) for rows, _ in scene.slot.calls] == [1, 100, 100, 100, 100]
     finally:
         await scene.batcher.stop()
 
@@ -147,6 +210,20 @@ async def test_who_has_a_deadline_shares_no_call_with_who_has_none(scene):
     assert [[row[0] for row in rows] for rows, _ in scene.slot.calls] == [[1], [0, 2], [1, 3]]
 
 
+async def test_rows_of_another_form_are_another_call(scene):
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    lists, matrix = [[1.0, 2.0]], Block(matrix=np.array([[3.0, 4.0]]))
+    whole, missing = (Block([np.array([5.0]), column]) for column in (np.array([6]), [None]))
+    forms = [lists, matrix, whole, missing]
+    asked = [asyncio.create_task(scene.batcher.score(rows, {}, None)) for _ in range(2) for rows in forms]
+    await settled()
+    scene.slot.gate.set()
+    await asyncio.gather(first, *asked)
+    assert [rows for rows, _ in scene.slot.calls[1:]] == [[list(rows[0])] * 2 for rows in forms]
+
+
 async def test_who_leaves_is_not_predicted(scene):
     scene.slot.gate.clear()
     first = scene.ask(1)
@@ -160,6 +237,25 @@ async def test_who_leaves_is_not_predicted(scene):
     for task in (asked[0], *asked[2:]):
         await task
     assert [row[0] for row in scene.slot.calls[1][0]] == [2, 4, 5]
+
+
+async def test_who_leaves_gives_the_place_to_another_at_once(scene):
+    scene.slot.gate.clear()
+    scene.batcher._cost = Cost()  # nothing is known, so that sixteen may wait
+    asked = [scene.ask(0)]
+    await scene.begun(1)
+    asked += [scene.ask(number) for number in range(1, 17)]
+    await settled()
+    late = scene.ask(98)
+    with pytest.raises(Problem, match="queue is full"):
+        await late
+    asked.pop(9).cancel()
+    await settled()
+    asked.append(scene.ask(99))
+    await settled()
+    assert not asked[-1].done()
+    scene.slot.gate.set()
+    assert [(await task).predictions[0][0] for task in asked] == [*range(9), *range(10, 17), 99]
 
 
 async def test_a_deadline_that_passes_in_the_line(scene):
@@ -176,8 +272,9 @@ async def test_a_deadline_that_passes_in_the_line(scene):
     assert len(scene.slot.calls) == 1
 
 
-async def test_a_full_line_is_refused(scene):
+async def test_while_nothing_is_known_of_the_cost_sixteen_may_wait(scene):
     scene.slot.gate.clear()
+    scene.batcher._cost = Cost()
     asked = [scene.ask(0)]
     await scene.begun(1)
     asked += [scene.ask(number) for number in range(16)]
@@ -189,6 +286,47 @@ async def test_a_full_line_is_refused(scene):
     assert (caught.value.code, caught.value.headers) == ("overloaded", {"Retry-After": "1"})
     scene.slot.gate.set()
     assert len(await asyncio.gather(*asked)) == 17
+
+
+@pytest.mark.parametrize(
+    ("per_row_s", "most"),
+    [
+        (0.001, 256),  # however fast they are
+        (0.0201, 50),  # a second of predictions
+        (10.0, 16),  # however slow they are
+    ],
+)
+@pytest.mark.usefixtures("frozen")
+async def test_as_many_may_wait_as_are_predicted_within_a_second(scene, per_row_s, most):
+    scene.batcher._cost = Cost()
+    for rows in (1, 2):
+        scene.batcher._cost.learn(rows, per_row_s * rows)
+    scene.slot.gate.clear()
+    asked = [scene.ask(0)]
+    await scene.begun(1)
+    asked += [scene.ask(number) for number in range(1, 300)]
+    await settled()
+    refused = [task for task in asked if task.done()]
+    assert len(asked) - len(refused) == 1 + most
+    for task in refused:
+        assert isinstance(problem := task.exception(), Problem)
+        assert (problem.code, problem.headers) == ("overloaded", {"Retry-After": "1"})
+    for task in asked:
+        task.cancel()
+
+
+async def test_behind_a_call_that_does_not_end_no_more_wait_than_in_any_case(scene, frozen):
+    scene.slot.gate.clear()
+    asked = [scene.ask(0)]
+    await scene.begun(1)
+    asked += [scene.ask(number) for number in range(1, 31)]
+    await settled()
+    assert not any(task.done() for task in asked)
+    frozen.now += 1.0
+    with pytest.raises(Problem, match="queue is full"):
+        await scene.ask(99)
+    scene.slot.gate.set()
+    assert len(await asyncio.gather(*asked)) == 31
 
 
 async def test_a_request_is_never_split_and_a_batch_never_too_large(scene):
@@ -230,42 +368,6 @@ async def test_chaos_maps_every_answer_to_its_caller(scene):
     await asyncio.gather(*(caller(number) for number in range(300)))
 
 
-# -- what is learned
-
-
-def test_the_cost_of_a_call_is_learned():
-    cost = Cost()
-    assert cost.rows_within(1.0) == 1, "nothing is known"
-    cost.learn(1, 0.010)
-    assert cost.rows_within(0.1) == 10, "one size only: all of it is taken to be per row"
-    for rows in (1, 4, 9, 2, 7):
-        cost.learn(rows, 0.009 + 0.001 * rows)
-    fixed, per_row = cost.line
-    assert (fixed, per_row) == pytest.approx((0.009, 0.001))
-    assert cost.rows_within(0.0295) == 20
-    assert cost.rows_within(0.001) == 3, "even one row misses this target, and two more cost a fifth"
-    for rows in (1, 4, 9, 2, 7) * 100:
-        cost.learn(rows, 0.09 + 0.01 * rows)
-    assert cost.line == pytest.approx((0.09, 0.01), rel=0.02), "what was long ago is forgotten"
-
-
-def test_it_tries_more_rows_where_one_alone_seems_too_slow():
-    cost = Cost()
-    for _ in range(5):
-        cost.learn(1, 0.060)
-    assert cost.rows_within(0.040) == 2, "nothing is known of two"
-    cost.learn(2, 0.061)
-    assert cost.rows_within(0.040) > 8, "a row costs hardly anything"
-
-
-def test_strange_measurements_do_no_harm():
-    cost = Cost()
-    for rows, seconds in ((5, 0.0), (1, 0.5), (100, 0.001), (0, 0.0), (3, 9.0)):
-        cost.learn(rows, seconds)
-        assert 1 <= cost.rows_within(0.1) <= 1024
-        assert all(part >= 0 and math.isfinite(part) for part in cost.line)
-
-
 async def test_waiting_is_bounded_by_what_it_gains_and_by_the_target(scene):
     batcher = scene.batcher
     batcher._line.append(entry := _waiting())
@@ -283,28 +385,3 @@ def _waiting() -> Any:
     from chips_backend.batch import _Entry
 
     return _Entry([[1]], {}, None)
-
-
-@pytest.mark.parametrize(("environ", "target_ms"), [({"CHIPS_BATCH_TARGET_MS": "50"}, 50), ({}, None)])
-def test_over_http(model, environ, target_ms):
-    with running({"CHIPS_ARTIFACT": str(model), **environ}) as backend:
-        assert backend.get("/v2/models/test").json["parameters"].get("batch_target_ms") == target_ms
-        wrong: list[Any] = []
-
-        def call(number: int) -> None:
-            for turn in range(15):
-                bad = (number + turn) % 5 == 0
-                value = -1.0 if bad else number * 100.0 + turn
-                answer = backend.post("/predict", {"instances": [[value, 0]]})
-                if (answer.status, answer.json.get("predictions")) != (
-                    (422, None) if bad else (200, [value])
-                ):
-                    wrong.append(answer)
-
-        threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert wrong == []
-        assert backend.post("/predict", {"instances": []}).json["predictions"] == []

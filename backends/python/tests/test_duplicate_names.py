@@ -11,7 +11,8 @@ from chips_backend.duplicate_names import repeated_name, strings_in, strings_in_
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.parse_body import parse
 from chips_backend.problem_details import Problem
-from chips_backend.typed_decoding import Instances, Tensors
+from chips_backend.typed_decoding import Instances
+from chips_backend.typed_tensors import Tensors
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -17,7 +17,8 @@ from chips_backend.model import Refused
 from chips_backend.open_inference import read_tensors
 from chips_backend.parse_body import parse_json
 from chips_backend.problem_details import Problem
-from chips_backend.typed_decoding import Instances, Tensors
+from chips_backend.typed_decoding import Instances
+from chips_backend.typed_tensors import Tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -514,6 +514,9 @@ BROKEN: dict[str, list[Callable[[], Backend]]] = {
     ],
     "http/head": [lambda: twisted(lambda _, answer: answer, bodies_on_head=True)],
     "load/burst": [_fresh(status_at, "/predict", 503, after=3), _fresh(status_at, "/predict", 500, after=3)],
-    "load/concurrency": [_broken(field(_TIMING, "predict;dur=60000"))],
+    "load/concurrency": [
+        _broken(field(_TIMING, "predict;dur=60000")),
+        _broken(field(_TIMING, "predict;dur=60000;shared=2")),
+    ],
     "load/parallel": [_broken(field(_TIMING, "queue;dur=90, predict;dur=30"))],
 }  # fmt: skip

@@ -31,6 +31,7 @@ from tests.contract.backends.broken import (
     ByRows,
     Whole,
     categories_by_request,
+    field,
     on_request,
     refuses_nothing,
     rounded_by_request,
@@ -81,6 +82,12 @@ async def test_a_check_fires_where_its_sentence_is_broken(name: str, make: Calla
     assert result.why
     assert result.sent
     assert result.response
+
+
+async def test_a_call_that_requests_share_counts_once():
+    backend = twisted(field("Server-Timing", "queue;dur=0.0, predict;dur=60000;shared=900000"))
+    (result,) = (await check_against(backend, [BY_NAME["load/concurrency"]])).results
+    assert result.outcome == "passed", result
 
 
 @pytest.mark.parametrize("body", [b"", {"status": 400, "code": "bad-request"}], ids=["a head", "a problem"])

@@ -13,7 +13,10 @@ async def serve(port: int, buckets: list[str]) -> None:
     storage = CloudStorage()
     for name in buckets:
         storage.store.create(name)
-    runner = web.AppRunner(storage.application(), access_log=None, handler_cancellation=False)
+    # A request that hangs on purpose must not hold up its end: aiohttp would wait a minute for it.
+    runner = web.AppRunner(
+        storage.application(), access_log=None, handler_cancellation=False, shutdown_timeout=0.1
+    )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     stop = asyncio.Event()

@@ -20,8 +20,8 @@ from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
 from gateway.telemetry.recorded_request_store import TraceStore
+from gateway.telemetry.recorded_request_summary import summarize
 from gateway.telemetry.request_recorder import RequestRecorder
-from gateway.telemetry.request_summary import summarize
 from gateway.telemetry.spans_of_request import spans_of
 
 _MODEL = Model(name="wine", backends=(Backend(version="3", url="http://127.0.0.1:1"),), traffic={"3": 100})

@@ -48,7 +48,7 @@ from gateway.rollout.reporter import RolloutReporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.shadow.run_shadows import ShadowRunner
-from gateway.shadow.status_view import ShadowView
+from gateway.shadow.status_summary import ShadowView
 from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize

@@ -39,7 +39,7 @@ from gateway.upstream.pooled_client import PooledUpstream
 
 if TYPE_CHECKING:
     from gateway.audit.periodic_anchoring import PeriodicAnchoring
-    from gateway.auth.caller_token import CallerTokenSigner
+    from gateway.auth.caller_token_for_backend import CallerTokenSigner
     from gateway.control.operator_pages_cors import ControlCors
 
 _log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
     """The signer of caller tokens; None where backends are not told who the caller is."""
     if not upstream.sign_callers:
         return None
-    from gateway.auth.caller_token import CallerTokenSigner
+    from gateway.auth.caller_token_for_backend import CallerTokenSigner
 
     return CallerTokenSigner([Path(file) for file in upstream.signing_keys])
 

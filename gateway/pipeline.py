@@ -14,7 +14,7 @@ from typing import Protocol
 from gateway.control.routes import ControlRoutes
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
-from gateway.core.immediate_future import COMPLETED, switch_to_task
+from gateway.core.inline_wakeup_future import COMPLETED, switch_to_task
 from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
 from gateway.core.problem_details import render_problem
 from gateway.core.sort_headers import PINNED_VERSION

@@ -27,7 +27,7 @@ class PermissionRefused(StoreError):
     """The store refuses the operation: these credentials have no permission."""
 
 
-class AlreadyPublished(StoreError):
+class PublishedWithOtherContent(StoreError):
     """The version exists already with other content; a published version never changes."""
 
     def __init__(self, address: str) -> None:
@@ -77,5 +77,5 @@ def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
         for m in (manifest, published)
     )
     if not ours.has_same_content_as(theirs):
-        raise AlreadyPublished(store.address(manifest.model, manifest.version))
+        raise PublishedWithOtherContent(store.address(manifest.model, manifest.version))
     return True

@@ -105,7 +105,7 @@ class ApprovalPages:
         _check_origin(exchange)
         given = await _body(exchange)
         policy, records, document = await self._find(identity, decides=True)
-        from gateway.signoff.remote_signature import DecisionNotAccepted, verify_decision, write_decision
+        from gateway.signoff.signed_elsewhere import DecisionNotAccepted, verify_decision, write_decision
 
         try:
             payload = base64.b64decode(given.payload.encode(), validate=True)
@@ -132,7 +132,7 @@ class ApprovalPages:
     async def _statement(self, exchange: Exchange, records: "SignOffRecords", document: Document) -> Response:
         asked = parse_query(exchange.target.query, {"decision", "by", "reason", "back"})
         decision = asked.get("decision", "")
-        from gateway.signoff.remote_signature import DECISIONS, DecisionNotAccepted, prepare_statement
+        from gateway.signoff.signed_elsewhere import DECISIONS, DecisionNotAccepted, prepare_statement
 
         if decision not in DECISIONS:
             raise BadRequest(f"decision must be one of {', '.join(DECISIONS)}.")

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from gateway.core.errors import BadRequest, PageNotFound
 from gateway.telemetry.recorded_request_store import RequestFilter, StoredRequest, TraceStoreReader
-from gateway.telemetry.request_summary import RequestSummary
+from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import spans_of
 
 _KINDS = ("all", "failed", "bad", "slowest")

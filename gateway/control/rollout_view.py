@@ -4,7 +4,7 @@ from typing import Any
 
 from gateway.registry.base import Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
-from gateway.rollout.status_view import read_status_view
+from gateway.rollout.status_summary import read_status_view
 
 
 async def rollout_document(registry: Registry, snapshot: Snapshot | None, name: str) -> dict[str, Any] | None:

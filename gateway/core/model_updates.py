@@ -28,7 +28,7 @@ def with_backend(model: Model, backend: Backend, traffic_percent: int | None) ->
     )
 
 
-def without_version(model: Model, version: str) -> Model:
+def remove_version_and_rescale(model: Model, version: str) -> Model:
     """`model` without `version`; its traffic goes to the other versions in proportion."""
     traffic = shift_traffic(model.traffic, version, 0)
     traffic.pop(version, None)

@@ -40,7 +40,7 @@ class StoredValues(NamedTuple):
     problem: str = ""  # why they are not what was stored
 
 
-def stored_values(revision: object, body: object) -> StoredValues:
+def values_or_problem(revision: object, body: object) -> StoredValues:
     """The values as they were stored, or others in their place and the problem."""
     problem = ""
     if not isinstance(revision, int) or revision < 1:
@@ -52,7 +52,7 @@ def stored_values(revision: object, body: object) -> StoredValues:
 
 def document_of(kind: object, name: object, revision: object, body: object) -> Document | None:
     """The document that was stored by these values; None where it was deleted."""
-    stored = stored_values(revision, body)
+    stored = values_or_problem(revision, body)
     if stored.body is None:
         return None
     document = decode_or_mark_damaged(_text(kind), _text(name), stored.revision, stored.body)
@@ -64,7 +64,7 @@ def document_of(kind: object, name: object, revision: object, body: object) -> D
 
 def stored_document(kind: object, name: object, revision: object, body: object) -> StoredDocument:
     """The document exactly as it is stored; one that is damaged gets a body that no registry writes."""
-    stored = stored_values(revision, body)
+    stored = values_or_problem(revision, body)
     if stored.problem or not (isinstance(kind, str) and isinstance(name, str)):
         return StoredDocument(kind=_text(kind), name=_text(name), revision=0, body=DAMAGED)
     return StoredDocument(kind=kind, name=name, revision=stored.revision, body=stored.body)

@@ -17,7 +17,7 @@ from gateway.registry.base import (
     StoredDocument,
     now_rfc3339,
 )
-from gateway.registry.damaged_records import RegistryDamaged, stored_document, stored_values
+from gateway.registry.damaged_records import RegistryDamaged, stored_document, values_or_problem
 from gateway.registry.hash_chain import (
     TAKEOVER,
     TAKEOVER_REASON,
@@ -95,7 +95,7 @@ def _stored(db: sqlite3.Connection, change: Put | Delete | Precondition) -> tupl
     found = db.execute(
         "SELECT revision, body FROM documents WHERE kind = ? AND name = ?", (change.kind, change.name)
     ).fetchone()
-    return stored_values(*found)[:2] if found is not None else (0, None)
+    return values_or_problem(*found)[:2] if found is not None else (0, None)
 
 
 def _move_head(db: sqlite3.Connection, old: Head, new: Head) -> None:

@@ -91,9 +91,9 @@ class Assessment(msgspec.Struct, kw_only=True):
             self._observe(rollout, report.gateway, window)
         if new:
             self.seen[report.gateway] = new[-1].number
-        return bool(new) | (report.final and self.settle_gone_gateway(rollout.plan, report.gateway))
+        return bool(new) | (report.final and self.judge_gone_gateway(rollout.plan, report.gateway))
 
-    def settle_gone_gateway(self, plan: RolloutPlan, gateway: str) -> bool:
+    def judge_gone_gateway(self, plan: RolloutPlan, gateway: str) -> bool:
         """Judge the unpaired windows of a gateway that is gone: over days, many come and go. Return whether there was any."""
         pair = self.unpaired.pop(gateway, None)
         if pair is not None:

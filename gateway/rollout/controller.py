@@ -245,7 +245,7 @@ class Controller:
         seen.left_out += len(in_vain)
         gone = [*ended, *in_vain]
         for document in gone:
-            seen.settle_gone_gateway(rollout.plan, document.removeprefix(f"{rollout.model}."))
+            seen.judge_gone_gateway(rollout.plan, document.removeprefix(f"{rollout.model}."))
         return gone
 
     async def _act(self, name: str, rollout: Rollout, decision: Decision, seen: Assessment) -> None:

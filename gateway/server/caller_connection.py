@@ -12,8 +12,8 @@ from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.head_cache import CachedHead, ParsedHead
 from gateway.core.trace_context import new_trace_id
 from gateway.server.aiohttp_head_parser import HeadParser, parsed_head_of
+from gateway.server.caller_byte_stream import NEVER, CallerStream
 from gateway.server.caller_response import CallerResponse
-from gateway.server.caller_stream import NEVER, CallerStream
 from gateway.server.eager_coroutine_runner import EagerCoroutineRunner
 from gateway.server.interfaces import BODY, PIPELINE
 from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread_bytes

@@ -10,7 +10,7 @@ from gateway.core.added_response_headers import gateway_field_lines
 from gateway.core.chunked import LAST_CHUNK, encode_chunk, encode_last_chunk
 from gateway.core.errors import HeaderList
 from gateway.core.exchange import Exchange
-from gateway.core.immediate_future import COMPLETED, ImmediateFuture
+from gateway.core.inline_wakeup_future import COMPLETED, InlineWakeupFuture
 from gateway.core.response import Response, field_lines
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class CallerResponse:
         self.relay_piece(piece)
         connection = self._connection
         if connection.writing_paused:
-            completion = connection.drained = ImmediateFuture()
+            completion = connection.drained = InlineWakeupFuture()
             await completion
 
     async def finish(self) -> None:

@@ -1,6 +1,6 @@
 """Runs a request's coroutine eagerly in the socket callback, without an asyncio task unless it has to wait.
 
-While the coroutine awaits an `ImmediateFuture`, it stays suspended without a task; completing the future resumes it. The
+While the coroutine awaits an `InlineWakeupFuture`, it stays suspended without a task; completing the future resumes it. The
 first time it awaits anything else (the registry, a place in a queue), it becomes a task and stays one.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, Final
 
-from gateway.core.immediate_future import ImmediateFuture
+from gateway.core.inline_wakeup_future import InlineWakeupFuture
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class EagerCoroutineRunner:
         self._loop = loop
         self._ended = ended
         self._steps: Generator[Any, Any, None] | None = None  # of the coroutine
-        self._completion: ImmediateFuture | None = None
+        self._completion: InlineWakeupFuture | None = None
         self._task: asyncio.Task[None] | None = None
         self._running = False
 
@@ -57,7 +57,7 @@ class EagerCoroutineRunner:
         except BaseException as bug:  # noqa: BLE001  (the pipeline lets nothing escape; whatever calls us must not fall)
             _log.error("a request ended with an error that nobody caught", exc_info=bug)
         else:
-            if awaited.__class__ is ImmediateFuture:
+            if awaited.__class__ is InlineWakeupFuture:
                 self._completion = awaited
                 awaited.wake = self._step
                 return
@@ -98,7 +98,7 @@ class _Remainder:
         while True:
             error: BaseException | None = None
             try:
-                if awaited.__class__ is ImmediateFuture:
+                if awaited.__class__ is InlineWakeupFuture:
                     future = self._loop.create_future()
                     awaited.wake = partial(_wake, future)
                     yield from future

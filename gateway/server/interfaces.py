@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.core.exchange import Exchange
 from gateway.core.head_cache import HeadCache
-from gateway.core.immediate_future import ImmediateFuture
+from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.server.open_connections import OpenConnections
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class CallerTransport(Protocol):
     """What the body and the response of one request use of the caller's connection."""
 
     body_timeout_s: float
-    drained: ImmediateFuture | None
+    drained: InlineWakeupFuture | None
     last: bool
     source: "ResponseSource | None"
     writing_paused: bool

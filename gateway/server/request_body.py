@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.chunked import ChunkedDecoder
 from gateway.core.errors import BadRequest, PayloadTooLarge, RequestTimeout
 from gateway.core.exchange import BUFFERED_BODY_BYTES
-from gateway.core.immediate_future import ImmediateFuture
+from gateway.core.inline_wakeup_future import InlineWakeupFuture
 
 if TYPE_CHECKING:
     from gateway.server.interfaces import CallerTransport
@@ -56,8 +56,8 @@ class CallerRequestBody:
         self._sink: BodySink | None = None
         self._count: int  # of the bytes that the sink got
         self._limit_bytes: int
-        self._completion: ImmediateFuture | None = None  # of the reader that waits for its end
-        self._more: ImmediateFuture | None = None  # of the reader that reads it piece by piece
+        self._completion: InlineWakeupFuture | None = None  # of the reader that waits for its end
+        self._more: InlineWakeupFuture | None = None  # of the reader that reads it piece by piece
 
     # -- from the connection
 
@@ -155,7 +155,7 @@ class CallerRequestBody:
         if self.complete or self._held_bytes >= BUFFERED_BODY_BYTES:
             return
         self._ask()
-        completion = self._completion = ImmediateFuture()
+        completion = self._completion = InlineWakeupFuture()
         end = min(deadline, time.monotonic() + self._connection.body_timeout_s)
         alarm = asyncio.get_running_loop().call_at(end, completion.complete, body_timeout_error())
         try:
@@ -185,7 +185,7 @@ class CallerRequestBody:
                 return chunk
             if self.complete:
                 return None
-            self._more = ImmediateFuture()
+            self._more = InlineWakeupFuture()
             try:
                 await self._more
             finally:

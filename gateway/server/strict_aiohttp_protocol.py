@@ -27,7 +27,7 @@ _EMPTY_LINES: Final = 8
 
 
 class StrictRequestHandler(RequestHandler):
-    """Answers what cannot be parsed with problem details, and closes. Each request's head has a time-out.
+    """aiohttp's handler of one connection, stricter: what cannot be parsed is answered with problem details, and each head has a time-out.
 
     It checks a connection's first request line before aiohttp does. Only aiohttp knows where later requests begin, so
     `AiohttpRequestHandler` checks what aiohttp forgives in them.

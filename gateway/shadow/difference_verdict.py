@@ -1,4 +1,4 @@
-"""The verdict on a shadow: does the candidate differ from the stable version by more than that differs from itself?
+"""The verdict on a shadow: does the candidate differ from the stable version more than the stable version differs from itself?
 
 The intervals are confidence sequences: each holds at all times at once with the stated probability, so you may look as often as
 you like. They invert the mixture likelihood ratio of a proportion with the prior Beta(1/2, 1/2): a rate p stays in the interval

@@ -169,7 +169,7 @@ def request_problems(
     return problems
 
 
-def signed_for(
+def sign_offs_until(
     documents: Sequence[Document],
     stored: StoredPolicy,
     keys: Keys,

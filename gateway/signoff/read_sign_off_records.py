@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from gateway.registry.base import APPROVALS, SIGN_OFF, Document, Precondition, Registry
-from gateway.signoff.approval_requests import StoredPolicy, signed_for
+from gateway.signoff.approval_requests import StoredPolicy, sign_offs_until
 from gateway.signoff.identity_token_signature import fetch_keys
 from gateway.signoff.in_toto_statement import Keys, VerifiedStatement
 from gateway.signoff.policy import POLICY, SignOffPolicy, parse_policy, policy_digest
@@ -26,11 +26,11 @@ class SignOffRecords(NamedTuple):
     requests: tuple[Document, ...]
     environment: str  # the registry's id
 
-    def signed_for(
+    def sign_offs_until(
         self, *, title: str, artifact: str, image: str, url: str, until: datetime
     ) -> list[tuple[str, VerifiedStatement]]:
         """The approvals and emergencies that were signed for a version until a time, each with the id of its request."""
-        return signed_for(
+        return sign_offs_until(
             self.requests,
             self.stored,
             self.keys,

@@ -10,7 +10,7 @@ from gateway.core.sort_headers import AUTHORIZATION, CRLF
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 if TYPE_CHECKING:
-    from gateway.auth.caller_token import CallerTokenSigner
+    from gateway.auth.caller_token_for_backend import CallerTokenSigner
 
 
 class Forward:

@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from gateway import __version__
 from gateway.telemetry.recorded_request_queue import TraceSink
-from gateway.telemetry.request_summary import RequestSummary
+from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import Span, spans_of
 
 _KINDS = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.sdk.resources import Resource as SdkResource
 
 from gateway import __version__
-from gateway.telemetry.request_summary import RequestSummary
+from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import Span, Value, spans_of
 
 _KINDS = {

@@ -225,7 +225,7 @@ def _has_ended(path: Path) -> bool:
 
 
 class Aggregator:
-    """Runs the periodic work of one process in a thread."""
+    """The aggregation thread of one process: it publishes the metrics of its worker, and writes the ticks where it is asked to."""
 
     def __init__(
         self,

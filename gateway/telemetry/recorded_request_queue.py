@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.task_supervisor import HelperHealth, Supervisor
-from gateway.telemetry.request_summary import RequestSummary
+from gateway.telemetry.recorded_request_summary import RequestSummary
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from gateway.telemetry.access_log import JsonAccessLog, TextAccessLog
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST, Metrics, Series, responsible_side
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
-from gateway.telemetry.request_summary import summarize
+from gateway.telemetry.recorded_request_summary import summarize
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from gateway.telemetry.metrics import COLD_START_S, parse_server_timing
-from gateway.telemetry.request_summary import AttemptSummary, RequestSummary
+from gateway.telemetry.recorded_request_summary import AttemptSummary, RequestSummary
 
 Kind = Literal["server", "client", "internal"]
 Value = str | int | float | bool

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.chunked import ChunkedDecoder
 from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
-from gateway.core.immediate_future import ImmediateFuture
+from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.core.response_url_rewriting import rewrite_urls
 from gateway.upstream.held_refusal import REFUSALS, hold_refusal
 from gateway.upstream.request_upload import (
@@ -30,7 +30,7 @@ _LAST_WORDS_S: Final = 10.0
 
 
 class BackendConnection(RequestUpload):
-    """One connection to a backend, which carries one request at a time: `start` returns an ImmediateFuture that completes when the caller has the response, or fails."""
+    """One connection to a backend, which carries one request at a time: `start` returns an InlineWakeupFuture that completes when the caller has the response, or fails."""
 
     __slots__ = (
         "_completion",
@@ -56,7 +56,7 @@ class BackendConnection(RequestUpload):
         self.uses = 0
         self.idle_since = 0.0
         self.answer_began = False  # at least one byte of the present answer has come
-        self._completion: ImmediateFuture | None = None
+        self._completion: InlineWakeupFuture | None = None
         self._response: ResponseSink
         self._head_only = False
         self._upgrading = False
@@ -80,7 +80,7 @@ class BackendConnection(RequestUpload):
         attempt: Attempt,
         request: bytes,
         upgrading: bool = False,  # noqa: FBT001, FBT002
-    ) -> ImmediateFuture:
+    ) -> InlineWakeupFuture:
         """Send `request`: its head, and its whole body unless `send_body` streams that."""
         self._exchange = exchange
         self._attempt = attempt
@@ -92,7 +92,7 @@ class BackendConnection(RequestUpload):
         self._state = HEAD
         self.deadline = exchange.deadline
         self.uses += 1
-        completion = self._completion = ImmediateFuture()
+        completion = self._completion = InlineWakeupFuture()
         transport = self.transport
         if transport is None:
             self._fail(UpstreamBroken("The backend closed the connection."))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import aiohappyeyeballs
 
 from gateway.core.errors import GatewayError, UpstreamNotTried, UpstreamUnreachable
-from gateway.core.immediate_future import ImmediateFuture
+from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.backend_tls import SessionResumingContext
@@ -30,7 +30,7 @@ class _Waiter:
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.completion = ImmediateFuture()
+        self.completion = InlineWakeupFuture()
         self.connection: BackendConnection | None = None
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
-from gateway.core.immediate_future import ImmediateFuture, switch_to_task
+from gateway.core.inline_wakeup_future import InlineWakeupFuture, switch_to_task
 from gateway.core.sort_headers import asks_for_websocket
 from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
@@ -209,7 +209,7 @@ def _begin(
     attempt: Attempt,
     connection: BackendConnection,
     proof: bytes,
-) -> ImmediateFuture:
+) -> InlineWakeupFuture:
     """Write the request, or its head and what is there of its body; the turn comes with the end of the answer."""
     method = request.method
     upgrading = method == "GET" and asks_for_websocket(method, exchange.head.read)

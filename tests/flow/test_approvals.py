@@ -16,7 +16,7 @@ from gateway.registry.base import APPROVALS, KEYS, SIGN_OFF, SIGN_OFF_POLICY, Pu
 from gateway.signoff.approval_requests import request_id
 from gateway.signoff.in_toto_statement import Decision, ssh_signer, unsigned_statement
 from gateway.signoff.read_sign_off_records import read_sign_off
-from gateway.signoff.remote_signature import prepare_statement
+from gateway.signoff.signed_elsewhere import prepare_statement
 from tests.console.sign_off_scene import SignOffScene
 from tests.flow.scene import Scene, assert_problem
 from tests.unit.signoff.people import People

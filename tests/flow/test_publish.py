@@ -14,7 +14,7 @@ from random import Random
 import pytest
 import requests
 
-from gateway.artifacts.base import AlreadyPublished, PermissionRefused, StoreError, StoreUnavailable
+from gateway.artifacts.base import PermissionRefused, PublishedWithOtherContent, StoreError, StoreUnavailable
 from gateway.artifacts.manifest import Manifest, build_manifest, collect_files, parse_manifest
 from gateway.artifacts.open_by_url import open_store
 from tests.gcs.fixture import Gcs
@@ -80,7 +80,7 @@ def test_a_version_is_published_once_and_never_changes(store, source):
     assert not again
     assert store.manifest("wine", "1").created_by == "ana"
     (source / "model.joblib").write_bytes(b"other")
-    with pytest.raises(AlreadyPublished):
+    with pytest.raises(PublishedWithOtherContent):
         publish(store, source)
     assert store.manifest("wine", "1") == stored
     assert publish(store, source, manifest_of(source, "2"))[0]

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from gateway.core.model import Backend
 from gateway.telemetry.recorded_request_store import TraceStoreReader
-from gateway.telemetry.request_summary import RequestSummary
+from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import spans_of
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer, ScriptedBackend

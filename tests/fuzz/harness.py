@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.core.exchange import Exchange
 from gateway.core.head_cache import HeadCache
-from gateway.core.immediate_future import ImmediateFuture
+from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.core.response import Response
 from gateway.core.trace_context import continue_trace
 from gateway.server.caller_connection import CallerConnection
@@ -73,7 +73,7 @@ class Callers:
         self._late = late
         self._flowing = flowing
         self._blind = blind
-        self._gate: ImmediateFuture | None = None
+        self._gate: InlineWakeupFuture | None = None
         self.seen: list[tuple[str, bytes]] = []  # requests that were answered well
         self.methods: list[str] = []  # of all requests, in their order
         self.wire = Wire()
@@ -97,7 +97,7 @@ class Callers:
         body: Any = exchange.body
         self.methods.append(exchange.method)
         if self._late:
-            self._gate = ImmediateFuture()
+            self._gate = InlineWakeupFuture()
             await self._gate
         try:
             if self._blind:
@@ -136,7 +136,7 @@ class Callers:
 
 class _Sink:
     def __init__(self) -> None:
-        self.completion = ImmediateFuture()
+        self.completion = InlineWakeupFuture()
         self.taken = b""
 
     def upload(self, piece: bytes) -> None:
@@ -239,7 +239,7 @@ class Backends:
         self.response = Relayed(upgrading=upgrading)
         exchange: Any = _Exchange(self.response, method)
         attempt: Any = _Attempt()
-        self.completion: ImmediateFuture = self.connection.start(
+        self.completion: InlineWakeupFuture = self.connection.start(
             exchange, attempt, b"request", upgrading=upgrading
         )
         self.completion.wake = self._come

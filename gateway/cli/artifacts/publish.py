@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from gateway.artifacts.base import (
-    AlreadyPublished,
     ArtifactStore,
     PermissionRefused,
+    PublishedWithOtherContent,
     StoreError,
     StoreUnavailable,
     is_published,
@@ -197,7 +197,7 @@ def _given(given: list[str]) -> dict[str, str] | None:
 
 def store_failure(error: StoreError) -> Failure:
     """The Failure for an error of the artifact store, with a hint."""
-    if isinstance(error, AlreadyPublished):
+    if isinstance(error, PublishedWithOtherContent):
         return Failure(str(error), hint="publish under a new --version", code=EX_CANTCREAT)
     if isinstance(error, PermissionRefused):
         return Failure(str(error), code=EX_NOPERM)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Final
 
-from gateway.artifacts.base import AlreadyPublished, ArtifactStore, StoreError, is_published
+from gateway.artifacts.base import ArtifactStore, PublishedWithOtherContent, StoreError, is_published
 from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.artifacts.open_by_url import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
@@ -288,7 +288,7 @@ def _publish(run: DeploymentRun, tell: Tell) -> str:
 
 
 def _store_error(error: StoreError, run: DeploymentRun) -> DeployError:
-    if isinstance(error, AlreadyPublished):
+    if isinstance(error, PublishedWithOtherContent):
         again = f"chips deploy {shlex.quote(str(run.source.path))} --target {run.target.name} --version"
         return DeployError(str(error), hint=f"deploy it under another --version: {again} NEXT", code=73)
     failure = store_failure(error)

@@ -13,7 +13,7 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from gateway.cli.deployment.new import SCAFFOLD, new_folder, remove_on_failure, write_scaffold
+from gateway.cli.deployment.new import SCAFFOLD, path_for_new_model, remove_on_failure, write_scaffold
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.deploy.model_source import COPY_NAME, SourceKind, content_digest, write_source
@@ -70,7 +70,7 @@ def import_model(
     try:
         with open_foreign_model(kind, place) as model:
             called = name or _as_name(model.name)
-            target = new_folder(called, folder)
+            target = path_for_new_model(called, folder)
 
             answers = remove_on_failure(
                 target, lambda: _write(model, called, target, origin, source_digest=seen, samples=samples)

@@ -63,7 +63,7 @@ def new(
     """
     if predict and source is None and _add_predict(language, name, folder, as_json=as_json):
         return
-    target = new_folder(name, folder)
+    target = path_for_new_model(name, folder)
     seen = "" if source is None else content_digest(source)
     described = None if source is None else describe_as_published(source, name)
 
@@ -115,7 +115,7 @@ def _where_samples_are(source: Path | None) -> str:
     return "`save` writes some"
 
 
-def new_folder(name: str, folder: Path | None) -> Path:
+def path_for_new_model(name: str, folder: Path | None) -> Path:
     """The path of the folder for a new model. Raises Failure where the name is not valid or the folder is not empty."""
     try:
         check_model_name(name)

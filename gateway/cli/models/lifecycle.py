@@ -9,7 +9,7 @@ import typer
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.model import Model
-from gateway.core.model_updates import merge_document, without_version
+from gateway.core.model_updates import merge_document, remove_version_and_rescale
 from gateway.registry.base import MODELS, Delete, Document, Put, Registry
 from gateway.settings import Settings
 
@@ -53,7 +53,7 @@ def _removal(document: Document, version: str | None, *, force: bool) -> Put | D
         model = console.read_model(document)
         _check_removable(model, version, force=force)
         if len(model.backends) > 1:
-            body = merge_document(document.body, without_version(model, version))
+            body = merge_document(document.body, remove_version_and_rescale(model, version))
             return Put(kind=MODELS, name=document.name, body=body, expected=document.revision)
     return Delete(kind=MODELS, name=document.name, expected=document.revision)
 

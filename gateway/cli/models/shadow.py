@@ -36,7 +36,7 @@ from gateway.registry.evidence_records import evidence_change, image_of, read_ev
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
 from gateway.shadow.run_shadows import FIGURES
-from gateway.shadow.status_view import read_shadow_facts
+from gateway.shadow.status_summary import read_shadow_facts
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

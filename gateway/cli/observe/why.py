@@ -16,7 +16,7 @@ from gateway.core.escape_unprintable import printable
 from gateway.cost.read_price_tables import read_default_prices
 from gateway.settings import load_settings
 from gateway.telemetry.recorded_request_store import RequestFilter, TraceStoreReader
-from gateway.telemetry.request_summary import RequestSummary
+from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import Span, spans_of
 
 _BAR = 44

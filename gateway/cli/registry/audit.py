@@ -139,7 +139,7 @@ async def _approvals(registry: Registry, states: list[ModelState], at: datetime)
     for state in states:
         for one in state.served:
             title = f"{state.name}@{one.version}"
-            signed = records.signed_for(
+            signed = records.sign_offs_until(
                 title=title,
                 artifact=one.artifact_digest,
                 image=one.image,

@@ -7,7 +7,7 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, ROLLOUTS, Registry
 from gateway.registry.snapshot import read_rollout
-from gateway.rollout.status_view import read_status_view
+from gateway.rollout.status_summary import read_status_view
 
 _STYLES = {"running": "bold", "succeeded": "bold green", "returned": "bold red", "held": "bold yellow"}
 _NAMES = {"errors": "errors", "refusals": "refused (4xx)", "p95": "above its p95", "p99": "above its p99"}

@@ -61,7 +61,7 @@ def _approval_findings(records: "SignOffRecords", models: Sequence[Model]) -> It
             if not model.traffic.get(backend.version, 0):
                 continue
             title = f"{model.name}@{backend.version}"
-            signed = records.signed_for(
+            signed = records.sign_offs_until(
                 title=title,
                 artifact=backend.artifact_digest,
                 image=backend.image,
@@ -118,7 +118,7 @@ def _drifted(
     policies = {
         one.predicate.subject.policy
         for each in model.backends
-        for _, one in records.signed_for(
+        for _, one in records.sign_offs_until(
             title=f"{model.name}@{each.version}",
             artifact=each.artifact_digest,
             image=each.image,

@@ -27,7 +27,13 @@ from gateway.registry.base import (
     StoredDocument,
     decode_or_mark_damaged,
 )
-from gateway.registry.damaged_records import DAMAGED, RegistryDamaged, StoredValues, entry_from, stored_values
+from gateway.registry.damaged_records import (
+    DAMAGED,
+    RegistryDamaged,
+    StoredValues,
+    entry_from,
+    values_or_problem,
+)
 
 HEAD: Final = "head"  # no other name in its collection is without a colon
 _MAX_ID_BYTES: Final = 1500
@@ -151,7 +157,7 @@ def decode_stored(fields: Fields | None) -> StoredValues | None:
     """Decode a stored document; None where there is none."""
     if fields is None:
         return None
-    return stored_values(fields.get("revision"), fields.get("body", _MISSING))
+    return values_or_problem(fields.get("revision"), fields.get("body", _MISSING))
 
 
 def read_as_stored(found: FirestoreDocument) -> StoredDocument:

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.free_ports import free_port
 from gateway.verify.backend_process import BackendProcess
+from gateway.verify.changed_second_instance import MANIFEST, artifact_copy_to_corrupt, start_second_instance
 from gateway.verify.conformance_check_type import (
     JSON,
     CheckContext,
@@ -22,7 +23,6 @@ from gateway.verify.conformance_check_type import (
     require_predictions,
 )
 from gateway.verify.raw_http import RawRequest
-from gateway.verify.second_instance import MANIFEST, artifact_copy_to_corrupt, start_second_instance
 
 if TYPE_CHECKING:  # it needs aiohttp's server, which few commands need
     from gateway.verify.fake_gcs import FakeGcs

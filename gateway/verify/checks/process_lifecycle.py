@@ -11,6 +11,12 @@ import msgspec
 
 from gateway.free_ports import free_port
 from gateway.verify.backend_process import BackendProcess
+from gateway.verify.changed_second_instance import (
+    MANIFEST,
+    START_S,
+    artifact_copy_to_corrupt,
+    start_second_instance,
+)
 from gateway.verify.conformance_check_type import (
     JSON,
     CheckContext,
@@ -21,7 +27,6 @@ from gateway.verify.conformance_check_type import (
     require_predictions,
 )
 from gateway.verify.raw_http import EmptyResponse, NoResponse, RawRequest, RawResponse
-from gateway.verify.second_instance import MANIFEST, START_S, artifact_copy_to_corrupt, start_second_instance
 
 EX_CONFIG = 78
 _STOP_S = 10.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.verify import second_instance
+from gateway.verify import changed_second_instance
 from gateway.verify.checks import process_lifecycle
 from gateway.verify.conformance_check_type import CheckResult
 from gateway.verify.run import (
@@ -63,7 +63,7 @@ def artifact(tmp_path: Path) -> Path:
 
 def wait_at_most(monkeypatch: pytest.MonkeyPatch, start_s: float, stop_s: float, log_s: float) -> None:
     monkeypatch.setattr(process_lifecycle, "START_S", start_s)
-    monkeypatch.setattr(second_instance, "START_S", start_s)
+    monkeypatch.setattr(changed_second_instance, "START_S", start_s)
     monkeypatch.setattr(process_lifecycle, "_STOP_S", stop_s)
     monkeypatch.setattr("gateway.verify.checks.backend_logs._PATIENCE_S", log_s)
 

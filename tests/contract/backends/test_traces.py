@@ -18,7 +18,7 @@ import requests
 from gateway.core.model import Backend as Registered
 from gateway.core.model import Policy
 from gateway.telemetry.recorded_request_store import TraceStoreReader
-from gateway.telemetry.request_summary import RequestSummary
+from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import Span, spans_of
 from tests.contract.backends.languages import JULIA_LINEAR, Julia, run_r
 from tests.contract.backends.linear import publish

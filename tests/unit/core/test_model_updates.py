@@ -13,9 +13,9 @@ from gateway.core.model import Backend, Model, Policy, Tensor, model_problems, p
 from gateway.core.model_updates import (
     differences,
     merge_document,
+    remove_version_and_rescale,
     shift_traffic,
     with_backend,
-    without_version,
 )
 
 
@@ -144,9 +144,9 @@ def test_without_a_version_the_others_take_over(traffic: dict[str, int], data: s
     version = data.draw(st.sampled_from(sorted(traffic)))
     if traffic[version] == 100:
         with pytest.raises(ValueError, match="no other version"):
-            without_version(model(traffic), version)
+            remove_version_and_rescale(model(traffic), version)
         return
-    left = without_version(model(traffic), version)
+    left = remove_version_and_rescale(model(traffic), version)
     assert model_problems(left) == []
     assert left.backend(version) is None
     assert version not in left.traffic
@@ -172,7 +172,7 @@ def test_what_a_newer_release_wrote_is_kept():
     old["labels"] = {"team": "cellar"}
     old["policy"]["retries"] = 2
     old["backends"][1]["region"] = "europe-west1"
-    changed = without_version(parse_model(old), "1")
+    changed = remove_version_and_rescale(parse_model(old), "1")
     merged = merge_document(old, changed)
     assert merged["labels"] == {"team": "cellar"}
     assert merged["policy"] == {"timeout_s": 5.0, "retries": 2}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import gateway
 from gateway.auth.api_key import ApiKeyAuthenticator
-from gateway.auth.caller_token import CallerTokenSigner
+from gateway.auth.caller_token_for_backend import CallerTokenSigner
 from gateway.auth.client_certificate import CertificateAuthenticator
 from gateway.core import problem_details, sort_headers
 from gateway.core.api_keys import digest_key, make_key

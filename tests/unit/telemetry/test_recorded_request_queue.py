@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
-from gateway.telemetry.request_summary import RequestSummary
+from gateway.telemetry.recorded_request_summary import RequestSummary
 from tests.patience import patience
 from tests.unit.telemetry.test_recorded_request_store import summary
 

@@ -11,7 +11,7 @@ from gateway.telemetry.recorded_request_store import (
     TraceStore,
     TraceStoreReader,
 )
-from gateway.telemetry.request_summary import summarize
+from gateway.telemetry.recorded_request_summary import summarize
 from tests.unit.telemetry.exchanges import make_exchange
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroken
-from gateway.telemetry.request_summary import summarize
+from gateway.telemetry.recorded_request_summary import summarize
 from gateway.telemetry.spans_of_request import spans_of
 from tests.unit.telemetry.exchanges import ARRIVED, make_exchange
 from tests.unit.telemetry.test_recorded_request_store import summary

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final, cast
 
 
-class ImmediateFuture:
+class InlineWakeupFuture:
     """A future for one waiter, who goes on inside `complete` itself and not in a later turn of the event loop.
 
     The code that finishes the work calls `complete`, with an error if it failed.
@@ -29,7 +29,7 @@ class ImmediateFuture:
             self.wake = None
             wake()
 
-    def __await__(self) -> Generator["ImmediateFuture | None", None, None]:
+    def __await__(self) -> Generator["InlineWakeupFuture | None", None, None]:
         if not self._done:
             yield self
         error = self._error

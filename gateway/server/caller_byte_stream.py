@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from gateway.core.immediate_future import ImmediateFuture
+from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.server.interfaces import BODY, PIPELINE
 from gateway.server.lingering_close import LINGER_S, LingeringClose
 
@@ -52,7 +52,7 @@ class CallerStream(asyncio.Protocol):
         )
         self.source: ResponseSource | None = None  # of the answer that is being relayed
         self.writing_paused = False
-        self.drained: ImmediateFuture | None = None
+        self.drained: InlineWakeupFuture | None = None
         self.due = NEVER
         self.stalled_at = NEVER  # since when the caller has not read what was written
 

@@ -58,14 +58,14 @@ class ArtifactStore(Protocol):
         """Store `files` (by their path in the artifact), then the manifest.
 
         Returns False where the same is there already. Interrupted, it can be called again and goes on where it was.
-        Raises AlreadyPublished or another StoreError.
+        Raises PublishedWithOtherContent or another StoreError.
         """
 
     def close(self) -> None: ...
 
 
 def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
-    """Whether this very artifact is in the store. Raises AlreadyPublished where the version has other content."""
+    """Whether this very artifact is in the store. Raises PublishedWithOtherContent where the version has other content."""
     published = store.manifest(manifest.model, manifest.version)
     if published is None:
         return False

@@ -1,5 +1,6 @@
 """Find free TCP ports for processes that must be told theirs before they start."""
 
+import errno
 import itertools
 import os
 import random
@@ -49,15 +50,18 @@ def is_free(port: int) -> bool:
 
 
 def _claim(port: int) -> bool:
-    """Claim `port` for a while. False where it was given to somebody a moment ago."""
+    """Claim `port` for a while. False where it was given to somebody a moment ago.
+
+    Where such sockets may not be made, as in some sandboxes, nothing is claimed.
+    """
     if sys.platform != "linux":
         return True
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
             claim.bind(f"\0chips-port-{port}")
-        except OSError:
-            return False
-        _claims.append(claim.detach())
+            _claims.append(claim.detach())
+    except OSError as error:
+        return error.errno != errno.EADDRINUSE
     while len(_claims) > _CLAIMS:
         os.close(_claims.popleft())
     return True

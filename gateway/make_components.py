@@ -139,7 +139,7 @@ def build_controller(
             webhook_key(secret)
         except ValueError:
             raise ValueError(
-                f"rollouts.webhook_secret_file: what follows whsec_ in {file} is no base64"
+                f"rollouts.webhook_secret_file: what follows whsec_ in {file} must be base64, and not empty"
             ) from None
     return Controller(
         registry,

@@ -27,10 +27,13 @@ _PREFIX: Final = "whsec_"
 
 
 def webhook_key(secret: str) -> bytes:
-    """The key that a secret stands for. Raises ValueError where what follows whsec_ is no base64."""
+    """The key that a secret stands for. Raises ValueError where what follows whsec_ is no base64, or nothing."""
     if not secret.startswith(_PREFIX):
         return secret.encode()
-    return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    if not key:
+        raise ValueError("nothing follows whsec_")
+    return key
 
 
 def webhook_signature(secret: str, identity: str, timestamp: int, body: bytes) -> str:

@@ -128,7 +128,7 @@ class WebhookOutbox:
         """Send what is left of an earlier rollout. An address that was replaced and takes nothing must not hold up the new one."""
         try:
             return await self._send(earlier, sent, revision, changes)
-        except _NotTaken:
+        except _NotTaken as not_taken:
             if earlier.plan.webhook == rollout.plan.webhook:
                 raise
             _log.error(
@@ -136,7 +136,7 @@ class WebhookOutbox:
                 "rollout has another one",
                 rollout.model,
             )
-            return revision
+            return not_taken.revision
 
     async def _send(self, rollout: Rollout, sent: int, revision: int, changes: Iterable[Change]) -> int:
         """Send the steps after the first `sent` ones. Raises _NotTaken, Conflict, RegistryError."""
@@ -147,7 +147,7 @@ class WebhookOutbox:
             message = _message(rollout, number, generations.get(number))
             identity = f"{rollout.id}-{number}"
             if not await webhook.post_webhook(rollout.plan.webhook, self._secret, identity, message):
-                raise _NotTaken
+                raise _NotTaken(revision)
             revision = await self._keep(
                 rollout.model, DeliveredEvents(rollout=rollout.id, steps=number), revision
             )
@@ -160,7 +160,11 @@ class WebhookOutbox:
 
 
 class _NotTaken(Exception):
-    """The receiver took none of the attempts."""
+    """The receiver took none of the attempts; the document of what was delivered has `revision` by then."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(revision)
+        self.revision = revision
 
 
 def _message(rollout: Rollout, number: int, generation: int | None) -> dict[str, Any]:

@@ -49,6 +49,15 @@ class _Waiting:
         self.again = again
 
 
+def _is_judged_by_its_status(status: int) -> bool:
+    return status >= 500
+
+
+def _can_be_compared(answer: Answer) -> bool:
+    """A failure is one whatever its body is; of all else the body must be readable."""
+    return bool(answer.failure) or _is_judged_by_its_status(answer.status) or has_known_coding(answer.coding)
+
+
 class ShadowSender:
     """Sends the requests of one shadow from this process. `compare` takes a pair of answers, and says whether it had room."""
 
@@ -160,7 +169,7 @@ class ShadowSender:
 
     def _answered(self, one: _Waiting) -> None:
         self._recorded.discard(one)
-        known = has_known_coding(one.recording.coding)
+        known = _is_judged_by_its_status(one.recording.status) or has_known_coding(one.recording.coding)
         if one.recording.complete and known and one.recording.status not in _NOT_COMPARED and not self.over:
             self._waiting.append(one)
             self._pump()
@@ -199,7 +208,7 @@ class ShadowSender:
         candidate = await self._ask(one, self._candidate, "candidate busy")
         if candidate is None:
             return
-        if candidate.failure == _TOO_LARGE or not has_known_coding(candidate.coding):  # no failure of its own
+        if candidate.failure == _TOO_LARGE or not _can_be_compared(candidate):  # no failure of its own
             self.incomparable += 1
             self._drop("large answer" if candidate.failure == _TOO_LARGE else "unknown coding")
             return
@@ -207,7 +216,7 @@ class ShadowSender:
             await self._ask(one, self._stable, "stable version busy") if one.again and not self.over else None
         )
         if again is not None and (
-            again.status in _NOT_COMPARED or again.failure == _TOO_LARGE or not has_known_coding(again.coding)
+            again.status in _NOT_COMPARED or again.failure == _TOO_LARGE or not _can_be_compared(again)
         ):
             again = None
         pair = AnswerPair(

@@ -147,6 +147,18 @@ async def test_an_answer_in_a_coding_that_is_not_known_is_left_out_and_counted(s
     assert (report.findings.candidate.requests, report.incomparable) == (1, 1)
 
 
+async def test_a_failure_counts_in_whatever_coding_its_body_is(scene: Scene):
+    async def fails(request: Message, peer: Peer) -> None:
+        await peer.answer(500, b"?", [("Content-Encoding", "br" if request.body == rows(0) else "identity")])
+
+    it = await stage(scene, candidate=fails)
+    made = await it.shadow()
+    for number in (0, 1):
+        await scene.call(body=rows(number))
+    report = await it.report(made, lambda found: found.findings.candidate.requests + found.incomparable == 2)
+    assert (report.findings.candidate.failed, report.incomparable) == (2, 0)
+
+
 async def test_the_candidate_sees_what_the_stable_version_saw_and_agrees(scene: Scene):
     it = await stage(scene)
     made = await it.shadow()

@@ -1,10 +1,12 @@
 """Ports for processes that are told theirs."""
 
+import errno
 import random
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,3 +63,23 @@ def test_only_some_claims_are_kept():
 def test_where_all_are_taken_it_says_so():
     with pytest.raises(OSError, match="no port from 21000 to 31999 is free"):
         free_port(PORTS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
+@pytest.mark.parametrize("where", ["socket", "bind"])
+def test_where_nothing_may_be_claimed_ports_are_found_all_the_same(
+    where: str, monkeypatch: pytest.MonkeyPatch
+):
+    class Refused(socket.socket):
+        def __init__(self, family: int = -1, *more: Any) -> None:
+            if where == "socket" and family == socket.AF_UNIX:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *more)
+
+        def bind(self, address: Any, /) -> None:
+            if isinstance(address, str):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            super().bind(address)
+
+    monkeypatch.setattr(free_ports.socket, "socket", Refused)
+    assert free_port() in PORTS

@@ -16,6 +16,8 @@ import time
 from collections import deque
 from typing import Any, Final
 
+import msgspec
+
 from chips_backend.column_block import form_of, joined
 from chips_backend.failure_cause import ModelFailed
 from chips_backend.model import Rows
@@ -93,6 +95,7 @@ class _Entry:
         loop = asyncio.get_running_loop()
         self.rows = rows
         self.parameters = parameters
+        self.asked = _as_asked(parameters)
         self.deadline = deadline
         self.arrived = time.monotonic()
         self.begun: asyncio.Future[float] = loop.create_future()
@@ -108,10 +111,18 @@ class _Entry:
         Rows of another form would make all of them be converted, one by one.
         """
         return (
-            self.parameters == other.parameters
+            self.asked == other.asked
             and (self.deadline is None) == (other.deadline is None)
             and form_of(self.rows) == form_of(other.rows)
         )
+
+
+def _as_asked(parameters: dict[str, Any]) -> object:
+    """What parameters are compared by: their JSON, since 1, 1.0 and true are equal in Python. What has none is like no other."""
+    try:
+        return msgspec.json.encode(parameters)
+    except (RecursionError, ValueError, TypeError, OverflowError):
+        return object()
 
 
 class _Call:
@@ -167,6 +178,7 @@ class Batcher:
         self._gap_s = math.inf  # between two requests, on average
         self._last_came = -math.inf
         self._running: set[asyncio.Task[None]] = set()
+        self._apart = 0  # requests whose call failed, and that are predicted in smaller ones now
         self._dispatcher = asyncio.create_task(self._dispatch(), name="batches")
 
     async def score(self, rows: Rows, parameters: dict[str, Any], deadline: float | None) -> Outcome:
@@ -205,12 +217,14 @@ class Batcher:
     def _is_full(self) -> bool:
         """Whether a request more would wait too long: what waits takes longer than `_WAIT_S`, or the oldest has waited as long."""
         line, limit = self._line, self._workers.waiting_limit
-        if len(line) < limit:
+        waiting = len(line) + self._apart
+        if waiting < limit:
             return False
-        if len(line) >= limit * _MOST_WAITING or not self._cost.is_known:
+        if waiting >= limit * _MOST_WAITING or not self._cost.is_known:
             return True
         expected_s = self._cost.of(sum(len(entry.rows) for entry in line)) / self._workers.concurrency
-        return max(expected_s, time.monotonic() - line[0].arrived) >= _WAIT_S
+        oldest_s = time.monotonic() - line[0].arrived if line else 0.0
+        return max(expected_s, oldest_s) >= _WAIT_S
 
     def _remove(self, entry: _Entry) -> None:
         """Give the place of a request that waits no more to another."""
@@ -282,7 +296,21 @@ class Batcher:
         return call.entries
 
     async def _run(self, slot: Slot, batch: list[_Entry]) -> None:
-        rows = joined([entry.rows for entry in batch])
+        if not await self._predict(slot, batch):
+            self._apart += len(batch)
+            try:
+                await self._run_apart(batch)
+            finally:
+                self._apart -= len(batch)
+
+    async def _predict(self, slot: Slot, batch: list[_Entry]) -> bool:
+        """Predict the rows of all in one call. False where it failed, and nobody has an answer yet."""
+        try:
+            rows = joined([entry.rows for entry in batch])
+        except Exception as error:  # noqa: BLE001  (no memory, for example)
+            self._workers.give_back(slot)
+            _fail_all(batch, error)
+            return True
         # A process may be ended when the last of them has stopped waiting.
         deadlines = [math.inf if entry.deadline is None else entry.deadline for entry in batch]
         latest = max(deadlines)
@@ -294,35 +322,51 @@ class Batcher:
         except ModelFailed as error:  # its process ended, by whose rows nobody can tell
             came = error.failed
         except Exception as error:  # noqa: BLE001  (each caller gets it)
-            for entry in batch:
-                _fail(entry, error)
-            return
+            _fail_all(batch, error)
+            return True
         if isinstance(came, Failed):
-            await self._run_one_by_one(batch)
-            return
+            return False
         took = time.monotonic() - began
         self._cost.learn(len(rows), took)
         at = 0
         for entry in batch:
             _finish(entry, came[at : at + len(entry.rows)], took, len(batch))
             at += len(entry.rows)
+        return True
 
-    async def _run_one_by_one(self, batch: list[_Entry]) -> None:
-        """Somebody's rows made it fail: only they get the error, and what is wrong with them."""
-        for entry in batch:
-            if entry.done.cancelled():
-                continue
-            try:
-                outcome = await self._workers.score_waiting(entry.rows, entry.parameters, entry.deadline)
-            except Exception as error:  # noqa: BLE001
-                _fail(entry, error)
-            else:
-                _finish(entry, outcome.predictions, outcome.predict_s)
+    async def _run_apart(self, batch: list[_Entry]) -> None:
+        """Somebody's rows made it fail: only they get the error, and what is wrong with them.
+
+        Halves are predicted, and halves of those that fail: one bad request among n costs about 2 log2(n) calls, not n.
+        """
+        if len(batch) == 1:
+            await self._run_alone(batch[0])
+            return
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            live = [entry for entry in half if not entry.done.cancelled()]
+            if live and not await self._predict(await self._workers.take(), live):
+                await self._run_apart(live)
+
+    async def _run_alone(self, entry: _Entry) -> None:
+        if entry.done.cancelled():
+            return
+        try:
+            outcome = await self._workers.score_waiting(entry.rows, entry.parameters, entry.deadline)
+        except Exception as error:  # noqa: BLE001
+            _fail(entry, error)
+        else:
+            _finish(entry, outcome.predictions, outcome.predict_s)
 
 
 def _finish(entry: _Entry, predictions: list[Any], took: float, shared: int = 1) -> None:
     if not entry.done.done():
         entry.done.set_result((predictions, took, shared))
+
+
+def _fail_all(batch: list[_Entry], error: Exception) -> None:
+    for entry in batch:
+        _fail(entry, error)
 
 
 def _fail(entry: _Entry, error: Exception) -> None:

@@ -108,10 +108,12 @@ def listed(column: Column) -> list[Any]:
 
 
 def form_of(rows: Rows) -> Hashable:
-    """What rows have in common that are joined without a conversion: which of their columns are lists, or none at all."""
+    """What rows have in common that are joined without a conversion: which columns are lists, and the inner shapes of the others."""
     if not isinstance(rows, Block):
         return None
-    return () if rows.matrix is not None else tuple(isinstance(column, list) for column in rows.columns)
+    if rows.matrix is not None:
+        return ()
+    return tuple(None if isinstance(column, list) else column.shape[1:] for column in rows.columns)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

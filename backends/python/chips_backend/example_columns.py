@@ -289,7 +289,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return _plain(value.item())
     if isinstance(value, str):
-        return str(value)
+        return str.__str__(value)  # of an enumeration's member its value, not its name
     if isinstance(value, np.ndarray):
         return [_plain(item) for item in value.tolist()]
     if isinstance(value, list | tuple):

@@ -4,6 +4,7 @@ What a table looks like follows from the model and the signature alone, never fr
 """
 
 import functools
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
 
@@ -215,6 +216,9 @@ def _listed(names: Any) -> str:
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
+_BEGINS_A_DATE: Final = re.compile(r"\d{4}(?:[-\d]|$)").match
+
+
 def _times(values: list[Any], field: int, dtype: str) -> Any:
     import pandas as pd
 
@@ -222,26 +226,30 @@ def _times(values: list[Any], field: int, dtype: str) -> Any:
         made = pd.Series(pd.to_datetime(texts, format="ISO8601", utc=dtype.endswith("UTC]")))
         return made.astype(dtype)
 
+    def refused(row: int) -> Refused:
+        text = f"expected a date or time such as 2026-11-29 or 2026-11-29T10:00:00, got {values[row]!r}"
+        return Refused(text, row=row, field=field)
+
+    for row, value in enumerate(values):  # pandas takes "now" for this moment, and "" for no date
+        if isinstance(value, str) and not _BEGINS_A_DATE(value):
+            raise refused(row)
     try:
         return as_times(values)
     except (ValueError, TypeError, OverflowError):
+        parts = []
         for row, value in enumerate(values):
             try:
-                as_times([value])
+                parts.append(as_times([value]))
             except (ValueError, TypeError, OverflowError):
-                raise Refused(
-                    f"expected a date or time such as 2026-11-29 or 2026-11-29T10:00:00, got {value!r}",
-                    row=row,
-                    field=field,
-                ) from None
-        raise
+                raise refused(row) from None
+        return pd.concat(parts, ignore_index=True)  # each fits, but not into the unit that they would share
 
 
 def date_dtypes() -> list[str]:
     """The dtypes of dates that models are trained with, the likeliest first; those with a zone are in UTC."""
     own = default_date_dtype()
-    naive = [own, *({"datetime64[ns]", "datetime64[us]", "datetime64[s]"} - {own})]
-    return [*sorted(naive, key=lambda one: one != own), f"{own[:-1]}, UTC]"]
+    others = ("datetime64[ns]", "datetime64[us]", "datetime64[s]")
+    return [own, *(one for one in others if one != own), f"{own[:-1]}, UTC]"]
 
 
 @functools.cache

@@ -221,7 +221,9 @@ def _without_zeros(text: str) -> str:
 def is_close(got: Any, wanted: Any, tolerance: float) -> bool:
     """Whether two JSON values are the same, numbers within `tolerance` (absolute, and relative to the larger one)."""
     if isinstance(got, float) and not math.isfinite(got):
-        return wanted is None  # as JSON shows it
+        return wanted is None or (
+            isinstance(wanted, float) and not math.isfinite(wanted)
+        )  # null in JSON, both
     if isinstance(got, bool) or isinstance(wanted, bool):
         return got is wanted
     if isinstance(got, int | float) and isinstance(wanted, int | float):

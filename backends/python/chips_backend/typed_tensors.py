@@ -224,6 +224,10 @@ def _fitting(given: _Given, tensor: Tensor) -> Column:
     if tensor.datatype == "BYTES" or (isinstance(values, list) and None in values):
         if inner:
             raise Unusual
+        if tensor.datatype in INTEGERS:
+            low, high = INTEGERS[tensor.datatype]
+            if any(value is not None and not low <= value <= high for value in values):
+                raise Unusual
         return _listed(values)
     array = np.asarray(values, dtype=dtype_of(tensor))
     return shaped(array.reshape(given.shape), inner) if inner else array

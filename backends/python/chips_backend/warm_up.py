@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from chips_backend.artifact import EX_DATAERR
-from chips_backend.decode_instances import read_instances
+from chips_backend.decode_instances import Scoring, read_instances
 from chips_backend.failure_cause import CannotTake, ModelFailed
 from chips_backend.likely_rows import likely_rows
 from chips_backend.logs import Log
@@ -63,8 +63,7 @@ async def _score_samples(manifest: Manifest, facts: Facts, workers: Workers, log
         took_s += outcomes[0].predict_s
         for outcome in outcomes:
             if not is_close(outcome.predictions, sample.response.get("predictions"), sample.tolerance):
-                again = await workers.score(scoring.rows, scoring.parameters, None)
-                draws_lots = not is_close(again.predictions, outcome.predictions, sample.tolerance)
+                draws_lots = await _draws_lots(workers, scoring, outcome, sample.tolerance)
                 raise StartError(
                     f"the manifest's {what} came out differently from what was published "
                     f"({_mismatch(outcome, sample)}): "
@@ -82,6 +81,15 @@ async def _score_samples(manifest: Manifest, facts: Facts, workers: Workers, log
     count = len(manifest.samples)
     told = "the sample" if count == 1 else f"{count} samples"
     log.info(f"warmed up: {told} came out as published, in {took_s * 1000:.1f} ms")
+
+
+async def _draws_lots(workers: Workers, scoring: Scoring, first: Outcome, tolerance: float) -> bool:
+    """Whether the model predicts something else for the same rows."""
+    try:
+        again = await workers.score(scoring.rows, scoring.parameters, None)
+    except _FAILURES:
+        return False
+    return not is_close(again.predictions, first.predictions, tolerance)
 
 
 def _copy(request: Any) -> Any:

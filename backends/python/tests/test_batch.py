@@ -198,6 +198,81 @@ async def test_other_parameters_are_another_call(scene):
     assert [[row[0] for row in rows] for rows, _ in scene.slot.calls] == [[1], [0, 2, 4], [1, 3, 5]]
 
 
+async def test_one_true_and_one_point_zero_are_not_one_parameter(scene):
+    """Python holds them equal."""
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    given = [1, True, 1.0, [0, False], [False, 0]]
+    asked = [scene.ask(number, **{"as": value}) for number, value in enumerate(given)]
+    await settled()
+    scene.slot.gate.set()
+    await asyncio.gather(first, *asked)
+    assert [repr(parameters["as"]) for _, parameters in scene.slot.calls[1:]] == [repr(one) for one in given]
+
+
+async def test_parameters_too_deep_to_be_compared_hold_nobody_up(scene):
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    asked = [scene.ask(2, **{"as": deep}), scene.ask(3, **{"as": deep}), scene.ask(4)]
+    await settled()
+    scene.slot.gate.set()
+    await asyncio.gather(first, *asked)
+    assert [[row[0] for row in rows] for rows, _ in scene.slot.calls[1:]] == [[2], [3], [4]]
+    while deep:  # a level at a time: its end would be as deep
+        deep = deep.pop()
+
+
+async def test_one_bad_request_among_many_costs_few_calls(scene):
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    asked = [scene.ask("bad" if number == 5 else number) for number in range(16)]
+    await settled()
+    scene.slot.gate.set()
+    answers = await asyncio.gather(first, *asked, return_exceptions=True)
+    assert isinstance(answers[6], ModelFailed)
+    assert [answer.predictions[0][0] for answer in answers[1:] if not isinstance(answer, Exception)] == [
+        number for number in range(16) if number != 5
+    ]
+    assert len(scene.slot.calls) < 16
+    assert scene.batcher._apart == 0
+
+
+async def test_those_who_are_predicted_apart_count_as_waiting(scene):
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    scene.batcher._apart = 10_000
+    with pytest.raises(Problem, match="queue is full"):
+        await scene.ask(2)
+    scene.batcher._apart = 0
+    scene.slot.gate.set()
+    await first
+
+
+async def test_rows_that_cannot_be_joined_give_the_slot_back(scene, monkeypatch):
+    scene.slot.gate.clear()
+    first = scene.ask(1)
+    await scene.begun(1)
+    asked = [scene.ask(2), scene.ask(3)]
+    await settled()
+
+    def no_room(_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(batch, "joined", no_room)
+    scene.slot.gate.set()
+    answers = await asyncio.gather(first, *asked, return_exceptions=True)
+    assert [type(answer) for answer in answers[1:]] == [MemoryError, MemoryError]
+    monkeypatch.undo()
+    assert (await scene.ask(4)).predictions == [(4, None)]
+
+
 async def test_who_has_a_deadline_shares_no_call_with_who_has_none(scene):
     scene.slot.gate.clear()
     first = scene.ask(1)
@@ -216,12 +291,13 @@ async def test_rows_of_another_form_are_another_call(scene):
     await scene.begun(1)
     lists, matrix = [[1.0, 2.0]], Block(matrix=np.array([[3.0, 4.0]]))
     whole, missing = (Block([np.array([5.0]), column]) for column in (np.array([6]), [None]))
-    forms = [lists, matrix, whole, missing]
+    two, three = (Block([np.zeros((1, width))]) for width in (2, 3))
+    forms = [lists, matrix, whole, missing, two, three]
     asked = [asyncio.create_task(scene.batcher.score(rows, {}, None)) for _ in range(2) for rows in forms]
     await settled()
     scene.slot.gate.set()
     await asyncio.gather(first, *asked)
-    assert [rows for rows, _ in scene.slot.calls[1:]] == [[list(rows[0])] * 2 for rows in forms]
+    assert [repr(rows) for rows, _ in scene.slot.calls[1:]] == [repr([list(rows[0])] * 2) for rows in forms]
 
 
 async def test_who_leaves_is_not_predicted(scene):

@@ -124,6 +124,21 @@ def test_a_missing_value_is_read_as_before():
     assert parsed == []
 
 
+@pytest.mark.parametrize(
+    ("datatype", "number"),
+    [("INT8", 300), ("INT8", -129), ("UINT64", -1), ("UINT64", 2**64), ("INT64", 10**20), ("UINT8", 256)],
+)
+def test_a_number_that_does_not_fit_is_refused_also_next_to_a_missing_one(datatype: str, number: int):
+    one = Signature(inputs=(Tensor(name="n", datatype=datatype),))
+    for data in ([number, None], [None, number], [number, 1]):
+        body = json.dumps(
+            {"inputs": [{"name": "n", "shape": [2], "datatype": datatype, "data": data}]}
+        ).encode()
+        assert agree(one, body, infer=True) is None
+        with pytest.raises(Problem, match="fit"):
+            read_tensors(parse(body), one, KNOWN, None)
+
+
 def test_a_tensor_in_json_next_to_one_in_binary_form():
     two = Signature(inputs=NUMBERS.inputs[:2])
     content = struct.pack("<2d", 1.0, math.nan)

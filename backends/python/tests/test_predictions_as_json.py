@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from chips_backend.model import Model, Refused
 from chips_backend.prediction_pool import Failed, _predict, predict_safely
-from chips_backend.predictions_as_json import WrongAnswer, as_predictions
+from chips_backend.predictions_as_json import WrongAnswer, as_predictions, is_close
 from scipy import sparse
 
 ZONE = dt.timezone(dt.timedelta(hours=2))
@@ -184,3 +184,11 @@ def test_refused_may_say_where():
 
     failed: Any = predict_safely(Model(list, predict), [[1]], {})
     assert (failed.text, failed.refused) == ("no such wine", (1, 0))
+
+
+def test_what_json_shows_as_null_is_the_same():
+    nan, inf = math.nan, math.inf
+    for got, wanted in ((nan, nan), (inf, inf), (nan, None), (-inf, None), ([1.0, nan], [1.0, nan])):
+        assert is_close(got, wanted, 1e-6)
+    for got, wanted in ((nan, 1.0), (1.0, nan), (inf, 1e300), (None, 1.0)):
+        assert not is_close(got, wanted, 1e-6)

@@ -1,5 +1,6 @@
 """`save`: the dtype of dates, which a model may depend on, models that never answer twice alike, and what it says comes next."""
 
+import enum
 import io
 import json
 import shlex
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from chips_backend import CannotSave, save
+from chips_backend import CannotSave, example_columns, save
 from chips_backend.example_columns import columns_of
 from sklearn.dummy import DummyRegressor
 
@@ -122,3 +123,11 @@ def test_texts_of_numpy_are_texts():
     (column,) = columns_of(list(np.array(["good day", "bad night"])), None)
     assert (column.datatype, column.values) == ("BYTES", ["good day", "bad night"])
     assert {type(value) for value in column.values} == {str}
+
+
+def test_a_member_of_an_enumeration_is_its_value():
+    class Colour(str, enum.Enum):  # noqa: UP042  (as people write it)
+        RED = "red"
+
+    assert example_columns._plain(Colour.RED) == "red"
+    assert type(example_columns._plain(Colour.RED)) is str

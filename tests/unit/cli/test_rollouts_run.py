@@ -19,7 +19,10 @@ def test_a_port_that_is_taken_is_told_with_the_option(shell: Shell):
     assert "--port" in ended.err
 
 
-@pytest.mark.parametrize(("content", "why"), [(None, "cannot be read"), ("whsec_not base64", "no base64")])
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "cannot be read"), ("whsec_not base64", "must be base64"), ("whsec_", "not empty")],
+)
 def test_a_secret_that_is_none_is_told_with_its_setting(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, why: str
 ):

@@ -187,6 +187,25 @@ def test_a_body_of_several_gzip_members_is_compared_to_its_end():
     assert told(found) == [("predictions[1]", "number")]
 
 
+@pytest.mark.parametrize("tail", [b"\0" * 8, b"x", b"\x1f"])
+def test_what_follows_a_compressed_body_is_left_out(tail: bytes):
+    raw = json.dumps(predictions(1)).encode()
+    for coding, body in (("gzip", gzip.compress(raw)), ("deflate", zlib.compress(raw))):
+        assert compare_answers(answered(raw), answered(body + tail, coding=coding), 0, {}).agrees
+
+
+def test_a_body_of_many_members_is_not_compared():
+    many = gzip.compress(b"") * 1100
+    assert told(compare_answers(answered(many, coding="gzip"), answered(b"{}"), 0, {})) == [
+        ("", "unreadable")
+    ]
+
+
+def test_without_an_output_the_versions_do_not_count():
+    one, two = ({"model_name": "m", "model_version": version, "outputs": []} for version in ("1", "2"))
+    assert compare_answers(answered(one), answered(two), 0, {}).agrees
+
+
 @pytest.mark.parametrize("datatype", ["BF16", "FP8", "INT4"])
 def test_tensors_of_datatypes_that_the_protocol_lacks_are_compared_as_well(datatype: str):
     def of(raw: bytes) -> Answer:

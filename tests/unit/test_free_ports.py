@@ -81,5 +81,5 @@ def test_where_nothing_may_be_claimed_ports_are_found_all_the_same(
                 raise PermissionError(errno.EACCES, "Permission denied")
             super().bind(address)
 
-    monkeypatch.setattr(free_ports.socket, "socket", Refused)
+    monkeypatch.setattr("gateway.free_ports.socket.socket", Refused)
     assert free_port() in PORTS

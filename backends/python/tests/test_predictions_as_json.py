@@ -188,7 +188,13 @@ def test_refused_may_say_where():
 
 def test_what_json_shows_as_null_is_the_same():
     nan, inf = math.nan, math.inf
-    for got, wanted in ((nan, nan), (inf, inf), (nan, None), (-inf, None), ([1.0, nan], [1.0, nan])):
-        assert is_close(got, wanted, 1e-6)
-    for got, wanted in ((nan, 1.0), (1.0, nan), (inf, 1e300), (None, 1.0)):
-        assert not is_close(got, wanted, 1e-6)
+    same: list[tuple[Any, Any]] = [
+        (nan, nan),
+        (inf, inf),
+        (nan, None),
+        (-inf, None),
+        ([1.0, nan], [1.0, nan]),
+    ]
+    other: list[tuple[Any, Any]] = [(nan, 1.0), (1.0, nan), (inf, 1e300), (None, 1.0)]
+    assert all(is_close(got, wanted, 1e-6) for got, wanted in same)
+    assert not any(is_close(got, wanted, 1e-6) for got, wanted in other)

@@ -1,3 +1,4 @@
+# Long: one scene of callers who wait, and all that may happen to them.
 """Micro-batching: what waits together is predicted together, and everybody gets their own."""
 
 import asyncio

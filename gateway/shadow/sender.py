@@ -54,7 +54,9 @@ def _is_judged_by_its_status(status: int) -> bool:
 
 
 def _can_be_compared(answer: Answer) -> bool:
-    """A failure is one whatever its body is; of all else the body must be readable."""
+    """A failure is one whatever its body is, but for one that was too large for us; of all else the body must be readable."""
+    if answer.failure == _TOO_LARGE:
+        return False
     return bool(answer.failure) or _is_judged_by_its_status(answer.status) or has_known_coding(answer.coding)
 
 
@@ -208,16 +210,14 @@ class ShadowSender:
         candidate = await self._ask(one, self._candidate, "candidate busy")
         if candidate is None:
             return
-        if candidate.failure == _TOO_LARGE or not _can_be_compared(candidate):  # no failure of its own
+        if not _can_be_compared(candidate):  # no failure of its own
             self.incomparable += 1
             self._drop("large answer" if candidate.failure == _TOO_LARGE else "unknown coding")
             return
         again = (
             await self._ask(one, self._stable, "stable version busy") if one.again and not self.over else None
         )
-        if again is not None and (
-            again.status in _NOT_COMPARED or again.failure == _TOO_LARGE or not _can_be_compared(again)
-        ):
+        if again is not None and (again.status in _NOT_COMPARED or not _can_be_compared(again)):
             again = None
         pair = AnswerPair(
             self.shadow.id,

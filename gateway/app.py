@@ -1,4 +1,6 @@
-"""The composition root: settings in, a whole gateway out. `gateway/make_components.py` makes single parts of it; nothing else does.
+"""The composition root: makes a whole gateway from its settings, starts it and stops it.
+
+`gateway/make_components.py` makes single parts of it; nothing else does.
 
 Objects are made from the bottom up and started in that order; what was started last is stopped first.
 """

@@ -117,7 +117,10 @@ def build_usage_reporter(
 
 
 def reporting_process_name(settings: Settings) -> str:
-    """The name of this process in its reports: a controller of the same machine sees then that it has ended. Empty for stores of a fleet."""
+    """The name of this process in what it reports, by which a controller of the same machine sees that it has ended.
+
+    Empty for stores of a fleet.
+    """
     store = settings.rollouts.figures or settings.registry
     return current_process() if urlsplit(store).scheme == "sqlite" else ""
 
@@ -239,7 +242,7 @@ def build_upstream(
 def build_shadow_upstream(
     settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
 ) -> Upstream:
-    """The upstream that shadows alone use: connections of their own, which a shadow's budget bounds."""
+    """The upstream that shadows alone use. It has connections of its own, which a shadow's budget bounds."""
     upstream = settings.upstream
     return PooledUpstream(
         connections=_SHADOW_CONNECTIONS,

@@ -106,7 +106,7 @@ class Pipeline:
         self._record: _Record = record
 
     def set_exchange_counter(self, count: Callable[[Exchange], None] | None) -> None:
-        """Set what counts finished exchanges for a rollout; None: nothing. Where nothing counts, it costs nothing."""
+        """Set the function that counts finished exchanges for a rollout; None: nothing counts, and that costs nothing."""
         recorder = self._recorder
         if count is None:
             self._record = recorder

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the models that one caller may call."""
+"""Make the OpenAPI 3.1 document of models, such as those that a caller may call."""
 
 import math
 from collections.abc import Iterable
@@ -77,7 +77,7 @@ def _leading(model: Model) -> Backend | None:
 
 
 def is_other_kind(backend: Backend) -> bool:
-    """Whether the backend takes something else than instances; one that was never asked is known by its path."""
+    """Whether the backend takes other JSON than `instances`. One that was never asked is known by its path."""
     if backend.platform:
         return backend.platform.startswith(_OTHER_KINDS)
     return backend.predict_path != _OUR_PATH

@@ -1,4 +1,4 @@
-"""The recorded (sampled) requests of the trace store as JSON: the list, and one with its waterfall."""
+"""The recorded (sampled) requests of the trace store as JSON for the console: the list, and one with its waterfall."""
 
 import asyncio
 import re
@@ -70,7 +70,7 @@ class RecordedRequests:
 
 
 def waterfall_document(found: list[RequestSummary]) -> dict[str, Any]:
-    """Requests that share an id, each with its waterfall, newest first."""
+    """The requests that share an id, newest first, each with its waterfall of spans."""
     return {"requests": [{**_fields(summary), "spans": spans_of(summary)} for summary in found]}
 
 

@@ -79,7 +79,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return float(self.memory[:-2]) / (1024 if self.memory.endswith("Mi") else 1)
 
     def resources(self) -> dict[str, float]:
-        """The fields of `gateway.core.model.Resources`."""
+        """The backend's resources: CPU, memory and instances, as the fields of `gateway.core.model.Resources`."""
         return {"cpu": self.cpu, "memory_gib": self.memory_gib, "min_instances": self.min_instances}
 
 
@@ -117,7 +117,10 @@ class BackendFolder:
         return self.path / self.settings.artifact
 
     def description_file(self, name: str) -> Path | None:
-        """The file with the artifact's `signature` or `samples`: as the settings name it, or next to the artifact; None: there is none."""
+        """The file with the artifact's `signature` or `samples`, as `name` says; None where there is none.
+
+        It is the one that the settings name, or the one next to the artifact.
+        """
         value: str = getattr(self.settings, name)
         return self.path / value if value else file_next_to_model(self.artifact, name)
 
@@ -181,7 +184,9 @@ class BackendFolder:
             raise FolderError(str(error)) from None
 
     def reproducible_source_archive(self) -> bytes:
-        """The folder's sources as a tar.gz archive whose bytes depend on the files alone, not on when they were written, or by which user.
+        """The folder's sources as a reproducible tar.gz archive.
+
+        Its bytes depend on the files alone, not on when they were written, or by which user.
 
         What training made is left out: a backend fetches it, so a new version of a model needs no new image. Without a
         Dockerfile of its own, the folder becomes `model/` next to the files of the language's library.
@@ -243,7 +248,10 @@ class BackendFolder:
         )
 
     def sources_fingerprint(self) -> str:
-        """A digest of the folder's sources, for a program that runs in the folder itself. A large file counts by size and time."""
+        """A digest of the folder's sources, which shows whether they changed since a local process started.
+
+        A large file counts by size and time.
+        """
         found = hashlib.sha256()
         for file in self._files(links=True):
             status = file.stat()

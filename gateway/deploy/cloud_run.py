@@ -1,7 +1,8 @@
-"""Deploying to Cloud Run: an image by Cloud Build, then a tagged revision that takes no traffic of its own.
+"""Deploy to Cloud Run: build the image with Cloud Build, then make a revision with a tag.
 
-Callers' traffic is split by the gateway, which calls each version by its tag's address. A revision is named by the
-digest of everything that went into it, so the same deploy given twice finds its own revision and makes nothing.
+The revision takes no traffic of its own. Callers' traffic is split by the gateway, which calls each version by its
+tag's address. A revision is named by the digest of everything that went into it, so the same deploy given twice finds
+its own revision and makes nothing.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ class CloudRunLocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CloudRunTarget:
-    """Deploys to Cloud Run. With `image`, nothing is built. `bucket` holds the sources that Cloud Build reads."""
+    """The deployment target Cloud Run. With `image`, nothing is built. `bucket` holds the sources that Cloud Build reads."""
 
     name = "cloud-run"
 

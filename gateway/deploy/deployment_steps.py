@@ -42,9 +42,10 @@ def deploy(
     verify: Callable[[BackendFolder, DeployedBackend, Tell], str],
     register: Callable[[BackendFolder, DeployedBackend, Tell], str],
 ) -> DeployedBackend:
-    """Take every step. The steps for the artifact, the contract and the registry are given as functions.
+    """Deploy the folder to `target`: take every step in order.
 
-    Raises whatever a step raises: the steps before it are done, those after it have not begun.
+    The steps for the artifact, the contract and the registry are given as functions. Raises whatever a step raises: the
+    steps before it are done, those after it have not begun.
     """
     artifact, image = "", ""
 

@@ -9,7 +9,7 @@ Tell = Callable[[str], None]  # one line of progress
 
 
 class DeployError(Exception):
-    """A step failed. The text says what and why, `hint` what to do."""
+    """A step of a deployment failed. The text says what and why, `hint` what to do."""
 
     def __init__(self, message: str, *, hint: str = "", code: int = 69) -> None:
         super().__init__(message)
@@ -37,12 +37,12 @@ class DeploymentTarget(Protocol):
         """Make the image; return its address with digest, or an empty text where none is needed."""
 
     def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
-        """Start the version next to those that run, without traffic, and wait until it is ready."""
+        """Start the version without traffic, next to those that run, and wait until it is ready."""
 
     def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
-        """Called after `deployed` is registered: remove what an older deployment of this version left.
+        """Remove what an older deployment of this version left. Called after `deployed` is registered.
 
-        Do nothing where keeping it costs nothing.
+        It does nothing where keeping that costs nothing.
         """
 
     def credentials(self, url: str) -> dict[str, str]:

@@ -3,8 +3,8 @@
     file:/var/lib/chips/fallback.gz     kept by every gateway for itself
     gs://bucket/chips/fallback.gz       written with each change to the registry; gateways only read it
 
-It holds what a gateway mirrors, models and revocations above all, and what `kept_keys` says of API keys. It is gzip (so
-damage is noticed) over lines of JSON: a head, then a document each, then a key each.
+It holds what a gateway mirrors, models and revocations above all, and what `gateway.registry.fallback_api_keys` keeps
+of API keys. It is gzip (so damage is noticed) over lines of JSON: a head, then a document each, then a key each.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class FallbackStore(Protocol):
         """Read the copy; None where there is none yet. Raises RegistryError where it cannot be read."""
 
     async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
-        """Replace an older copy; False where the stored one is as new. Raises RegistryError."""
+        """Save the copy if the stored one is older; False where it is as new. Raises RegistryError."""
 
 
 def open_fallback(url: str) -> FallbackStore:
@@ -65,7 +65,7 @@ def open_fallback(url: str) -> FallbackStore:
 
 
 async def refresh_fallback(fallback: FallbackStore, registry: Registry, *, with_keys: bool) -> bool:
-    """Bring the fallback copy up to date with the registry, reading only what is newer where that is possible."""
+    """Bring the fallback copy up to date with the registry. Only what is newer is read, where that is possible."""
     try:
         kept = await fallback.load()
     except RegistryError:
@@ -231,7 +231,7 @@ def _is_newer(listing: Listing, keys: FallbackKeys | None, kept: FallbackContent
 
 
 def encode_fallback(listing: Listing, keys: FallbackKeys | None = None) -> bytes:
-    """Encode a fallback copy. It goes line by line, so that other threads can run between two of them."""
+    """Encode a fallback copy as compressed bytes. It goes line by line, so that other threads can run between two of them."""
     if keys is not None and keys.registry_id != listing.registry_id:
         keys = None
     head = {

@@ -1,4 +1,4 @@
-"""The registry's reads as SQL statements, each on an open connection; its writes: `sqlite_write`."""
+"""Read the registry from SQLite. Each function takes an open connection."""
 
 import sqlite3
 from typing import Any, Final, NamedTuple

@@ -1,4 +1,4 @@
-"""One write of several documents: composed, committed with preconditions, and tried again until its outcome is known."""
+"""Write several documents to Firestore at once, and try again until the outcome is known."""
 
 import asyncio
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ _LONGEST_DELAY_S: Final = 1.0
 
 
 class BatchWrite:
-    """One write, from the first attempt to the answer.
+    """One write of several documents, tried again until its outcome is known.
 
     Every attempt reads what it depends on and commits only if none of it has changed. The head, which all writers
     share, changes often under many writers: that is tried again. A named document that is not at the expected revision

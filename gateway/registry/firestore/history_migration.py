@@ -1,4 +1,4 @@
-"""Read a stored history from Firestore, and migrate one from before the hash chain into it."""
+"""Migrate the history of an older release in Firestore to the hash chain, and read a stored history."""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
@@ -28,7 +28,7 @@ _PAGE: Final = 1000  # entries read at once
 
 
 async def read_entries(rpc: "FirestoreRpc", names: CollectionNames) -> AsyncIterator[Entry]:
-    """Every entry of the history as it lies there, from the newest to the oldest."""
+    """Every entry of the history exactly as it is stored, from the newest to the oldest."""
     first: str | None = None
     while True:
         count, last = 0, first
@@ -44,7 +44,7 @@ async def read_entries(rpc: "FirestoreRpc", names: CollectionNames) -> AsyncIter
 async def read_stored(
     rpc: "FirestoreRpc", names: CollectionNames, kind: str
 ) -> AsyncIterator[StoredDocument]:
-    """Every document of a kind as it lies there."""
+    """Every document of a kind exactly as it is stored, tombstones included."""
     async for found in rpc.query(names.for_kind(kind), first=f"{kind}:", end=f"{kind};"):
         yield document_layout.read_as_stored(found)
 

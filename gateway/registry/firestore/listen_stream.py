@@ -1,4 +1,4 @@
-"""Turns the messages of a Firestore Listen stream into consistent states.
+"""Turn the messages of a Firestore Listen stream into consistent states.
 
 The server sends changes as they come, and only now and then says that everything up to here is consistent. Nothing is
 passed on before that, so a batch is never seen in part.
@@ -23,7 +23,7 @@ class StreamBroken(Unavailable):
 
 
 class DocumentGone(Unavailable):
-    """A document was removed by hand (registries only mark them as deleted): everything must be read again."""
+    """A document was removed by hand, so everything must be read again. Registries only mark documents as deleted."""
 
 
 class ListenTarget:

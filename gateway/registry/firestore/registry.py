@@ -47,12 +47,12 @@ _OVERDUE_S: Final = 3.0  # how long the stream may take to tell what a look has 
 
 
 def open_url(parts: SplitResult) -> Registry:
-    """`firestore://PROJECT/DATABASE?prefix=NAME`, on an emulator where FIRESTORE_EMULATOR_HOST names one."""
+    """Open the registry at `firestore://PROJECT/DATABASE?prefix=NAME`, on an emulator where FIRESTORE_EMULATOR_HOST names one."""
     return FirestoreRegistry(parse_location(parts))
 
 
 class RegistryReplaced(Exception):
-    """The stored registry is another one than before, or an older state: a restored backup, an emulator that was restarted."""
+    """The stored registry was replaced by another one, or by an older state: a restored backup, a restarted emulator."""
 
     def __init__(self) -> None:
         super().__init__("another registry is there now, or an older state of it")

@@ -37,13 +37,13 @@ from gateway.registry.sqlite_read import (
     read_history,
     read_state,
 )
-from gateway.registry.sqlite_write import (
+from gateway.registry.sqlite_read_as_stored import (
     read_entries_page,
     read_head,
     read_stored,
     refuse_damaged_tables,
-    write,
 )
+from gateway.registry.sqlite_write import write
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ Result = TypeVar("Result")
 
 
 def open_url(parts: SplitResult) -> Registry:
-    """`sqlite:///absolute/path.db`, or `sqlite:relative/path.db` as seen from the working directory."""
+    """Open the registry at `sqlite:///absolute/path.db`, or `sqlite:relative/path.db` as seen from the working directory."""
     refuse_query(parts)
     path = unquote(parts.path)
     if parts.netloc or not path or path.endswith("/"):

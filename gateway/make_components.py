@@ -40,7 +40,7 @@ from gateway.upstream.pooled_client import PooledUpstream
 if TYPE_CHECKING:
     from gateway.audit.periodic_anchoring import PeriodicAnchoring
     from gateway.auth.caller_token_for_backend import CallerTokenSigner
-    from gateway.control.operator_pages_cors import ControlCors
+    from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
 
 _log = logging.getLogger(__name__)
 
@@ -188,13 +188,13 @@ def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
     return CallerTokenSigner([Path(file) for file in upstream.signing_keys])
 
 
-def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
+def build_health_and_openapi_cors(origins: tuple[str, ...]) -> "HealthAndOpenapiCors | None":
     """CORS of the gateway's own pages; None where no origin is allowed."""
     if not origins:
         return None
-    from gateway.control.operator_pages_cors import ControlCors
+    from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
 
-    return ControlCors(origins)
+    return HealthAndOpenapiCors(origins)
 
 
 def build_egress_policy(upstream: UpstreamSettings) -> EgressPolicy:

@@ -105,7 +105,7 @@ class Pipeline:
         self._recorder = record
         self._record: _Record = record
 
-    def set_exchange_counter(self, count: Callable[[Exchange], None] | None) -> None:
+    def set_rollout_exchange_counter(self, count: Callable[[Exchange], None] | None) -> None:
         """Set the function that counts finished exchanges for a rollout; None: nothing counts, and that costs nothing."""
         recorder = self._recorder
         if count is None:

@@ -58,7 +58,7 @@ class ApprovalPages:
         self._mirror = mirror
         self._recent_keys: RecentKeys | None = None  # its module is imported with the first page
 
-    async def emergencies(self, exchange: Exchange) -> Response:  # noqa: ARG002
+    async def unreviewed_emergencies(self, exchange: Exchange) -> Response:  # noqa: ARG002
         """Answer with the emergencies that nobody else has reviewed yet. They serve on one person's word."""
         snapshot = self._mirror.snapshot
         if snapshot is None or not snapshot.emergencies:
@@ -101,7 +101,7 @@ class ApprovalPages:
         found = await _checked(lambda: review_document(document, records, model, policy))
         return json_response(found, headers=_NO_STORE)
 
-    async def decide(self, exchange: Exchange, identity: str) -> Response:
+    async def store_signed_decision(self, exchange: Exchange, identity: str) -> Response:
         """Check and store the decision on a request (approve, reject) that a person signed elsewhere."""
         _check_origin(exchange)
         given = await _body(exchange)

@@ -125,7 +125,7 @@ class BudgetKeeper:
             else:
                 self.exhausted[place] = ExhaustedBudget(budget, found.ends_at)
 
-    def caller_and_team_labels(self, principal: Principal) -> tuple[str, str]:
+    def overflow_caller_labels(self, principal: Principal) -> tuple[str, str]:
         """The metric labels (caller, team) of a caller beyond the limit of series, so that its budgets still count it.
 
         The callers of a team are counted together: a token's issuer may name any number of them.

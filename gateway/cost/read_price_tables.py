@@ -37,7 +37,7 @@ def prices_now(tables: Iterable[Prices]) -> Prices:
     return prices_at(tables, datetime.now(UTC).date())
 
 
-async def read_registry_prices(registry: Registry) -> tuple[tuple[Prices, ...], list[str]]:
+async def read_all_price_tables(registry: Registry) -> tuple[tuple[Prices, ...], list[str]]:
     """Read all price tables, of the registry and the default. Also returns which documents cannot be read. Raises RegistryError."""
     tables, problems = [], []
     for document in await registry.list(PRICES):

@@ -116,7 +116,7 @@ class BackendFolder:
     def artifact(self) -> Path:
         return self.path / self.settings.artifact
 
-    def description_file(self, name: str) -> Path | None:
+    def signature_or_samples_file(self, name: str) -> Path | None:
         """The file with the artifact's `signature` or `samples`, as `name` says; None where there is none.
 
         It is the one that the settings name, or the one next to the artifact.
@@ -143,7 +143,7 @@ class BackendFolder:
         )
 
     @property
-    def can_run_locally(self) -> bool:
+    def has_local_command(self) -> bool:
         """Whether the folder says how to run it on this machine."""
         return bool(self.settings.command) or self.settings.language == "python" or self._depends_on_library
 
@@ -262,7 +262,11 @@ class BackendFolder:
         return found.hexdigest()
 
     def _files(self, *, links: bool = False) -> list[Path]:
-        made = (self.artifact, self.description_file("signature"), self.description_file("samples"))
+        made = (
+            self.artifact,
+            self.signature_or_samples_file("signature"),
+            self.signature_or_samples_file("samples"),
+        )
         left_out = {path.resolve() for path in (*made, self.path / SOURCE_NAME) if path is not None}
         found = []
         for file in sorted(self.path.rglob("*")):

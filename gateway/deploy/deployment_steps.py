@@ -63,7 +63,7 @@ def deploy(
     artifact = take("publish", lambda: publish(folder, progress.tell))
     image = take("build", lambda: target.build(folder, progress.tell))
     progress.begin("start")
-    deployed = target.start(folder, image, artifact, progress.tell)
+    deployed = target.start_without_traffic(folder, image, artifact, progress.tell)
     progress.end("start", f"{deployed.url} ({deployed.detail})")
     take("verify", lambda: verify(folder, deployed, progress.tell))
     take("register", lambda: register(folder, deployed, progress.tell))

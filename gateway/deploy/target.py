@@ -36,14 +36,17 @@ class DeploymentTarget(Protocol):
     def build(self, folder: BackendFolder, tell: Tell) -> str:
         """Make the image; return its address with digest, or an empty text where none is needed."""
 
-    def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
+    def start_without_traffic(
+        self, folder: BackendFolder, image: str, artifact: str, tell: Tell
+    ) -> DeployedBackend:
         """Start the version without traffic, next to those that run, and wait until it is ready."""
 
-    def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+    def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:  # noqa: ARG002
         """Remove what an older deployment of this version left. Called after `deployed` is registered.
 
-        It does nothing where keeping that costs nothing.
+        A target where keeping that costs nothing inherits this, which does nothing.
         """
+        return
 
     def credentials(self, url: str) -> dict[str, str]:
         """Header fields that authenticate to the backend at `url`."""

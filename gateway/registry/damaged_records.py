@@ -51,7 +51,7 @@ def values_or_problem(revision: object, body: object) -> StoredValues:
     return StoredValues(revision, body, problem)
 
 
-def document_of(kind: object, name: object, revision: object, body: object) -> Document | None:
+def document_from_values(kind: object, name: object, revision: object, body: object) -> Document | None:
     """The document in these stored values; None where it was deleted."""
     stored = values_or_problem(revision, body)
     if stored.body is None:
@@ -71,7 +71,7 @@ def stored_document(kind: object, name: object, revision: object, body: object) 
     return StoredDocument(kind=kind, name=name, revision=stored.revision, body=stored.body)
 
 
-def entry_from(values: Mapping[str, Any]) -> Entry | None:
+def entry_from_values(values: Mapping[str, Any]) -> Entry | None:
     """The entry of the history in these stored values; None where they are none."""
     try:
         return msgspec.convert(values, Entry)

@@ -47,7 +47,7 @@ class FallbackStore(Protocol):
     async def load(self) -> FallbackContent | None:
         """Read the copy; None where there is none yet. Raises RegistryError where it cannot be read."""
 
-    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
+    async def save_if_newer(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
         """Save the copy if the stored one is older; False where it is as new. Raises RegistryError."""
 
 
@@ -60,7 +60,7 @@ def open_fallback(url: str) -> FallbackStore:
     if parts.scheme == "file" and not parts.netloc and path.startswith("/") and not path.endswith("/"):
         return FileFallback(Path(path))
     if parts.scheme == "gs" and _BUCKET.fullmatch(parts.netloc) and path.strip("/"):
-        return GcsRegistryCopy(parts.netloc, path.lstrip("/"))
+        return CloudStorageFallback(parts.netloc, path.lstrip("/"))
     raise ValueError(f"{url[:200]!r} is no fallback: write file:/absolute/path or gs://bucket/object")
 
 
@@ -76,7 +76,7 @@ async def refresh_fallback(fallback: FallbackStore, registry: Registry, *, with_
             if listing is not None:
                 before = kept.keys if kept is not None else None
                 keys = await update_fallback_keys(registry, listing, before) if with_keys else None
-                return await fallback.save(listing, keys)
+                return await fallback.save_if_newer(listing, keys)
     finally:
         await watch.aclose()  # type: ignore[attr-defined]
     raise Unavailable("the registry ended its watch")
@@ -96,7 +96,7 @@ class FileFallback:
     async def load(self) -> FallbackContent | None:
         return await asyncio.to_thread(self._load)
 
-    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
+    async def save_if_newer(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
         return await asyncio.to_thread(self._save, listing, keys)
 
     def _load(self) -> FallbackContent | None:
@@ -133,7 +133,7 @@ class FileFallback:
         return True
 
 
-class GcsRegistryCopy:
+class CloudStorageFallback:
     """The fallback copy in a Cloud Storage object."""
 
     saved_by_gateways = False  # a hundred writers of one object would be in each other's way
@@ -150,7 +150,7 @@ class GcsRegistryCopy:
         kept: FallbackContent | None = (await asyncio.to_thread(self._ask, self._load))[0]
         return kept
 
-    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
+    async def save_if_newer(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
         return bool(await asyncio.to_thread(self._ask, lambda: self._save(listing, keys)))
 
     def _blob(self) -> Any:

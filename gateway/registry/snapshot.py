@@ -141,8 +141,8 @@ class Snapshot:
 
 
 def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snapshot:
-    """Compile `listing` into a snapshot at once; `compile_steps` does it with pauses."""
-    steps = compile_steps(listing, previous)
+    """Compile `listing` into a snapshot at once; `compile_with_pauses` does it with pauses."""
+    steps = compile_with_pauses(listing, previous)
     while True:
         try:
             next(steps)
@@ -151,7 +151,7 @@ def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snap
             return snapshot
 
 
-def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None, None, Snapshot]:
+def compile_with_pauses(listing: Listing, previous: Snapshot | None) -> Generator[None, None, Snapshot]:
     """Compile `listing` into a snapshot, with pauses for the caller's other work.
 
     There is a pause after each document that is new, and now and then. Entries of `previous` are taken over where the

@@ -32,7 +32,7 @@ from gateway.registry.open_by_url import refuse_query
 from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_read import (
     WatchState,
-    load,
+    load_mirrored,
     read_documents,
     read_history,
     read_state,
@@ -86,7 +86,7 @@ class SqliteRegistry:
     # -- the contract
 
     async def load(self) -> Listing:
-        return await self._run(load)
+        return await self._run(load_mirrored)
 
     async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
         held: WatchState | None = None

@@ -31,7 +31,7 @@ from gateway.registry.damaged_records import (
     DAMAGED,
     RegistryDamaged,
     StoredValues,
-    entry_from,
+    entry_from_values,
     values_or_problem,
 )
 
@@ -198,7 +198,7 @@ def encode_stored(kind: str, name: str, revision: int, generation: int, body: st
     return {"kind": kind, "name": name, "revision": revision, "generation": generation, "body": body}
 
 
-def history_entry_id(generation: int, index: int) -> str:
+def newest_first_entry_id(generation: int, index: int) -> str:
     """The id of a history entry. Newer entries have lower ids.
 
     So Firestore's own order by id, which needs no index, is newest first.
@@ -214,7 +214,7 @@ def encode_entry(entry: Entry) -> Fields:
 def decode_entry(found: FirestoreDocument) -> Entry | None:
     """Decode an entry of the history exactly as it is stored; None where it is none."""
     unchained = {"sequence": 0} if found.fields.keys().isdisjoint(_OF_THE_CHAIN) else {}
-    entry = entry_from({**unchained, **found.fields})
+    entry = entry_from_values({**unchained, **found.fields})
     if entry is None:
         return None
     in_place = found.identity.startswith(f"{_LAST_GENERATION - entry.generation:016d}-")

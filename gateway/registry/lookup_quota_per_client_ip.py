@@ -13,7 +13,7 @@ _BURST: Final = 10  # times what an address may have in a second
 _PREFIX: Final = 64  # bits: what one caller with IPv6 has (RFC 6177)
 
 
-class ClientIpQuota:
+class ClientLookupQuota:
     """A token bucket for each client IP address.
 
     An address has `per_second` tokens, in bursts of ten times that. IPv6 addresses are counted by /64.

@@ -43,7 +43,7 @@ _Preflight = Callable[[Any], Awaitable[web.StreamResponse]]
 _Config = Mapping[str, ResourceOptions]
 
 
-class ControlCors:
+class HealthAndOpenapiCors:
     """CORS that lets web pages of `origins` read `PATHS`; `*` is every origin."""
 
     def __init__(self, origins: Sequence[str]) -> None:

@@ -1,9 +1,9 @@
 """The context of one request in the backend: its head, its body, its deadline, its log line."""
 
 import asyncio
-import os
 import re
 import time
+from random import Random
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
@@ -26,6 +26,7 @@ _CONTENT_TYPE: Final = istr("Content-Type")
 _EXPECT: Final = istr("Expect")
 _REQUEST_ID: Final = istr("X-Request-Id")
 _REQUEST_TIMEOUT: Final = istr("X-Request-Timeout")
+_random: Final = Random()  # of its own: a model may seed the module's  # noqa: S311
 _ID: Final = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 NO_REQUEST: Final = SimpleNamespace(
     method="UNKNOWN",
@@ -85,7 +86,7 @@ class RequestContext:
         self.path: str = message.path.partition("?")[0]
         self.head = head = message.headers
         given = head.get(_REQUEST_ID, "")
-        self.request_id: str = given if _ID.fullmatch(given) else os.urandom(16).hex()
+        self.request_id: str = given if _ID.fullmatch(given) else f"{_random.getrandbits(128):032x}"
         self.trace: Trace | None = read_trace(head)
         caller = head.get(_CALLER, "")[:128]
         self.caller: str = caller if caller.isascii() else caller.encode("utf-8", "replace").decode()

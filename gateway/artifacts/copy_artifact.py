@@ -1,4 +1,7 @@
-"""Copies a published artifact from one store to another, bit for bit: what arrives has the digest that was asked for."""
+"""Copy a published artifact from one artifact store to another.
+
+The copy is bit for bit: what arrives has the digest that was asked for.
+"""
 
 import hashlib
 import tempfile
@@ -10,7 +13,7 @@ from gateway.artifacts.manifest import File, Manifest, parse_manifest
 
 
 def require_manifest_digest(store: ArtifactStore, model: str, version: str, digest: str) -> Manifest:
-    """Check that an artifact's stored manifest has the digest (`sha256:…`), and return it. Raises StoreError."""
+    """Check that an artifact's stored manifest has the digest (`sha256:…`), and return the manifest. Raises StoreError."""
     where = store.address(model, version)
     content = store.manifest_content(model, version)
     if content is None:
@@ -30,7 +33,10 @@ def require_manifest_digest(store: ArtifactStore, model: str, version: str, dige
 def copy_artifact(
     source: ArtifactStore, target: ArtifactStore, model: str, version: str, digest: str, progress: Progress
 ) -> bool:
-    """Copy an artifact; False where it was there already. Every file that is there in the end was checked. Raises StoreError."""
+    """Copy an artifact from one store to another; False where it was there already.
+
+    Every file that is there in the end was checked. Raises StoreError.
+    """
     manifest = require_manifest_digest(source, model, version, digest)
     if manifest.digest != digest:
         raise StoreError(

@@ -1,4 +1,7 @@
-"""Make an artifact's manifest from a model's files, its signature and its samples; refuse what no backend could serve."""
+"""Prepare an artifact: build its manifest from a model's files, its signature and its samples.
+
+What no backend could serve is refused.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -29,7 +32,7 @@ _OWN_SUFFIXES: Final = {**FORMATS, ".txt": "lightgbm", ".bst": "xgboost"}
 
 
 class DescribedArtifact(NamedTuple):
-    """A manifest, the files it describes, and warnings for the author."""
+    """An artifact before it is published: its manifest, its files, and warnings for the author."""
 
     manifest: Manifest
     files: Sequence[tuple[str, Path]]
@@ -52,7 +55,9 @@ def describe_artifact(
     rows: RowsPolicy = "independent",
     pure: bool = False,
 ) -> DescribedArtifact:
-    """Inspect a model's files without running them, and return their manifest with warnings. ValueError says what is wrong, and what to do.
+    """Inspect a model's files, and build their manifest, with warnings for the author.
+
+    Nothing of the model runs. ValueError says what is wrong, and what to do.
 
     `runtime` is, where it is None, what a folder's runtime.json says, or else what the files themselves need. A folder's
     signature.json and samples.json count as such where none are given. Wherever the three lie, they go into the manifest and
@@ -107,7 +112,7 @@ def file_next_to_model(folder: Path, name: str) -> Path | None:
 
 
 def read_json(path: Path | None, kind: Any) -> Any:
-    """A JSON file as `kind`; None without a path. ValueError says which file is wrong, and where."""
+    """Read a JSON file as an object of the type `kind`; None without a path. ValueError says which file is wrong, and where."""
     if path is None:
         return None
     try:

@@ -3,8 +3,8 @@
 Files go up by resumable sessions (cloud.google.com/storage/docs/performing-resumable-uploads) in chunks, so memory stays
 flat, a broken connection costs one chunk, and an upload that was interrupted goes on in the next run.
 
-What Cloud Storage then has is compared with what was read, by size and CRC32C: an object that differs is removed, and no version
-ever names it.
+What Cloud Storage then has is compared with what was read, by size and CRC32C: an object that differs is removed, and
+no version ever names it.
 
 A file's object is named by its content, `<version>/<sha256>/<path>`, so two people who publish one version at once never
 write the same object, and the first manifest that is written has the files that it names.
@@ -99,7 +99,10 @@ class GcsStore:
                 yield block
 
     def as_stored(self, manifest: Manifest) -> Manifest:
-        """The manifest with files named by their digest, so that an upload that is repeated never meets another file. A copied manifest is so already."""
+        """The manifest with each file's path under its digest, as the bucket keeps it.
+
+        So an upload that is repeated never meets another file. A manifest copied from a bucket has such paths already.
+        """
         files = tuple(
             file
             if file.path.startswith(f"{file.sha256[:16]}/")

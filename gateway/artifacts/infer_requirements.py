@@ -1,7 +1,7 @@
 """Infer the Python packages (and versions) that a model needs from the contents of its files.
 
-`runtime` in the manifest. Which package a module belongs to, and the versions that the files do not name, come from what is
-installed here, where the model was most likely made.
+They become `runtime` in the manifest. Which package a module belongs to, and the versions that the files do not name,
+come from what is installed here, where the model was most likely made.
 """
 
 import ast
@@ -26,7 +26,7 @@ _XGBOOST_UBJ: Final = re.compile(rb"version\[#L\x00{7}\x03[iU](.)[iU](.)[iU](.)"
 
 
 class ModelRequirements:
-    """A model's requirements: versions by package, and modules that belong to no package."""
+    """The packages that a model needs, with their versions, and modules it needs that belong to no package."""
 
     def __init__(self) -> None:
         self.packages: dict[str, str] = {}
@@ -37,7 +37,7 @@ class ModelRequirements:
 
 
 def infer_requirements(files: Sequence[tuple[str, Path]], format: str) -> ModelRequirements:  # noqa: A002
-    """Infer the packages that the model in `files` needs. ValueError says which file cannot be read, and why. Runs nothing of them."""
+    """Infer the packages that a model needs from its files, without running them. ValueError says which file cannot be read, and why."""
     needed = ModelRequirements()
     if format == "joblib":
         for name, path in files:

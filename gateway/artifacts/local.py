@@ -1,4 +1,4 @@
-"""A folder as artifact store."""
+"""An artifact store in a local folder."""
 
 import glob
 import hashlib

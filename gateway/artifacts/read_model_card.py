@@ -1,7 +1,8 @@
-"""Reads an artifact's model card, `card.md`: what people who approve or call a model must know, in Markdown (CommonMark).
+"""Read an artifact's model card (`card.md`) and its sections.
 
-Its sections are the headings of the second level; five of them every card has. It is read strictly and shown as text:
-a card that somebody could read in two ways is refused.
+It says, in Markdown (CommonMark), what people who approve or call a model must know. Its sections are the headings of
+the second level; five of them every card has. It is read strictly and shown as text: a card that somebody could read in
+two ways is refused.
 """
 
 import re
@@ -119,7 +120,7 @@ def _check_headings(headings: list[str]) -> None:
 
 
 def card_evidence(model: str, backend: Backend, content: bytes) -> EvidenceRecord:
-    """The model card of a version's artifact as evidence; it passes where it can be read and nothing is left to be written."""
+    """The evidence record of a version's model card. It passes where the card can be read and nothing is left to be written."""
     facts: dict[str, Any] = {}
     try:
         card = parse_card(content)

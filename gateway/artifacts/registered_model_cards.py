@@ -1,4 +1,4 @@
-"""The model cards that are registered for a model's versions, for people to read."""
+"""Read the model cards that the registry keeps, as evidence, for the versions of a model."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ from gateway.registry.evidence_records import read_evidence
 
 
 class RegisteredCard(msgspec.Struct, frozen=True, kw_only=True):
-    """The model card of one version, and whether it is about what is registered now."""
+    """The model card of one version, and why it does not count for what is registered now, if so."""
 
     version: str
     passed: bool  # everything is written
@@ -20,7 +20,7 @@ class RegisteredCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_registered_cards(registry: Registry, model: Model | None) -> list[RegisteredCard]:
-    """The cards of the versions that have one, in the model's order. Raises RegistryError."""
+    """Read the cards of the versions that have one, in the model's order. Raises RegistryError."""
     found = []
     if model is None:
         return []

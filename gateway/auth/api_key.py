@@ -1,4 +1,7 @@
-"""Authentication by API key: looked up by digest in a cache, else in the registry; a revoked key stops at once."""
+"""Authenticate callers by API key.
+
+A key is looked up by its digest in a cache, else in the registry. A revoked key stops at once.
+"""
 
 import asyncio
 import logging
@@ -43,7 +46,7 @@ class _CachedKey:
 
 
 class ApiKeyAuthenticator(Authenticator):
-    """Authenticate `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
+    """Authenticate a caller by the API key in `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
 
     A key that was found is read again about every `ttl_s` seconds, in the background, in case somebody has changed it by
     hand: its revocation is mirrored and counts at once. While the registry is away a known key stays valid for `stale_s` at
@@ -76,7 +79,7 @@ class ApiKeyAuthenticator(Authenticator):
         self._bucket = bucket or TokenBucket(per_second=500, burst=2000)
         self._known: TtlCache[_CachedKey] = TtlCache(size)
         self._missing: TtlCache[bool] = TtlCache(size)
-        self.used: dict[str, float] = {}  # when keys were last used, by digest; LastUsed takes it over
+        self.used: dict[str, float] = {}  # when keys were last used, by digest; LastUsedRecorder empties it
         self._reading: dict[str, asyncio.Task[_CachedKey | None]] = {}
 
     def try_nowait(self, head: RequestHead) -> Authentication | Unauthenticated | NeedsWait | None:

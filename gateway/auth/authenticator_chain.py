@@ -35,7 +35,10 @@ class AuthenticatorChain:
         self.refused = 0  # for their address, since the start; including those that report-only mode let pass
 
     def try_nowait(self, head: RequestHead) -> Authentication | GatewayError | NeedsWait | None:
-        """Return what can be decided without waiting. An authenticator that must wait is not skipped: the credential may be its own."""
+        """Authenticate a request where that needs no waiting; else NEEDS_WAIT.
+
+        An authenticator that must wait is not skipped: the credential may be its own.
+        """
         for authenticator in self._authenticators:
             found = authenticator.try_nowait(head)
             if found is not None:

@@ -1,4 +1,7 @@
-"""Signed tokens (OIDC, Google's ID tokens, IAP): verified by the issuer's public keys, then remembered until they end."""
+"""Authenticate callers by signed tokens (JWT): OIDC, Google's ID tokens, IAP.
+
+A token is verified by its issuer's public keys, then remembered until it expires.
+"""
 
 import binascii
 import time
@@ -69,7 +72,7 @@ class _Verified(NamedTuple):
 
 
 class TokenAuthenticator(Authenticator):
-    """Authenticate tokens of `issuers`.
+    """Authenticate a caller by a token of one of `issuers`.
 
     A token that names one of the issuers must be valid. The first entry that accepts it decides, by its own header,
     audience, algorithms, keys, clock skew, subjects and groups. The verdict is cached for the header that the token came in,

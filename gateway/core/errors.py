@@ -1,4 +1,4 @@
-"""The tree of errors that become HTTP responses, each with its status, code and title.
+"""The errors that become HTTP responses, each with its status, code and title.
 
 A class exists only because its `code` is a contract with callers; any other exception is a bug and becomes
 `internal-error`. Codes never change.
@@ -23,7 +23,7 @@ A class exists only because its `code` is a contract with callers; any other exc
     ├── UpstreamError             the backend failed
     │   ├── UpstreamUnreachable   502 upstream-unreachable    nothing was sent
     │   ├── UpstreamBroken        502 upstream-broken         it failed after we sent something
-    │   ├── UpstreamNotTried   503 upstream-unavailable    no backend can take it now
+    │   ├── UpstreamNotTried      503 upstream-unavailable    no backend can take it now
     │   ├── UpstreamTimeout       504 upstream-timeout        slower than the model's time-out
     │   └── DeadlineExceeded      504 deadline-exceeded       slower than the caller said it would wait
     └── GatewayFault              we failed
@@ -194,7 +194,7 @@ class UpstreamBroken(UpstreamError):
 
 
 class UpstreamNotTried(UpstreamError):
-    """503: the backend's circuit is open, or the gateway cannot authenticate to it."""
+    """503: the backend was not tried: its circuit is open, or the gateway cannot authenticate to it."""
 
     code, status, title = "upstream-unavailable", 503, "Backend unavailable"
 

@@ -110,7 +110,7 @@ class CachedHead:
 
 
 class HeadCache:
-    """The cached heads of one server. When there are too many, all are removed."""
+    """The cache of request heads of one server. When there are too many, all are removed."""
 
     def __init__(self, *, field_limit_bytes: int) -> None:
         self._limit_bytes = field_limit_bytes  # a head that is no longer has no field that is

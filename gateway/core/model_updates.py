@@ -111,7 +111,7 @@ def _keep_unknown(
 
 
 def differences(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[tuple[str, Any, Any]]:
-    """What differs, as (path, before, after); None stands for "not there". Backends are matched by version."""
+    """The differences between two registry documents, as (path, before, after); None stands for "not there". Backends are matched by version."""
     before, after = dict(_leaves(old or {})), dict(_leaves(new or {}))
     paths = list(before) + [path for path in after if path not in before]
     return [

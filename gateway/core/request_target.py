@@ -25,7 +25,10 @@ OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/i
 
 
 class RequestTarget(msgspec.Struct, frozen=True):
-    """A request target, split into model, version and the rest. `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`)."""
+    """A request target, split into model, version and the rest.
+
+    `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`).
+    """
 
     path: str
     query: str  # with its "?", or empty
@@ -42,9 +45,10 @@ class RequestTarget(msgspec.Struct, frozen=True):
 
 
 def parse_target(target: str, *, scheme: str = "http", host: str | None = None) -> RequestTarget:
-    """Split a request target in origin-form, or in absolute-form that names this very `host` (RFC 9112 section 3.2).
+    """Parse a request target into model, version and the rest.
 
-    Raises BadRequest for any other form and for a path or query that could be read in two ways, and TargetTooLong.
+    It is in origin-form, or in absolute-form that names this very `host` (RFC 9112 section 3.2). Raises BadRequest for
+    any other form and for a path or query that could be read in two ways, and TargetTooLong.
     """
     if len(target) > MAX_TARGET_BYTES:
         raise TargetTooLong(f"The request target is longer than {MAX_TARGET_BYTES} bytes.")

@@ -1,4 +1,7 @@
-"""Models, with their backends and policy, and API keys as the registry keeps them: parsed from documents and validated."""
+"""A model as the registry keeps it, with its backends and its policy: its document, parsed and validated.
+
+Also API keys, which the registry keeps too.
+"""
 
 import re
 from collections.abc import Mapping

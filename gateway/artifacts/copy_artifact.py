@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.artifacts.base import ArtifactStore, Progress, StoreError
+from gateway.artifacts.artifact_store import ArtifactStore, Progress, StoreError
 from gateway.artifacts.manifest import File, Manifest, parse_manifest
 
 
@@ -49,7 +49,9 @@ def copy_artifact(
             for _ in _checked_blocks(target, manifest, file, progress):
                 pass
         return False
-    if target.as_stored(manifest).digest != digest:  # before it takes the version's place there for good
+    if (
+        target.with_stored_paths(manifest).digest != digest
+    ):  # before it takes the version's place there for good
         raise StoreError(
             "a folder and a bucket name an artifact's files in different ways, so the copy would have another digest: "
             "copy between stores of one kind"
@@ -69,7 +71,7 @@ def _fetched(store: ArtifactStore, manifest: Manifest, file: File, path: Path, p
         with path.open("xb") as writer:
             writer.writelines(_checked_blocks(store, manifest, file, progress))
     except OSError as error:
-        raise StoreError(f"{file.path_in_artifact} cannot be copied: {error.strerror}") from error
+        raise StoreError(f"{file.path_without_digest} cannot be copied: {error.strerror}") from error
     return path
 
 
@@ -86,12 +88,12 @@ def _checked_blocks(
             progress(len(block))
     except FileNotFoundError:
         raise StoreError(
-            f"{file.path_in_artifact} is missing in the artifact {manifest.model} {manifest.version}"
+            f"{file.path_without_digest} is missing in the artifact {manifest.model} {manifest.version}"
         ) from None
     except OSError as error:
-        raise StoreError(f"{file.path_in_artifact} cannot be read: {error.strerror}") from error
+        raise StoreError(f"{file.path_without_digest} cannot be read: {error.strerror}") from error
     if (digest.hexdigest(), size) != (file.sha256, file.bytes):
         raise StoreError(
-            f"{file.path_in_artifact} of {manifest.model} {manifest.version} is not what was published: "
+            f"{file.path_without_digest} of {manifest.model} {manifest.version} is not what was published: "
             f"{size} bytes of SHA-256 {digest.hexdigest()}, not {file.bytes} of {file.sha256}"
         )

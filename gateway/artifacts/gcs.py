@@ -26,7 +26,13 @@ import msgspec
 import requests
 from google.api_core import exceptions
 
-from gateway.artifacts.base import PermissionRefused, Progress, StoreError, StoreUnavailable, is_published
+from gateway.artifacts.artifact_store import (
+    PermissionRefused,
+    Progress,
+    StoreError,
+    StoreUnavailable,
+    is_published,
+)
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
 from gateway.cloud_storage_client import storage_client
 from gateway.core.pseudo_random import random_between
@@ -98,7 +104,7 @@ class GcsStore:
             while block := self._ask(lambda: stream.read(_CHUNK_BYTES)):
                 yield block
 
-    def as_stored(self, manifest: Manifest) -> Manifest:
+    def with_stored_paths(self, manifest: Manifest) -> Manifest:
         """The manifest with each file's path under its digest, as the bucket keeps it.
 
         So an upload that is repeated never meets another file. A manifest copied from a bucket has such paths already.
@@ -113,7 +119,7 @@ class GcsStore:
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
         sources = {file.sha256: files[file.path] for file in manifest.files}
-        manifest = self.as_stored(manifest)
+        manifest = self.with_stored_paths(manifest)
         if is_published(self, manifest):
             return False
         self._put_all(manifest, sources, progress)

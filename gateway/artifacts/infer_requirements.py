@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.artifacts.packages_of_modules import packages_of
-from gateway.artifacts.pickle_scan import find_pickle_references
+from gateway.artifacts.packages_of_modules import packages_by_module
+from gateway.artifacts.pickle_scan import scan_pickle
 
 SCRIPT: Final = "__main__"
 _PICKLES: Final = (".joblib", ".pkl", ".pickle")
@@ -78,7 +78,7 @@ _RUNTIMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 def _add_pickle(needed: ModelRequirements, name: str, path: Path) -> None:
     try:
-        contents = find_pickle_references(path)
+        contents = scan_pickle(path)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     _add_modules(needed, (module for module, _ in contents.names))
@@ -96,7 +96,7 @@ def _add_pickle(needed: ModelRequirements, name: str, path: Path) -> None:
 def _add_modules(needed: ModelRequirements, modules: Iterable[str]) -> None:
     tops = {module.partition(".")[0] for module in modules if module}
     tops -= sys.stdlib_module_names - {SCRIPT}
-    known = packages_of(tops)
+    known = packages_by_module(tops)
     for top in sorted(tops):
         if top in known:
             needed.packages.setdefault(known[top], _version(known[top]))

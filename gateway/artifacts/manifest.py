@@ -64,7 +64,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
     @property
-    def path_in_artifact(self) -> str:
+    def path_without_digest(self) -> str:
         """The file's path in the artifact, without the digest that a store may put in front."""
         return self.path.removeprefix(self.sha256[:16] + "/")
 
@@ -217,7 +217,7 @@ def _problem_of_files(files: Sequence[File]) -> str:
             return f"it names {file.path[:200]!r}, which lies outside of the artifact"
         if not _SHA256.fullmatch(file.sha256) or not 0 <= file.bytes <= _LARGEST_BYTES:
             return f"{file.path[:200]!r} has no valid size and SHA-256"
-    places = [file.path_in_artifact for file in files]
+    places = [file.path_without_digest for file in files]
     if MANIFEST_NAME in places:
         return f"it names {MANIFEST_NAME}, which is itself"
     taken = set(places)

@@ -8,7 +8,7 @@ from typing import Final
 _ENDINGS: Final = ("/", ".py,", ".cpython-", ".abi3.so,", ".so,", ".cp", ".pyd,")
 
 
-def packages_of(modules: Collection[str]) -> dict[str, str]:
+def packages_by_module(modules: Collection[str]) -> dict[str, str]:
     """The installed package of each top-level module, by the module's name.
 
     It is the one that `importlib.metadata.packages_distributions` names first. That function makes a path of each file

@@ -28,7 +28,7 @@ class PickleScan:
         self.versions: dict[str, str] = {}
 
 
-def find_pickle_references(path: Path) -> PickleScan:
+def scan_pickle(path: Path) -> PickleScan:
     """Scan a pickle or joblib file, compressed or not, without running it. ValueError where it is none or is cut off."""
     contents = PickleScan()
     try:

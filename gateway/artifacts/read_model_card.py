@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.core.decode_text_file import decode_utf8
+from gateway.core.decode_strict_utf8 import decode_strict_utf8
 from gateway.core.model import Backend
 from gateway.core.version_evidence import CARD, EvidenceRecord, evidence_address
 
@@ -28,7 +28,7 @@ _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # Unicode's categori
 _ALLOWED: Final = frozenset("\n\t\u200c\u200d")  # joiners belong to scripts and emoji, and reorder nothing
 
 
-class Section(msgspec.Struct, frozen=True, kw_only=True):
+class CardSection(msgspec.Struct, frozen=True, kw_only=True):
     """A section of a model card: a heading, and the Markdown below it."""
 
     heading: str
@@ -43,7 +43,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """A model card: the sections of SECTIONS, and any others of its author, in the card's order."""
 
-    sections: tuple[Section, ...]
+    sections: tuple[CardSection, ...]
 
     @property
     def unwritten_headings(self) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def parse_card(content: bytes) -> ModelCard:
     if len(content) > MAX_BYTES:
         raise ValueError(f"{CARD_NAME} has more than {MAX_BYTES} bytes")
     try:
-        text = decode_utf8(content).replace("\r\n", "\n")
+        text = decode_strict_utf8(content).replace("\r\n", "\n")
     except ValueError as error:
         raise ValueError(f"{CARD_NAME} {error}") from None
     for number, line in enumerate(text.split("\n"), 1):
@@ -70,7 +70,7 @@ def parse_card(content: bytes) -> ModelCard:
     return ModelCard(sections=_sections(text))
 
 
-def _sections(text: str) -> tuple[Section, ...]:
+def _sections(text: str) -> tuple[CardSection, ...]:
     from markdown_it import MarkdownIt
 
     lines = text.split("\n")
@@ -88,7 +88,7 @@ def _sections(text: str) -> tuple[Section, ...]:
     _check_headings([heading for heading, _, _ in headings])
     ends = [begin for _, begin, _ in headings[1:]] + [len(lines)]
     return tuple(
-        Section(heading=heading, text="\n".join(lines[begin:end]).strip())
+        CardSection(heading=heading, text="\n".join(lines[begin:end]).strip())
         for (heading, _, begin), end in zip(headings, ends, strict=True)
     )
 
@@ -152,9 +152,9 @@ def _summary(card: ModelCard) -> str:
     return f"owner {owner.text.split(chr(10))[0][:_MAX_HEADING]}; {others}"
 
 
-def read_card_sections(facts: Mapping[str, Any]) -> tuple[Section, ...]:
+def read_card_sections(facts: Mapping[str, Any]) -> tuple[CardSection, ...]:
     """Read the sections of a model card back from the facts of its evidence; none where they hold no card."""
     try:
-        return msgspec.convert(facts.get("sections", ()), tuple[Section, ...])
+        return msgspec.convert(facts.get("sections", ()), tuple[CardSection, ...])
     except msgspec.ValidationError:
         return ()

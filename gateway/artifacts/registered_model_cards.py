@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.artifacts.read_model_card import Section, read_card_sections
+from gateway.artifacts.read_model_card import CardSection, read_card_sections
 from gateway.core.model import Model
 from gateway.core.version_evidence import CARD, why_evidence_does_not_apply
 from gateway.registry.base import Registry
@@ -16,7 +16,7 @@ class RegisteredCard(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool  # everything is written
     summary: str
     why_not: str  # why it says nothing about this version; empty where it counts
-    sections: tuple[Section, ...]
+    sections: tuple[CardSection, ...]
 
 
 async def read_registered_cards(registry: Registry, model: Model | None) -> list[RegisteredCard]:

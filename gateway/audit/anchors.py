@@ -15,8 +15,8 @@ import msgspec
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import Key, Signer
 
+from gateway.audit.anchor_store import AnchorStore
 from gateway.audit.dsse_envelope import SigningError, parse_unverified_envelope, sign, verified_by
-from gateway.audit.second_place import SecondPlace
 from gateway.audit.verify_history import AnchoredHead, Finding
 from gateway.registry.base import Head, Registry, RegistryError, now_rfc3339
 
@@ -56,7 +56,7 @@ class AnchorReport(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
 
-async def write_anchor(store: SecondPlace, registry: Registry, signer: Signer) -> AnchoredHead | None:
+async def write_anchor(store: AnchorStore, registry: Registry, signer: Signer) -> AnchoredHead | None:
     """Sign the head of the registry's history and keep it in `store`; None where it has none yet. Raises RegistryError."""
     head = await registry.head()
     if not head.sequence or head.digest is None:
@@ -67,7 +67,7 @@ async def write_anchor(store: SecondPlace, registry: Registry, signer: Signer) -
     return anchored
 
 
-async def read_anchors(store: SecondPlace, keys: Sequence[Key]) -> AnchorReport:
+async def read_anchors(store: AnchorStore, keys: Sequence[Key]) -> AnchorReport:
     """Read the anchors in `store` that one of `keys` has signed; the others become findings. Raises RegistryError."""
     heads: list[AnchoredHead] = []
     restored: list[RestoreNote] = []
@@ -91,7 +91,7 @@ async def read_anchors(store: SecondPlace, keys: Sequence[Key]) -> AnchorReport:
 
 
 async def write_restore_note(
-    store: SecondPlace, registry: Registry, signer: Signer, keys: Sequence[Key], *, by: str, reason: str
+    store: AnchorStore, registry: Registry, signer: Signer, keys: Sequence[Key], *, by: str, reason: str
 ) -> RestoreNote:
     """Write a signed note that the registry was restored from a backup: anchors that are not in its chain are lost.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gateway.audit.second_place import SecondPlace
+from gateway.audit.anchor_store import AnchorStore
 from gateway.registry.base import Registry, RegistryError
 from gateway.task_supervisor import HelperHealth, Supervisor
 
@@ -20,7 +20,7 @@ class PeriodicAnchoring:
     def __init__(
         self,
         registry: Registry,
-        store: SecondPlace,
+        store: AnchorStore,
         signing_key: Path,
         *,
         every_s: float,

@@ -15,10 +15,10 @@ import msgspec
 from gateway.auth.base import Authentication, Authenticator, raise_refusal
 from gateway.auth.ttl_cache import TtlCache
 from gateway.core.api_keys import PREFIX, bearer_key, digest_key_bytes, is_well_formed, key_id
-from gateway.core.compiled_policy import network_set, quota_from
+from gateway.core.compiled_policy import network_set, quota_from_limits
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.model import Key
-from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
+from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import CALLER_VERBS, Principal
 from gateway.core.pseudo_random import random_between
 from gateway.core.sort_headers import API_KEY, AUTHORIZATION, RequestHead
@@ -244,7 +244,7 @@ def _known(digest: str, key: Key, look_at: float) -> _CachedKey | None:
         models=key.models,
         verbs=key.verbs,
         networks=network_set(key.networks),
-        quota=quota_from(key),
+        quota=quota_from_limits(key),
     )
     expires_at = _INFINITY if key.expires is None else datetime.fromisoformat(key.expires).timestamp()
     return _CachedKey(principal, expires_at, look_at)

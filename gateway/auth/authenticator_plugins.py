@@ -30,7 +30,7 @@ def validate_authenticator_names(names: Sequence[str]) -> None:
             raise ValueError(f'"{name}" stands twice')
 
 
-def load_plugin(name: str) -> Authenticator:
+def load_authenticator_plugin(name: str) -> Authenticator:
     """Load the authenticator plug-in called `name`, from the entry points `chips.auth`."""
     opened: Authenticator = _plug_ins()[name].load()()
     return opened

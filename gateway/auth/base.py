@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import msgspec
 
 from gateway.core.errors import GatewayError
-from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
+from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import Principal
 from gateway.core.sort_headers import RequestHead
 

@@ -178,7 +178,7 @@ async def fetch_authorization_endpoint(issuer: str) -> str:
 
     Empty where the issuer does not answer or names no such URL.
     """
-    async with open_jwks_session([urlsplit(issuer).hostname or ""]) as session:
+    async with open_ssrf_guarded_session([urlsplit(issuer).hostname or ""]) as session:
         try:
             body, _ = await _get(session, issuer.rstrip("/") + _DISCOVERY)
             document = msgspec.json.decode(body, type=_Discovery)
@@ -225,7 +225,7 @@ def _is_inside(host: str, *, unknown: bool) -> bool:
     )
 
 
-def open_jwks_session(trusted_hosts: Iterable[str]) -> aiohttp.ClientSession:
+def open_ssrf_guarded_session(trusted_hosts: Iterable[str]) -> aiohttp.ClientSession:
     """Open an HTTP client that connects to public addresses only, except to `trusted_hosts`: those may have any.
 
     It prevents server-side request forgery (SSRF) by the addresses that an issuer names.

@@ -28,7 +28,7 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
     return CompiledPolicy(
         network_set(policy.networks),
         CorsPolicy({origin: rule.options() for origin, rule in policy.cors.items()}) if policy.cors else None,
-        quota_from(policy),
+        quota_from_limits(policy),
     )
 
 
@@ -47,11 +47,11 @@ def principal_from_rule(entry: AccessRule, subject: str) -> Principal:
         models=entry.models,
         verbs=entry.verbs,
         networks=network_set(entry.networks),
-        quota=quota_from(entry),
+        quota=quota_from_limits(entry),
     )
 
 
-def quota_from(limits: Limits) -> Quota:
+def quota_from_limits(limits: Limits) -> Quota:
     """The quota that `limits` set. Without a policy's `max_in_flight`, which the concurrency limit enforces for the whole model."""
     quota = Quota(
         requests_per_s=limits.requests_per_s,

@@ -13,7 +13,7 @@ from gateway.core.sticky_shares import (
 )
 
 
-class StickyVersions:
+class StickyVersionChooser:
     """Chooses a version of one model by a hash, so that the same value gets the same version each time."""
 
     __slots__ = ("_backends", "_hash", "by")
@@ -38,8 +38,8 @@ class StickyVersions:
         return self._backends[slot], digest.hex()
 
 
-def compile_sticky(model: Model) -> StickyVersions | None:
+def compile_sticky(model: Model) -> StickyVersionChooser | None:
     """Compile a model's sticky shares; None where it has none, or no version to choose."""
     if model.sticky is None or not any(model.traffic.values()):
         return None
-    return StickyVersions(model.sticky, model)
+    return StickyVersionChooser(model.sticky, model)

@@ -14,7 +14,7 @@ from gateway.core.trace_context import new_span_id
 if TYPE_CHECKING:
     from gateway.core.api_keys import LastKeyDigest
     from gateway.core.compiled_policy import CompiledPolicy
-    from gateway.core.compiled_sticky_shares import StickyVersions
+    from gateway.core.compiled_sticky_shares import StickyVersionChooser
     from gateway.core.errors import GatewayError
     from gateway.core.head_cache import CachedHead
     from gateway.core.ip_network_set import Address
@@ -208,7 +208,7 @@ class Exchange:
         # route
         self.model: Model
         self.compiled_policy: CompiledPolicy
-        self.sticky: StickyVersions | None
+        self.sticky: StickyVersionChooser | None
         self.generation = 0  # of the registry that it was routed by
         self.registry_age_s: float | None = None  # since the registry confirmed that; only where asked for
         self.deadline: float  # monotonic seconds

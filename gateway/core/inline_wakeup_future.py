@@ -58,7 +58,7 @@ class _Yield:
         yield
 
 
-def switch_to_task() -> _Yield:
+def continue_in_own_task() -> _Yield:
     """Make the rest of the request run in a task of its own: await this before code that needs one.
 
     `asyncio.timeout` is such code. On the fast path a request is carried by callbacks until it first waits for

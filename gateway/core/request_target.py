@@ -39,7 +39,7 @@ class RequestTarget(msgspec.Struct, frozen=True):
     infers: bool = False  # asks for a score by the Open Inference Protocol
 
     @property
-    def prefix(self) -> str:
+    def stripped_prefix(self) -> str:
         """The prefix that the gateway removes from the path before the backend sees it; empty where that sees the whole."""
         return f"/{self.model}" if self.model and not self.open_inference else ""
 

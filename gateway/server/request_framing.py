@@ -13,9 +13,9 @@ from gateway.core.errors import (
     BadRequest,
     GatewayError,
     HeadersTooLarge,
+    HttpVersionNotSupported,
     MethodNotImplemented,
     TargetTooLong,
-    VersionNotSupported,
 )
 from gateway.core.sort_headers import RawHeaders, parse_token_list
 
@@ -83,7 +83,7 @@ def cannot_be_request_head(begun: bytes, seen: int = 0) -> bool:
 
 
 def check_request_line(line: bytes) -> int:
-    """Check a request line, given without its end, and return its minor version. Raises BadRequest or VersionNotSupported.
+    """Check a request line, given without its end, and return its minor version. Raises BadRequest or HttpVersionNotSupported.
 
     aiohttp's parser serves RTSP and HTTP/0.9 as if they were HTTP/1.x, and accepts several blanks where one must be.
     """
@@ -97,12 +97,12 @@ def check_request_line(line: bytes) -> int:
     ):
         raise BadRequest("The request line is not valid. It must be: METHOD /path HTTP/1.1")
     if parts[0] == b"PRI":  # RFC 9113 section 3.4: so begins HTTP/2
-        raise VersionNotSupported(
+        raise HttpVersionNotSupported(
             "This gateway supports HTTP/1.1 and HTTP/1.0, not HTTP/2. Let the proxy in front of it speak HTTP/1.1 "
             "(Cloud Run does unless the service is deployed with --use-http2)."
         )
     if version[1] != b"1":
-        raise VersionNotSupported("This gateway supports HTTP/1.1 and HTTP/1.0, and no other version.")
+        raise HttpVersionNotSupported("This gateway supports HTTP/1.1 and HTTP/1.0, and no other version.")
     return int(version[2])
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
-from gateway.core.inline_wakeup_future import InlineWakeupFuture, switch_to_task
+from gateway.core.inline_wakeup_future import InlineWakeupFuture, continue_in_own_task
 from gateway.core.sort_headers import asks_for_websocket
 from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
@@ -147,7 +147,7 @@ class PooledUpstream:
         audience = exchange.backend.audience
         fields = identity.cached_fields(url, audience)
         if fields is None:
-            await switch_to_task()
+            await continue_in_own_task()
             fields = await identity.fetch_fields(url, audience)
         return b"".join(fields)
 

@@ -16,7 +16,7 @@ _MARKS: Final = (
 )
 
 
-def decode_utf8(content: bytes) -> str:
+def decode_strict_utf8(content: bytes) -> str:
     """Decode UTF-8 without a byte order mark. ValueError names the encoding that was found instead, and says what to do."""
     for mark, encoding in _MARKS:
         if content.startswith(mark):

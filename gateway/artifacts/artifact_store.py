@@ -54,7 +54,7 @@ class ArtifactStore(Protocol):
     def file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
         """The content of one file of an artifact, block by block. Raises FileNotFoundError where it is not there."""
 
-    def as_stored(self, manifest: Manifest) -> Manifest:
+    def with_stored_paths(self, manifest: Manifest) -> Manifest:
         """The manifest with the paths under which this store keeps its files. In a bucket they begin with the file's digest."""
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
@@ -78,7 +78,7 @@ def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
     # A bucket's paths begin with digests; place by place the files are the same.
     ours, theirs = (
         msgspec.structs.replace(
-            m, files=tuple(msgspec.structs.replace(f, path=f.path_in_artifact) for f in m.files)
+            m, files=tuple(msgspec.structs.replace(f, path=f.path_without_digest) for f in m.files)
         )
         for m in (manifest, published)
     )

@@ -24,7 +24,7 @@ _AT_ONCE: Final = 16
 Result = TypeVar("Result")
 
 
-class SecondPlace(Protocol):
+class AnchorStore(Protocol):
     """The interface of a store of anchors: small files that are created once. Raises RegistryError; Unavailable where it may pass."""
 
     async def read_all(self) -> dict[str, bytes]:
@@ -37,7 +37,7 @@ class SecondPlace(Protocol):
         """Reasons why files may not stay there, such as a retention policy that is not locked."""
 
 
-def open_second_place(url: str) -> SecondPlace:
+def open_anchor_store(url: str) -> AnchorStore:
     """Open the anchor store at a URL: `gs://bucket/prefix`, `file:/folder` or a folder.
 
     ValueError says what is wrong with the URL.
@@ -48,13 +48,13 @@ def open_second_place(url: str) -> SecondPlace:
     if parts.scheme == "gs":
         if not parts.netloc:
             raise ValueError(f"{url} names no bucket: write gs://bucket/prefix")
-        return BucketPlace(parts.netloc, parts.path.strip("/"))
+        return BucketAnchorStore(parts.netloc, parts.path.strip("/"))
     if parts.scheme in {"", "file"} and not parts.netloc and parts.path:
-        return FolderPlace(Path(unquote(parts.path) if parts.scheme else url).absolute())
+        return FolderAnchorStore(Path(unquote(parts.path) if parts.scheme else url).absolute())
     raise ValueError(f"{url[:200]!r} is no second place: write gs://bucket/prefix or a folder")
 
 
-class FolderPlace:
+class FolderAnchorStore:
     """An anchor store in a folder. Best is one that somebody else owns, or a checkout whose commits are pushed."""
 
     def __init__(self, folder: Path) -> None:
@@ -101,7 +101,7 @@ class FolderPlace:
         return True
 
 
-class BucketPlace:
+class BucketAnchorStore:
     """An anchor store in a bucket of Cloud Storage, under a prefix."""
 
     def __init__(self, bucket: str, prefix: str) -> None:

@@ -61,10 +61,10 @@ def parse_time(text: str) -> datetime:
 
 
 async def model_states_at(registry: Registry, at: datetime, name: str | None = None) -> list[ModelState]:
-    """The state of each model at the time `at`, in the order of their names; only of the one called `name`, where it is given.
+    """The state of each model at the time `at`, in the order of their names.
 
-    An entry's time is by its writer's clock. The last entry, in the order of the chain, that is not younger than `at`
-    counts. Raises RegistryError where an entry has no time.
+    With `name`, only of the model of that name. An entry's time is by its writer's clock. The last entry, in the order
+    of the chain, that is not younger than `at` counts. Raises RegistryError where an entry has no time.
     """
     entries: dict[str, list[Entry]] = {name: []} if name is not None else {}
     evidence: dict[str, Entry] = {}

@@ -226,9 +226,10 @@ def _is_inside(host: str, *, unknown: bool) -> bool:
 
 
 def open_ssrf_guarded_session(trusted_hosts: Iterable[str]) -> aiohttp.ClientSession:
-    """Open an HTTP client that connects to public addresses only, except to `trusted_hosts`: those may have any.
+    """Open an HTTP client that connects to public addresses only.
 
-    It prevents server-side request forgery (SSRF) by the addresses that an issuer names.
+    Only `trusted_hosts` may have any address. It prevents server-side request forgery (SSRF) by the addresses that an
+    issuer names.
     """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(resolver=_Resolver(frozenset(trusted_hosts))),

@@ -41,7 +41,7 @@ def digest_key(key: str) -> str:
 
 
 class LastKeyDigest:
-    """A cache of one entry: the digest of the key that a connection sent last, so that a client's key is hashed only once.
+    """A cache of the digest of the key that a connection sent last, so that a client's key is hashed only once.
 
     The comparison takes equally long for any key of the same length, because several callers may share a proxy's connection.
     The key is kept as long as the connection. Whether the key is revoked is still checked for each request.

@@ -15,7 +15,7 @@ MAX_MICROS: Final = 10**15
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A budget: what the calls of a model, a key or a team may cost in a period, and whether they are refused after that.
+    """A budget: a limit on what the calls of a model, a key or a team cost in a day or a month.
 
     Amounts are whole millionths of the currency of the prices; days and months are UTC.
     """

@@ -80,7 +80,10 @@ class CachedHead:
             self._lead = at, places[at][1].partition(b": ")[2]
 
     def match(self, raw: bytes) -> Sequence[bytes] | None:
-        """The variable values of `raw`, at `indexes`, and Content-Length where there is one; None where `raw` is another head."""
+        """Compare a raw head with this one, and return its variable values; None where it is another head.
+
+        They are at `indexes`, with Content-Length where there is one.
+        """
         values = self._template.match(raw)
         if values is None or 0 in b"".join(values).translate(_VISIBLE):
             return None

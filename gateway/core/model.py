@@ -80,7 +80,10 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A model, which callers name in the path: its versions' backends, its policy and its `traffic`, in percent by version."""
+    """A registered model: its versions' backends, its policy and its traffic.
+
+    Callers name it in the path. `traffic` is in percent by version.
+    """
 
     name: str
     description: str = ""

@@ -105,9 +105,9 @@ class CorsPolicy:
     def preflight_fields(
         self, origin: bytes | None, method: str, headers: str, takes: frozenset[str]
     ) -> HeaderFields | None:
-        """The fields that answer a preflight for `method` with `headers` (as the browser lists them); None where it is not allowed.
+        """The header fields that answer a preflight request; None where what it asks for is not allowed.
 
-        `takes` are the methods that the model accepts.
+        It asks for `method` with `headers` (as the browser lists them). `takes` are the methods that the model accepts.
         """
         ready = self._ready(origin)
         if ready is None:

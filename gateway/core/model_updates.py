@@ -58,7 +58,7 @@ def shift_traffic(traffic: Mapping[str, int], version: str, percent: int) -> dic
 
 
 def to_document(struct: msgspec.Struct) -> dict[str, Any]:
-    """The document of `struct`, as the registry stores it: JSON values only, so that a document read back compares equal to the one written."""
+    """The registry document of `struct`, in JSON values only: a document read back compares equal to the one written."""
     document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(struct))
     return document
 

@@ -8,7 +8,7 @@ from typing import Final
 _ENDINGS: Final = ("/", ".py,", ".cpython-", ".abi3.so,", ".so,", ".cp", ".pyd,")
 
 
-def packages_by_module(modules: Collection[str]) -> dict[str, str]:
+def packages_of(modules: Collection[str]) -> dict[str, str]:
     """The package of each top-level module, as `importlib.metadata.packages_distributions` names it first.
 
     That function makes a path of each file of each package that is installed, which takes about a second where there are

@@ -27,7 +27,7 @@ from chips_backend.artifact_draft import (
 from chips_backend.baseline import LEAST_COUNT, Baseline
 from chips_backend.encoder_categories import catboost_categories, known_categories, with_known_categories
 from chips_backend.example_columns import CannotSave, Column, columns_of, pieces, rows_of, sliceable, take
-from chips_backend.installed_packages import packages_by_module
+from chips_backend.installed_packages import packages_of
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Refused
 from chips_backend.model_card_draft import CARD, draft_card, write_new
@@ -348,9 +348,7 @@ def _packages(model: Any, kind: str, own: OwnCode) -> tuple[str, ...]:
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 modules.add(node.module or "")
     tops = {module.partition(".")[0] for module in modules} - set(sys.stdlib_module_names)
-    return tuple(
-        sorted(f"{name}=={metadata.version(name)}" for name in set(packages_by_module(tops).values()))
-    )
+    return tuple(sorted(f"{name}=={metadata.version(name)}" for name in set(packages_of(tops).values())))
 
 
 def _summarize(saved: Saved, columns: Sequence[Column], written: Iterable[str], out: TextIO) -> None:

@@ -13,7 +13,7 @@ BOTH = pytest.mark.parametrize(
     "packages_by_module",
     [
         gateway.artifacts.packages_of_modules.packages_by_module,
-        chips_backend.installed_packages.packages_by_module,
+        chips_backend.installed_packages.packages_of,
     ],
     ids=["gateway", "backend"],
 )

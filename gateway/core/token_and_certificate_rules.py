@@ -1,4 +1,4 @@
-"""Access rules for tokens and certificates: which issuers and subjects are accepted, and what they may do."""
+"""Access rules for tokens and client certificates: which are accepted, and what their callers may do."""
 
 import re
 from typing import Final, Literal

@@ -50,7 +50,7 @@ FUNCTIONS = (
     "gateway.core.head_cache:HeadCache.lookup",
     "gateway.stages.read_request_context:ReadRequestContext.__call__",
     "gateway.stages.ip_allowlist:IpAllowlist.__call__",
-    "gateway.stages.route:RouteRequest.try_nowait",
+    "gateway.stages.route_to_backend:RouteToBackend.try_nowait",
     "gateway.stages.cors:Cors.__call__",
     "gateway.stages.authenticate:Authenticate.try_nowait",
     "gateway.stages.authorize:Authorize.__call__",

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from gateway.core.header_classification import CRLF, HOST
 from gateway.core.request_target import OPEN_INFERENCE, RequestTarget
-from gateway.core.sort_headers import CRLF, HOST
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.limits.quota import Charge, ChargeResult
+from gateway.limits.quota_charges import Charge, ChargeResult
 
 _SWEEP_AT: Final = 50_000
 _ROUNDING_S: Final = 1e-6  # seconds since the epoch are that coarse as a float
@@ -19,7 +19,7 @@ class LocalLimiter:
         self._earned_at: dict[str, float] = {}
         self._counts: dict[str, tuple[int, float]] = {}  # used, and when the window ends
 
-    def charge(self, quota_charges: Sequence[Charge], now: float) -> list[ChargeResult]:
+    def charge_all_or_none(self, quota_charges: Sequence[Charge], now: float) -> list[ChargeResult]:
         """Charge one request to all of `quota_charges`, or to none where one of them is used up. `now` is in seconds since the epoch."""
         verdicts, waits = [], False
         for charge in quota_charges:

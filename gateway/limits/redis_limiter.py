@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.limits.quota import Charge, ChargeResult
+from gateway.limits.quota_charges import Charge, ChargeResult
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class RedisLimiter:
         if self._client is not None:
             await self._client.aclose()
 
-    async def charge(self, quota_charges: Sequence[Charge]) -> list[ChargeResult]:
+    async def charge_all_or_none(self, quota_charges: Sequence[Charge]) -> list[ChargeResult]:
         """Charge one request to all of `quota_charges`, or to none where one of them is used up. Raises RedisUnavailable."""
         from redis.exceptions import RedisError
 

@@ -16,9 +16,9 @@ from gateway.core.errors import BadRequest
 from gateway.core.head_cache import ParsedHead
 from gateway.server.request_framing import (
     MAX_FIELDS,
-    check_request_line,
     determine_framing,
     error_for_refused_head,
+    parse_minor_version,
 )
 
 
@@ -55,7 +55,7 @@ class HeadParser:
         """
         line, end, fields = head.partition(b"\r\n")
         if (
-            check_request_line(line) > 1
+            parse_minor_version(line) > 1
         ):  # RFC 9110 section 6.2: a higher minor version is read as the highest we know
             head = line[:-1] + b"1" + end + fields
         try:

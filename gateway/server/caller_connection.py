@@ -306,7 +306,7 @@ class CallerConnection(CallerStream):
             self._body_is_due()
         elif self._linger is not None:
             now = time.monotonic()
-            if self.transport is not None and self._linger.should_continue(self.transport, now):
+            if self.transport is not None and self._linger.caller_still_reads(self.transport, now):
                 self.due = now + self.linger_s()
             else:
                 self.abort()
@@ -318,7 +318,7 @@ class CallerConnection(CallerStream):
         else:
             if not self.recognized and not self._server.open.draining:
                 self._server.open.count_turned_away(SILENT, "a caller opened a connection and sent nothing")
-            self.close()
+            self.close_when_idle()
 
     def _body_is_due(self) -> None:
         """Nothing of the body has come for long. Once an answer is under way, the request's deadline is bound enough."""
@@ -332,14 +332,14 @@ class CallerConnection(CallerStream):
 
     # -- the server's shutdown, as aiohttp's Server calls it
 
-    def close(self) -> None:
+    def close_when_idle(self) -> None:
         """Close gracefully, accepting no further request: now if idle, else after the response."""
         self.last = True
         if not self._busy and self.transport is not None and self._linger is None:
             self.transport.close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  (aiohttp's signature)
-        self.close()
+        self.close_when_idle()
         if self._busy:
             self._idle_waiter = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._idle_waiter}, timeout=timeout)

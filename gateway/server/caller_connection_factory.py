@@ -54,7 +54,7 @@ class CallerConnectionFactory(web.Server):
 
     def pre_shutdown(self) -> None:
         for connection in self.connections:
-            connection.close()
+            connection.close_when_idle()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  (aiohttp's signature)
         await asyncio.gather(*(connection.shutdown(timeout) for connection in self.connections))

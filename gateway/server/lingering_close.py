@@ -32,7 +32,7 @@ class LingeringClose:
         self._dropped += size
         return self._dropped <= _MOST_BYTES
 
-    def should_continue(self, transport: Transport, now: float) -> bool:
+    def caller_still_reads(self, transport: Transport, now: float) -> bool:
         """Whether the caller still reads the response, judged by what is unsent at `now`; if so it gets another `LINGER_S`."""
         unsent = _unsent(transport)
         if unsent != self._unsent:

@@ -17,7 +17,7 @@ from gateway.core.errors import (
     TargetTooLong,
     VersionNotSupported,
 )
-from gateway.core.sort_headers import RawHeaders, parse_token_list
+from gateway.core.header_classification import RawHeaders, parse_token_list
 
 MAX_FIELDS: Final = 128
 
@@ -82,7 +82,7 @@ def cannot_be_request_head(begun: bytes, seen: int = 0) -> bool:
     return not _METHOD_BYTES.issuperset(first) or _BARE_CR_OR_LF.search(begun, max(0, seen - 1)) is not None
 
 
-def check_request_line(line: bytes) -> int:
+def parse_minor_version(line: bytes) -> int:
     """Parse a request line's minor HTTP version (1 of HTTP/1.1), once the whole line is valid; `line` has no CRLF.
 
     Raises BadRequest or VersionNotSupported.

@@ -18,7 +18,7 @@ from gateway.core.errors import GatewayError, InternalError
 from gateway.core.problem_details import render_problem
 from gateway.core.trace_context import new_trace_id
 from gateway.server.open_connections import HALF_HEAD, SILENT, OpenConnections, has_unread_bytes
-from gateway.server.request_framing import cannot_be_request_head, check_request_line, error_for_refused_head
+from gateway.server.request_framing import cannot_be_request_head, error_for_refused_head, parse_minor_version
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class StrictRequestHandler(RequestHandler):
             return b""
         self._held, self._line = None, line
         try:
-            minor = check_request_line(line)
+            minor = parse_minor_version(line)
         except GatewayError as error:
             if end or len(line) <= self._limit_bytes:
                 self._refuse(error)
@@ -176,11 +176,11 @@ class StrictRequestHandler(RequestHandler):
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
         if isinstance(exc, GatewayError):
-            return problem_response(exc)
+            return closing_problem_response(exc)
         if status < 500 or isinstance(exc, BadHttpMessage):
             line = self._line if self._request_count == 1 else b""
-            return problem_response(error_for_refused_head(exc, line, self._limit_bytes))
-        return problem_response(InternalError(), exc)
+            return closing_problem_response(error_for_refused_head(exc, line, self._limit_bytes))
+        return closing_problem_response(InternalError(), exc)
 
 
 class StrictAiohttpServer(web.Server):
@@ -208,7 +208,7 @@ class StrictAiohttpServer(web.Server):
         self.open.stop_timers()
 
 
-def problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:
+def closing_problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:
     """A problem details response after which the connection closes: the request is not valid, or failed outside the pipeline. Logs it."""
     request_id = new_trace_id()
     if error.code == "internal-error":

@@ -13,8 +13,8 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from gateway.auth.authenticator_plugins import CERTIFICATE, TOKEN
+from gateway.core.header_classification import FIELDS_IN_USE
 from gateway.core.ip_network_set import parse_network
-from gateway.core.sort_headers import FIELDS_IN_USE
 from gateway.core.token_and_certificate_rules import apply_preset
 from gateway.settings.groups import Settings
 

@@ -24,7 +24,7 @@ def process_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
-def inherited_environment() -> dict[str, str]:
+def environment_for_backend() -> dict[str, str]:
     """The environment variables for a backend that a command starts: this process's own, but for those of CHIPS and Vertex AI (AIP_)."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
 

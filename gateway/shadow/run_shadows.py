@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from gateway.core.exchange import Exchange
 from gateway.core.model_updates import to_document
-from gateway.core.shadow import Shadow, why_not_shadowed
+from gateway.core.shadow_document import Shadow, why_not_shadowed
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.shadow.comparer_process import ComparerLost, ComparerProcess

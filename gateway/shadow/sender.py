@@ -15,7 +15,7 @@ from gateway.core.errors import GatewayError
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.model import Backend
 from gateway.core.pseudo_random import random_share
-from gateway.core.shadow import Shadow
+from gateway.core.shadow_document import Shadow
 from gateway.registry.token_bucket import TokenBucket
 from gateway.server.eager_coroutine_runner import EagerCoroutineRunner
 from gateway.shadow.answer_recording import (

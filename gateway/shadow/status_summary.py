@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.core.model import Model
 from gateway.core.model_updates import to_document
-from gateway.core.shadow import Shadow, why_not_shadowed
+from gateway.core.shadow_document import Shadow, why_not_shadowed
 from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.shadow.difference_counts import ShadowReport

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from gateway.core.errors import DeadlineExceeded
 from gateway.core.exchange import Exchange
+from gateway.core.header_classification import asks_for_websocket
 from gateway.core.model import Backend
 from gateway.core.pseudo_random import random_between
-from gateway.core.sort_headers import asks_for_websocket
 from gateway.telemetry.metrics import parse_server_timing
 
 _WINDOWS: Final = 16  # of one model: as many backends are remembered

@@ -2,8 +2,8 @@
 
 from gateway.core.errors import Forbidden
 from gateway.core.exchange import Exchange
+from gateway.core.header_classification import ORIGIN
 from gateway.core.response import Response
-from gateway.core.sort_headers import ORIGIN
 
 _TAKES = frozenset({"GET", "HEAD", "POST"})
 _TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}

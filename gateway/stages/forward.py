@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from gateway.core.exchange import Exchange
+from gateway.core.header_classification import AUTHORIZATION, CRLF
 from gateway.core.model import Backend
 from gateway.core.request_target import RequestTarget
-from gateway.core.sort_headers import AUTHORIZATION, CRLF
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 if TYPE_CHECKING:

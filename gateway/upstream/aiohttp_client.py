@@ -27,9 +27,9 @@ from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, Respon
 from gateway.core.response_url_rewriting import rewrite_urls
 from gateway.upstream.backend_tls import backend_tls_context
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_lines
-from gateway.upstream.held_refusal import REFUSALS, refusal_retry_after_s
+from gateway.upstream.hold_retryable_refusal import REFUSALS, refusal_retry_after_s
 from gateway.upstream.response_head import ResponseHead, parse_response_head
-from gateway.upstream.timeout_error import upstream_timeout_error
+from gateway.upstream.timeout_or_deadline_error import timeout_or_deadline_error
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -108,7 +108,7 @@ class AiohttpUpstream:
             async with asyncio.timeout(exchange.deadline - time.monotonic()):
                 await self._attempt(exchange, request, attempt)
         except TimeoutError:
-            error = upstream_timeout_error(exchange)
+            error = timeout_or_deadline_error(exchange)
             attempt.failure = error.code
             raise error from None
         except GatewayError as error:

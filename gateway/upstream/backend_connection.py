@@ -8,7 +8,7 @@ from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.core.response_url_rewriting import rewrite_urls
-from gateway.upstream.held_refusal import REFUSALS, hold_refusal
+from gateway.upstream.hold_retryable_refusal import REFUSALS, hold_refusal
 from gateway.upstream.request_upload import (
     CHUNKS,
     HEAD,

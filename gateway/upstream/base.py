@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.core.exchange import Attempt, Exchange, RequestBody, ResponseWriter
-from gateway.core.sort_headers import TRACESTATE
+from gateway.core.header_classification import TRACESTATE
 from gateway.upstream.response_head import ResponseHead
 
 

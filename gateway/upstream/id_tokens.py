@@ -15,8 +15,8 @@ import aiohttp
 import msgspec
 
 from gateway.core.errors import UpstreamNotTried
+from gateway.core.header_classification import CRLF
 from gateway.core.read_at_most import read_at_most
-from gateway.core.sort_headers import CRLF
 from gateway.task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)

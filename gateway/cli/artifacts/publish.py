@@ -25,7 +25,7 @@ from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Fa
 from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.core.escape_unprintable import printable_json
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
-from gateway.settings import inherited_environment, state_folder
+from gateway.settings import environment_for_backend, state_folder
 
 EX_CANTCREAT = 73
 EX_NOPERM = 77
@@ -142,7 +142,7 @@ def _try(described: DescribedArtifact, command: str | None) -> str:
         )
         return ""
     try:
-        return try_candidate(described.manifest, described.files, words, environ=inherited_environment())
+        return try_candidate(described.manifest, described.files, words, environ=environment_for_backend())
     except CandidateRejected as error:
         hint = f"{error.hint}; " if error.hint else ""
         raise Failure(

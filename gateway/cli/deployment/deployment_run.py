@@ -26,7 +26,7 @@ from gateway.deploy.deployment_steps import deploy as take_steps
 from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.registry.base import MODELS
-from gateway.settings import Settings, inherited_environment, state_folder
+from gateway.settings import Settings, environment_for_backend, state_folder
 from gateway.verify.report import as_evidence
 from gateway.verify.run import (
     ArtifactManifestSubset,
@@ -245,7 +245,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
             described.manifest,
             described.files,
             words,
-            environ={**inherited_environment(), **run.source.environment()},
+            environ={**environment_for_backend(), **run.source.environment()},
             folder=run.source.path.absolute(),
         )
     except CandidateRejected as error:

@@ -15,7 +15,7 @@ from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError, Tell
 from gateway.deploy.try_candidate import staged_artifact
-from gateway.settings import inherited_environment, state_folder
+from gateway.settings import environment_for_backend, state_folder
 from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
 
 
@@ -63,7 +63,7 @@ def stage_backend(path: Path) -> Iterator[StagedBackend]:
         console.note(f"warning: {warning}")
     with staged_artifact(described.manifest, described.files) as artifact:
         environ = {
-            **inherited_environment(),
+            **environment_for_backend(),
             **source.environment(),
             "CHIPS_MODEL": source.model,
             "CHIPS_VERSION": source.version,

@@ -20,7 +20,7 @@ from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.core.rollout_document import backend_fingerprint
-from gateway.core.shadow import (
+from gateway.core.shadow_document import (
     LONGEST_S,
     PureBy,
     Shadow,

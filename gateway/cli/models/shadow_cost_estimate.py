@@ -7,7 +7,7 @@ from gateway.cli.support.console import EX_USAGE, Failure
 from gateway.core.budget import MICRO
 from gateway.core.model import Model
 from gateway.core.prices import Prices
-from gateway.core.shadow import Shadow
+from gateway.core.shadow_document import Shadow
 from gateway.cost.ledger import request_cost
 from gateway.cost.usage_documents import Usage, instance_size_of
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gateway.cli.support import console
-from gateway.core.shadow import Shadow
+from gateway.core.shadow_document import Shadow
 
 _STYLES = {"agrees": "bold green", "differs": "bold red", "fails": "bold red", "undecided": "bold yellow"}
 

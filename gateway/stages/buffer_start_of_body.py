@@ -6,7 +6,7 @@ from gateway.core.errors import Overloaded
 from gateway.core.exchange import Exchange
 
 
-class BufferRequestBody:
+class BufferStartOfBody:
     """Buffer the start of the body: wait until it is complete or `BUFFERED_BODY_BYTES` have arrived. At most `limit` requests wait at once."""
 
     def __init__(self, *, limit: int) -> None:

@@ -2,8 +2,8 @@
 
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.exchange import Exchange
+from gateway.core.header_classification import REPORT_REGISTRY, REQUEST_TIMEOUT
 from gateway.core.pseudo_random import random_share
-from gateway.core.sort_headers import REPORT_REGISTRY, REQUEST_TIMEOUT
 from gateway.registry.base import RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import ModelEntry, Snapshot
@@ -11,7 +11,7 @@ from gateway.registry.snapshot import ModelEntry, Snapshot
 _MAX_TIMEOUT_DIGITS = 9
 
 
-class RouteRequest:
+class RouteToBackend:
     """Route the request to a backend: find its model in the present snapshot, and choose one of its backends.
 
     Only a miss may wait: the stage then asks the registry, because the model may have been registered a moment ago.

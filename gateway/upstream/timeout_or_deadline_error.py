@@ -4,7 +4,7 @@ from gateway.core.errors import DeadlineExceeded, UpstreamError, UpstreamTimeout
 from gateway.core.exchange import Exchange
 
 
-def upstream_timeout_error(exchange: Exchange) -> UpstreamError:
+def timeout_or_deadline_error(exchange: Exchange) -> UpstreamError:
     """UpstreamTimeout where the model's time-out passed; DeadlineExceeded where the caller's own deadline did."""
     model = exchange.model
     allowed_s = exchange.deadline - exchange.arrived

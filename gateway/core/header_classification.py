@@ -182,7 +182,7 @@ class RequestHead(msgspec.Struct, eq=False):
 _copy: Final[Callable[[RequestHead], RequestHead]] = RequestHead.__copy__  # type: ignore[attr-defined]  # msgspec's
 
 
-def sort_request_headers(raw_headers: RawHeaders) -> RequestHead:
+def classify_request_headers(raw_headers: RawHeaders) -> RequestHead:
     """Classify a request's header fields, in one pass: those that are read, forwarded, and dropped.
 
     Raises BadRequest where a field that may stand once stands twice: two programs would choose different ones.

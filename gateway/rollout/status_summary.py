@@ -13,7 +13,7 @@ from gateway.rollout.lease import LEASE, LEASES
 
 
 async def read_status_view(registry: Registry, rollout: Rollout, model: Model | None) -> dict[str, Any]:
-    """The status view of a rollout as JSON values: its document, what it waits for, the evidence up to now. Raises RegistryError."""
+    """Read the status of a rollout as JSON values: its document, what it waits for, the evidence up to now. Raises RegistryError."""
     seen = await _assessment(registry, rollout)
     leases = {one.name: one.body.get("holder") for one in await registry.list_ephemeral(LEASES)}
     return {

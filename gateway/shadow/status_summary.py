@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 async def read_shadow_facts(figures: Registry, shadow: Shadow, model: Model | None) -> dict[str, Any]:
-    """Read the facts on a shadow as JSON values: its document, whether it runs, the verdict on what gateways report.
+    """Read the status of a shadow as JSON values: its document, whether it runs, the verdict on what gateways report.
 
     Raises RegistryError.
 
@@ -49,7 +49,7 @@ async def read_shadow_facts(figures: Registry, shadow: Shadow, model: Model | No
 
 
 class ShadowView:
-    """Reads the status of a model's last shadow, for its page in the console."""
+    """Reads the status of a model's last shadow for the console. Call it with the model's name."""
 
     def __init__(self, mirror: Mirror, figures: Registry) -> None:
         self._mirror = mirror

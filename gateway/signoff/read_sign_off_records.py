@@ -19,7 +19,7 @@ _RECENT_S: Final = 30.0
 
 
 class SignOffRecords(NamedTuple):
-    """The sign-off policy in force with everything that decides whether something is approved by it."""
+    """The sign-off policy in force, with the requests and keys that decide what it approves."""
 
     stored: StoredPolicy
     keys: Keys  # that the issuers of the policy's identity tokens publish now
@@ -44,13 +44,13 @@ class SignOffRecords(NamedTuple):
 
 
 async def read_policy(registry: Registry) -> StoredPolicy | None:
-    """The sign-off policy of a registry; None where it asks for nothing. ValueError says what is wrong with it."""
+    """Read the sign-off policy of a registry; None where there is none. ValueError says what is wrong with it."""
     document = await registry.read(SIGN_OFF, POLICY)
     return None if document is None else stored_policy(document)
 
 
 def stored_policy(document: Document) -> StoredPolicy:
-    """Read the stored policy from its document. ValueError says what is wrong with it."""
+    """Parse the stored sign-off policy from its document. ValueError says what is wrong with it."""
     if document.problem:
         raise ValueError(document.problem)
     return StoredPolicy(
@@ -61,20 +61,23 @@ def stored_policy(document: Document) -> StoredPolicy:
 async def read_records(
     registry: Registry, stored: StoredPolicy, recent_keys: "RecentKeys | None" = None
 ) -> SignOffRecords:
-    """Read the records that the policy `stored` is applied to; with `recent_keys` for a page that decides nothing."""
+    """Read the requests and keys that the policy `stored` is applied to. `recent_keys` is for a page that decides nothing."""
     requests = await registry.list(APPROVALS)
     keys = await (recent_keys.find(stored.policy) if recent_keys is not None else issuers_keys(stored.policy))
     return SignOffRecords(stored, keys, requests, (await registry.head()).registry_id)
 
 
 async def read_sign_off(registry: Registry) -> SignOffRecords | None:
-    """Read the sign-off policy and its records; None where there is no policy. ValueError says what is wrong with the policy."""
+    """Read the sign-off policy of a registry and its records; None where there is no policy.
+
+    ValueError says what is wrong with the policy.
+    """
     stored = await read_policy(registry)
     return None if stored is None else await read_records(registry, stored)
 
 
 async def issuers_keys(policy: SignOffPolicy) -> Keys:
-    """The present keys of all issuers of the policy's identity tokens; no request where there is none."""
+    """Fetch the present public keys of all token issuers that the policy names. Without such an issuer no request is made."""
     issuers = _issuers(policy)
     return await fetch_keys(issuers) if issuers else {}
 
@@ -84,7 +87,10 @@ def _issuers(policy: SignOffPolicy) -> list[str]:
 
 
 class RecentKeys:
-    """A cache of the issuers' keys for a moment, for pages that ask every few seconds as long as somebody looks at them."""
+    """A cache of the token issuers' public keys, for half a minute.
+
+    It is for pages that ask every few seconds as long as somebody looks at them.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -94,7 +100,7 @@ class RecentKeys:
         self._until = 0.0
 
     async def find(self, policy: SignOffPolicy) -> Keys:
-        """The keys of the policy's issuers, at most half a minute old."""
+        """The public keys of the policy's token issuers, at most half a minute old."""
         issuers = _issuers(policy)
         async with self._lock:
             if issuers != self._issuers or self._now() >= self._until:

@@ -1,4 +1,4 @@
-"""Records a finished exchange: metrics, access log, and its trace where it is sampled.
+"""Records each finished request: metrics, access log, and its trace where it is sampled.
 
 Runs for every request, however it ended, and never raises. docs/explanation/tracing.md says what it costs.
 """

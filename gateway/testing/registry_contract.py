@@ -1,4 +1,4 @@
-"""The contract of a registry, as a pytest suite."""
+"""The contract of every registry implementation as a pytest suite, to be subclassed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,12 +27,15 @@ _PATIENCE_S = 30.0
 
 
 def put(name: str, expected: int = 0, *, kind: str = MODELS, **body: Any) -> Put:
-    """A Put of a model document, for tests."""
+    """Make a Put of a model document, for tests."""
     return Put(kind=kind, name=name, body=body, expected=expected)
 
 
 class RegistryContract:
-    """A test suite for a registry: what may be assumed of any. Asynchronous tests need pytest-asyncio in its automatic mode."""
+    """A pytest suite for a registry implementation, to be subclassed: what may be assumed of any registry.
+
+    Asynchronous tests need pytest-asyncio in its automatic mode.
+    """
 
     @pytest.fixture
     async def registry(self, open_client: OpenClient) -> AsyncIterator[Registry]:
@@ -42,7 +45,7 @@ class RegistryContract:
 
     @pytest.fixture
     async def other(self, open_client: OpenClient) -> AsyncIterator[Registry]:
-        """Another client of the same store."""
+        """Fixture: another client of the same registry."""
         registry = open_client()
         yield registry
         await registry.close()
@@ -130,7 +133,7 @@ class RegistryContract:
         await registry.write(put("beer"), author="ana", preconditions=[gone])
 
     async def test_no_write_passes_one_that_ends_its_precondition(self, open_client: OpenClient) -> None:
-        """Of two that start at once, the write that depends on a document is before the one that changes it, or fails."""
+        """A write fails, or comes first, where another write at the same time changes what its precondition names."""
         clients = open_client(), open_client()
         await clients[0].write(put("policy", kind=KEYS), author="ana")
         for round_ in range(1, 11):

@@ -1,4 +1,7 @@
-"""Checks of batch invariance: the answer for a row is the same alone, in company, in any order, and next to other callers."""
+"""Checks of batch invariance: the answer for a row does not depend on the rows around it.
+
+It is the same alone, with other rows, in any order, and next to other callers.
+"""
 
 import asyncio
 from typing import Any, Final

@@ -1,4 +1,7 @@
-"""Checks of the Open Inference Protocol's binary tensor data extension: the same answers, with tensors as bytes behind the JSON."""
+"""Checks of the Open Inference Protocol's binary tensor data extension.
+
+The answers must be the same, with tensors as bytes behind the JSON.
+"""
 
 import math
 import struct
@@ -29,7 +32,10 @@ _CODES: Final = {
 
 
 def pack_tensor(values: Sequence[Any], datatype: str) -> bytes:
-    """The bytes of a tensor: little-endian; NaN where a number is missing. Raises CheckSkipped where that cannot be said."""
+    """Pack the values of a tensor into little-endian bytes; NaN where a number is missing.
+
+    Raises CheckSkipped where that cannot be said.
+    """
     if datatype != "BYTES" and None in values and not datatype.startswith("FP"):
         raise CheckSkipped(f"the good request misses a value of {datatype}, which has no binary form")
     if datatype == "BYTES":
@@ -41,7 +47,7 @@ def pack_tensor(values: Sequence[Any], datatype: str) -> bytes:
 
 
 def unpack_tensor(content: bytes, datatype: str) -> list[Any]:
-    """The values of a tensor's bytes. Raises ContractViolation where these are not whole values."""
+    """Unpack the values from a tensor's bytes. Raises ContractViolation where these are not whole values."""
     if datatype == "BYTES":
         texts, at = [], 0
         while at < len(content):
@@ -58,7 +64,7 @@ def unpack_tensor(content: bytes, datatype: str) -> list[Any]:
 
 
 class BinaryRequest(NamedTuple):
-    """A request with binary tensors, in parts, so that a check can break one."""
+    """An inference request with binary tensors, in parts, so that a check can break one."""
 
     request: dict[str, Any]
     behind: bytes
@@ -71,7 +77,7 @@ class BinaryRequest(NamedTuple):
 
 
 def binary_request(request: dict[str, Any], **more: Any) -> BinaryRequest:
-    """An inference request with all its tensors in binary form."""
+    """Make an inference request with all its tensors in binary form."""
     tensors, contents = [], []
     for tensor in request["inputs"]:
         content = pack_tensor(tensor["data"], tensor["datatype"])
@@ -122,7 +128,7 @@ def binary_outputs(response: RawResponse) -> list[dict[str, Any]]:
 
 
 def require_same_outputs(got: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]]) -> None:
-    """Compare outputs in binary form with those in JSON, bit for bit. Raises ContractViolation."""
+    """Raise ContractViolation unless outputs in binary form equal those in JSON, bit for bit."""
     if [_bits(output) for output in got] != [_bits(output) for output in wanted]:
         raise ContractViolation(f"in binary form {list(got)}, in JSON {list(wanted)}")
 

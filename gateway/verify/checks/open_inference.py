@@ -1,4 +1,4 @@
-"""Checks of the Open Inference Protocol v2: the same scores, as tensors."""
+"""Checks of the Open Inference Protocol v2: the same predictions as `/predict`, as tensors."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,10 @@ from gateway.verify.raw_http import RawResponse
 
 
 def infer_request(context: CheckContext, rows: Sequence[Any] = ()) -> dict[str, Any]:
-    """`rows`, or else the good request, as tensors, one for each input. Raises CheckSkipped where that cannot be said."""
+    """Make an inference request of `rows`, or else of the good request: a tensor for each input.
+
+    Raises CheckSkipped where that cannot be said.
+    """
     inputs, instances = context.require_inputs(), rows or context.require_good_request()["instances"]
     tensors = []
     for place, tensor in enumerate(inputs):

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.rollout_document import Rollout, RolloutPlan
-from gateway.rollout.reporter import RolloutReport, RolloutWindow
+from gateway.rollout.request_count_reporter import RolloutReport, RolloutWindow
 from gateway.rollout.request_counter import PER_DOUBLING, Tally
 from gateway.rollout.sequential_test import ALPHA, Counts, Finding, HigherRateTest, judge
 
@@ -189,7 +189,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         """
         return self.cold_here > (MOST_COLD_AT_LAST if last else MOST_COLD) * self.requests
 
-    def contradicted(self) -> list[str]:
+    def contradicted_questions(self) -> list[str]:
         """The questions whose evidence for "fine" is contradicted by this step's own requests.
 
         A version may fail only with the load of its last step: what it did before that must not outvote it.
@@ -202,7 +202,7 @@ class Assessment(msgspec.Struct, kw_only=True):
 
     def questions_not_yet_fine(self) -> list[str]:
         """The questions that are not answered with "fine" yet, or whose answer is contradicted."""
-        contradicted = self.contradicted()
+        contradicted = self.contradicted_questions()
         return [
             name for name, finding in self.findings().items() if finding != "fine" or name in contradicted
         ]

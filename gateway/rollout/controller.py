@@ -36,8 +36,8 @@ from gateway.registry.snapshot import read_rollout
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import Decision, apply_decision, decide
 from gateway.rollout.lease import LEASE, Lease
-from gateway.rollout.reporter import FIGURES, RolloutReport
 from gateway.rollout.reporting_gateways import ReportingGateways
+from gateway.rollout.request_count_reporter import FIGURES, RolloutReport
 from gateway.rollout.webhook_outbox import WebhookOutbox
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
@@ -60,7 +60,7 @@ class _Watched:
         self.looked_at = now
 
 
-class Controller:
+class RolloutController:
     """The rollout controller: reconciles all active rollouts while it holds the lease.
 
     `figures` is where gateways report, `registry` where everything else is; `secret` signs what webhooks get.

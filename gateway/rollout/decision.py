@@ -63,7 +63,7 @@ def _undecided(rollout: Rollout, seen: Assessment) -> str:
     if seen.reporting < plan.min_gateways:
         return f"{seen.reporting} of at least {plan.min_gateways} gateway processes report"
     last = rollout.position + 1 >= len(plan.steps) or plan.steps[rollout.position + 1] == 100
-    contradicted = seen.contradicted() if last else []
+    contradicted = seen.contradicted_questions() if last else []
     if contradicted:  # that is no lack of evidence, which time makes up for
         return f"undecided: the requests at this step speak against it: {', '.join(contradicted)}"
     if plan.undecided_after_s is not None and seen.waited_s >= plan.undecided_after_s:

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.registry.base import Document
 from gateway.rollout.process_liveness import has_ended
-from gateway.rollout.reporter import RolloutReport
+from gateway.rollout.request_count_reporter import RolloutReport
 
 LATE_WINDOWS: Final = 3.0  # without a report, a gateway is late: the verdict that all is fine waits
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.shadow.decode_answer import Answer, outputs_of
+from gateway.shadow.decode_answer import Answer, decode_outputs
 
 _MOST_DIFFERENCES: Final = 5  # kept of one answer
 _MOST_PATH: Final = 120
@@ -68,7 +68,7 @@ def compare_answers(
         candidate.body, candidate.coding, candidate.json_length,
     )  # fmt: skip
     try:
-        before, after = outputs_of(stable), outputs_of(candidate)
+        before, after = decode_outputs(stable), decode_outputs(candidate)
     except (ValueError, RecursionError):
         if not same:
             comparison.differences.append(Difference("", "unreadable"))

@@ -38,7 +38,7 @@ class Answer(msgspec.Struct, array_like=True, frozen=True):
     failure: str = ""
 
 
-def outputs_of(answer: Answer) -> dict[str, Any]:
+def decode_outputs(answer: Answer) -> dict[str, Any]:
     """The outputs of an answer by name, as JSON values with a row for each instance; bytes for what is not JSON.
 
     Of a problem document only its code counts: the texts may differ. Raises ValueError where the body is not what its

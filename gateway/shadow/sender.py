@@ -16,7 +16,7 @@ from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.model import Backend
 from gateway.core.pseudo_random import random_share
 from gateway.core.shadow import Shadow
-from gateway.registry.token_bucket import TokenBucket
+from gateway.core.token_bucket import TokenBucket
 from gateway.server.eager_coroutine_runner import EagerCoroutineRunner
 from gateway.shadow.answer_recording import (
     HeldBytesLimit,

@@ -173,7 +173,7 @@ def request_problems(
     return problems
 
 
-def sign_offs_until(
+def version_sign_offs_until(
     documents: Sequence[Document],
     stored: StoredPolicy,
     keys: Keys,
@@ -260,7 +260,7 @@ def _changes(asked: Subject, wanted: Subject) -> list[str]:
     ]
 
 
-def judged_decisions(
+def evaluate_decisions(
     identity: str,
     request: ApprovalRequest,
     asked: VerifiedStatement,
@@ -303,7 +303,7 @@ def why_last_decision_does_not_count(
     if last in earlier:  # a rejection that is added again would replace the approval that followed it
         return "it is there already"
     asked = read_statement(request.request, stored.policy, keys)
-    return judged_decisions(identity, request, asked, stored, keys, datetime.now(UTC))[-1][1]
+    return evaluate_decisions(identity, request, asked, stored, keys, datetime.now(UTC))[-1][1]
 
 
 def _decisions(
@@ -316,7 +316,7 @@ def _decisions(
 ) -> tuple[list[VerifiedStatement], list[str]]:
     """The last decision of each person that counts, and why others do not."""
     counting, ignored = [], []
-    for signed, why in judged_decisions(identity, request, asked, stored, keys, now):
+    for signed, why in evaluate_decisions(identity, request, asked, stored, keys, now):
         if signed is None:
             ignored.append(f"a decision does not count: {why}")
         elif not why:

@@ -19,8 +19,8 @@ from gateway.signoff.approval_requests import (
     ApprovalRequest,
     ApprovalStatus,
     StoredPolicy,
+    evaluate_decisions,
     evaluate_request,
-    judged_decisions,
     read_request,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
@@ -199,7 +199,7 @@ def _decisions(
 ) -> list[dict[str, Any]]:
     """Each decision, in the order in which they were made, and why it does not count where it does not."""
     found: list[dict[str, Any]] = []
-    for signed, why_not in judged_decisions(identity, request, asked, stored, keys, datetime.now(UTC)):
+    for signed, why_not in evaluate_decisions(identity, request, asked, stored, keys, datetime.now(UTC)):
         if signed is None:
             found.append({"decision": "?", "by": "?", "at": "", "reason": "", "why_not": why_not})
             continue

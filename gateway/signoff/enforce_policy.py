@@ -35,9 +35,9 @@ from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.policy import policy_digest
 from gateway.signoff.read_sign_off_records import (
     SignOffRecords,
+    parse_stored_policy,
     policy_precondition,
     read_records,
-    stored_policy,
 )
 
 _FREE: Final = ("enabled", "description", "owner", "traffic", "sticky")  # slots follow the traffic
@@ -75,7 +75,7 @@ async def check_write(
     Nothing is written. A policy that cannot be read allows nothing.
     """
     try:
-        stored = stored_policy(policy)
+        stored = parse_stored_policy(policy)
     except ValueError as error:
         raise NotApproved("nothing", [f"the sign-off policy cannot be read: {error}"]) from None
     environment = (await registry.head()).registry_id

@@ -32,7 +32,7 @@ def severity_of(status: int) -> str:
     return "WARNING" if status >= 400 else "INFO"
 
 
-class JsonAccessLog:
+class JsonAccessLogFormatter:
     """Formats a finished request as a JSON line of the access log.
 
     Parts that are the same for many requests are cached as fragments. `_asked` by method, target and status; `_served` by
@@ -187,7 +187,7 @@ def _text(text: str) -> str:
     return _json(text)[1:-1]
 
 
-class TextAccessLog:
+class TextAccessLogFormatter:
     """Formats a finished request as a text line of the access log that fits a terminal."""
 
     def __init__(self, colored: bool = False) -> None:  # noqa: FBT001, FBT002

@@ -125,7 +125,7 @@ class _Ended(msgspec.Struct):
 _decode_ended = msgspec.msgpack.Decoder(_Ended).decode
 
 
-class WorkerMetrics:
+class SharedWorkerMetrics:
     """The metrics of all workers of a gateway, which they share through files in a folder.
 
     They are this worker's own, and what the others last wrote. A worker writes once a second, and once more when it ends. The
@@ -236,7 +236,7 @@ class Aggregator:
     def __init__(
         self,
         metrics: Metrics,
-        shared: WorkerMetrics,
+        shared: SharedWorkerMetrics,
         write_ticks: WriteTicks | None,
         *,
         supervisor: Supervisor | None = None,

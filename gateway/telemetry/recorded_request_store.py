@@ -132,7 +132,7 @@ class StoredRequest(NamedTuple):
     summary: RequestSummary
 
 
-def is_worth_a_look(summary: RequestSummary) -> bool:
+def is_notable(summary: RequestSummary) -> bool:
     """Whether a recorded request is notable: it failed, was slow, was asked for, or its caller left."""
     return summary.failed or summary.kept in {"slow", "asked", "left"}
 
@@ -221,7 +221,7 @@ def _row(s: RequestSummary) -> tuple[Any, ...]:
             s.caller_label,
         )
     )
-    numbers = (s.at, s.request_id, s.trace_id, s.model, is_worth_a_look(s), s.failed, s.duration_s)
+    numbers = (s.at, s.request_id, s.trace_id, s.model, is_notable(s), s.failed, s.duration_s)
     return (*numbers, s.version, s.status, s.side, s.caller, s.caller_label, text.lower(), _encode(s))
 
 
@@ -295,7 +295,9 @@ class TraceStoreReader:
             )
         ]
 
-    def tick_counts(self, seconds: int, *, after: float, until: float) -> list[tuple[str, int, int, int]]:
+    def request_counts_by_tick(
+        self, seconds: int, *, after: float, until: float
+    ) -> list[tuple[str, int, int, int]]:
         """The requests and failures by model and tick: (model, time, requests, failures).
 
         Without the histograms, this is enough for many small curves.

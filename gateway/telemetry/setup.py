@@ -11,7 +11,7 @@ from pathlib import Path
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics, Reading
 from gateway.telemetry.metrics_push import MetricsPusher, MetricsSink
-from gateway.telemetry.periodic_aggregation import Aggregator, WorkerMetrics
+from gateway.telemetry.periodic_aggregation import Aggregator, SharedWorkerMetrics
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue, TraceSink
 from gateway.telemetry.recorded_request_store import Tick, TraceStore, TraceStoreReader
 from gateway.telemetry.request_recorder import RequestRecorder
@@ -51,7 +51,7 @@ class Telemetry:
         name = {"project": project, "service": service, "instance": self.instance}
         self._supervisor = logs.supervisor
         self.metrics = Metrics()
-        self.shared = WorkerMetrics(self.metrics, folder, self.instance)
+        self.shared = SharedWorkerMetrics(self.metrics, folder, self.instance)
         self.reader = TraceStoreReader(store) if store is not None else None
         self._store = store
         self._store_requests = store_requests

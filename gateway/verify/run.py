@@ -21,13 +21,13 @@ from gateway.verify.checks import (
     batch_invariance,
     binary_tensors,
     concurrency,
+    headers,
     invalid_requests,
     malformed_http,
     metadata_and_health,
     open_inference,
     predict,
     process_lifecycle,
-    response_headers,
 )
 from gateway.verify.conformance_check_type import JSON, Check, CheckContext, CheckResult, Sample, run_check
 from gateway.verify.raw_http import Fields, NoResponse, RawClient, RawRequest, RawResponse
@@ -39,11 +39,11 @@ CHECKS: tuple[Check, ...] = (
     *binary_tensors.CHECKS,
     *batch_invariance.CHECKS,
     *invalid_requests.CHECKS,
-    *response_headers.CHECKS,
+    *headers.CHECKS,
     *malformed_http.CHECKS,
     *concurrency.CHECKS,
     *backend_logs.CHECKS,
-    *response_headers.LAST,
+    *headers.LAST,
     *artifact_download.CHECKS,
     *process_lifecycle.CHECKS,
 )

@@ -36,7 +36,7 @@ from gateway.registry.evidence_records import evidence_change, image_of, read_ev
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
 from gateway.shadow.run_shadows import FIGURES
-from gateway.shadow.status_summary import read_shadow_facts
+from gateway.shadow.status_summary import read_shadow_status
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -254,7 +254,7 @@ async def _begin(
     before = _readable(document)
     async with figures_store(settings, registry) as store:
         if before is not None and not await _is_kept(registry, before):
-            facts = await read_shadow_facts(store, before, model)
+            facts = await read_shadow_status(store, before, model)
             if facts["compared"]:
                 changes += await _verdict(registry, before, model, facts)
         generation = await registry.write(*changes, author=made.by, reason=reason)
@@ -286,7 +286,7 @@ async def _look(
             await registry.write(change, author=author, reason=reason)
             await asyncio.sleep(_LAST_REPORT_S)  # what is under way still counts
         async with figures_store(settings, registry) as store:
-            facts = await read_shadow_facts(store, found, model)
+            facts = await read_shadow_status(store, found, model)
         if stop and (kept := await _verdict(registry, found, model, facts)):
             await registry.write(*kept, author=author, reason=reason)
         elif ended and facts["compared"] and not await _is_kept(registry, found):

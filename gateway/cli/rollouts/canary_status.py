@@ -7,7 +7,7 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, ROLLOUTS, Registry
 from gateway.registry.snapshot import read_rollout
-from gateway.rollout.status_summary import read_status_view
+from gateway.rollout.status_summary import read_rollout_status
 
 _STYLES = {"running": "bold", "succeeded": "bold green", "returned": "bold red", "held": "bold yellow"}
 _NAMES = {"errors": "errors", "refusals": "refused (4xx)", "p95": "above its p95", "p99": "above its p99"}
@@ -23,7 +23,7 @@ async def read_status(registry: Registry, name: str) -> dict[str, Any]:
         rollout = read_rollout(document)
     except ValueError as error:
         raise Failure(f"the rollout of {name} cannot be read: {error}", code=EX_DATAERR) from None
-    return await read_status_view(registry, rollout, await _model(registry, name))
+    return await read_rollout_status(registry, rollout, await _model(registry, name))
 
 
 async def _model(registry: Registry, name: str) -> Model | None:

@@ -38,11 +38,11 @@ async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGe
 
 
 async def _check_approvals(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
-    from gateway.signoff.read_sign_off_records import read_sign_off
+    from gateway.signoff.read_sign_off_records import read_policy_and_records
     from gateway.signoff.ssh_signature import SshError
 
     try:
-        records = await read_sign_off(registry)
+        records = await read_policy_and_records(registry)
     except ValueError as error:
         yield Finding("sign-off", "wrong", f"the policy cannot be read: {error}", "chips sign-off set FILE")
         return
@@ -61,7 +61,7 @@ def _approval_findings(records: "SignOffRecords", models: Sequence[Model]) -> It
             if not model.traffic.get(backend.version, 0):
                 continue
             title = f"{model.name}@{backend.version}"
-            signed = records.sign_offs_until(
+            signed = records.version_sign_offs_until(
                 title=title,
                 artifact=backend.artifact_digest,
                 image=backend.image,
@@ -118,7 +118,7 @@ def _drifted(
     policies = {
         one.predicate.subject.policy
         for each in model.backends
-        for _, one in records.sign_offs_until(
+        for _, one in records.version_sign_offs_until(
             title=f"{model.name}@{each.version}",
             artifact=each.artifact_digest,
             image=each.image,

@@ -32,7 +32,7 @@ from gateway.signoff.approval_requests import (
 )
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.in_toto_statement import Decision, Keys, read_statement
-from gateway.signoff.read_sign_off_records import SignOffRecords, issuers_keys, read_records
+from gateway.signoff.read_sign_off_records import SignOffRecords, fetch_issuer_keys, read_records
 from gateway.signoff.unreviewed_emergencies import emergency_changes
 
 _DONE: Final = {"approve": "approved", "reject": "rejected", "emergency": "emergency", "review": "reviewed"}
@@ -130,7 +130,7 @@ def _decide(
 ) -> None:
     async def work(registry: Registry) -> dict[str, Any]:
         stored = await policy_of(registry)
-        keys = await issuers_keys(stored.policy)
+        keys = await fetch_issuer_keys(stored.policy)
         document, request = await _find(registry, identity)
         who = identify_signer(stored.policy, ssh_key, token_command, name)
         environment = (await registry.head()).registry_id

@@ -37,7 +37,7 @@ from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Keys, identity_tokens_in
 from gateway.signoff.kept_issuer_keys import keys_that_verify
 from gateway.signoff.policy import SignOffPolicy, policy_digest, policy_document
-from gateway.signoff.read_sign_off_records import issuers_keys
+from gateway.signoff.read_sign_off_records import fetch_issuer_keys
 from gateway.signoff.required_evidence import evidence_digests, evidence_problems
 
 
@@ -88,7 +88,7 @@ def request_approval(
         async with console.open_registry_of(target) as registry:
             stored = await policy_of(registry)
             identity = identify_signer(stored.policy, ssh_key, token_command, name)
-            keys = await issuers_keys(stored.policy)
+            keys = await fetch_issuer_keys(stored.policy)
             if policy is not None:
                 proposal = policy_document(read_policy_from(policy))
                 new = policy_digest(proposal)

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.verify.checks.open_inference import flatten, infer_request, outputs_of
+from gateway.verify.checks.open_inference import flatten, infer_request, require_outputs
 from gateway.verify.conformance_check_type import (
     CheckContext,
     CheckSkipped,
@@ -149,8 +149,8 @@ def _bits(output: dict[str, Any]) -> tuple[Any, ...]:
 async def request(context: CheckContext) -> None:
     asked = infer_request(context)
     response = await _taken(context, binary_request(asked))
-    wanted = outputs_of(context, await context.post(f"{context.open_inference}/infer", asked))
-    require_same_outputs(outputs_of(context, response), wanted)
+    wanted = require_outputs(context, await context.post(f"{context.open_inference}/infer", asked))
+    require_same_outputs(require_outputs(context, response), wanted)
 
 
 @check("binary/answer", "binary_data_output asks for outputs as bytes: the same answer, bit for bit")
@@ -158,7 +158,7 @@ async def answer(context: CheckContext) -> None:
     asked = infer_request(context)
     binary = binary_request(asked, parameters={"binary_data_output": True})
     await _taken(context, binary_request(asked))
-    wanted = outputs_of(context, await context.post(f"{context.open_inference}/infer", asked))
+    wanted = require_outputs(context, await context.post(f"{context.open_inference}/infer", asked))
     response = await _post(context, binary)
     no_form = [w for w in wanted if not w["datatype"].startswith("FP") and None in flatten(w["data"])]
     if len(no_form) == len(wanted):
@@ -170,12 +170,12 @@ async def answer(context: CheckContext) -> None:
 async def chosen(context: CheckContext) -> None:
     asked = infer_request(context)
     await _taken(context, binary_request(asked))
-    wanted = outputs_of(context, await context.post(f"{context.open_inference}/infer", asked))
+    wanted = require_outputs(context, await context.post(f"{context.open_inference}/infer", asked))
     outputs = [{"name": output["name"], "parameters": {"binary_data": False}} for output in wanted]
     response = await _post(
         context, binary_request(asked, parameters={"binary_data_output": True}, outputs=outputs)
     )
-    require_same_outputs(outputs_of(context, response), wanted)
+    require_same_outputs(require_outputs(context, response), wanted)
 
 
 @check("binary/missing-value", "a NaN is a missing value, as null is in JSON")
@@ -191,7 +191,7 @@ async def missing_value(context: CheckContext) -> None:
     if response.status != in_json.status:
         raise ContractViolation(f"NaN in binary form gets {response.status}, null in JSON {in_json.status}")
     if in_json.status == 200:
-        require_same_outputs(outputs_of(context, response), outputs_of(context, in_json))
+        require_same_outputs(require_outputs(context, response), require_outputs(context, in_json))
 
 
 @check("binary/lengths", "every length is compared with the body: 422 invalid-instances")

@@ -17,7 +17,7 @@ from gateway.cli.support.console import Failure
 from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Exchange
 from gateway.core.trace_context import TraceContext
-from gateway.telemetry.access_log import JsonAccessLog
+from gateway.telemetry.access_log import JsonAccessLogFormatter
 from tests.conftest import require
 from tests.unit.cli.shell import Shell
 from tests.unit.telemetry.exchanges import make_exchange
@@ -96,7 +96,7 @@ def trace():
 
 def entry_of(exchange: Exchange, status: int) -> LogEntry:
     """A line of the gateway's as Cloud Logging keeps it: some names of its own move out of the payload."""
-    line = json.loads(JsonAccessLog("proj")(exchange, status))
+    line = json.loads(JsonAccessLogFormatter("proj")(exchange, status))
     line.pop("severity")
     told = {
         "logName": "projects/proj/logs/run.googleapis.com%2Fstdout",

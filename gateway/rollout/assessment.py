@@ -103,7 +103,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         return bool(new) | (report.final and self.judge_gone_gateway(rollout.plan, report.gateway))
 
     def judge_gone_gateway(self, plan: RolloutPlan, gateway: str) -> bool:
-        """Judge the unpaired windows of a gateway that is gone; return whether there were any.
+        """Judge what a gateway that is gone has left: its unpaired windows. Return whether there were any.
 
         Over days, many gateways come and go.
         """

@@ -129,7 +129,10 @@ def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any
 
 
 def hold(rollout: Rollout, reason: str) -> Rollout:
-    """The rollout, held by a person. Raises ValueError where it has ended, or has too many steps already."""
+    """Hold a rollout for a person: return its next document, in which it waits to be resumed.
+
+    Raises ValueError where it has ended, or has too many steps already.
+    """
     if not rollout.active:
         raise ValueError(f"the rollout has ended: it is {rollout.state}")
     _check_reason(reason)
@@ -138,7 +141,7 @@ def hold(rollout: Rollout, reason: str) -> Rollout:
 
 
 def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
-    """The rollout, resumed by a person, with the traffic split of its step.
+    """Resume a held rollout for a person: return its next document, with the traffic split of its step.
 
     This also confirms a last step that waits for it. Raises ValueError where it is not held, where what it compares is no
     longer there, or where it has too many steps already.
@@ -157,7 +160,7 @@ def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
 
 
 def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
-    """The rollout, aborted by a person: the stable version takes all traffic.
+    """Abort a rollout for a person: return its next document, in which the stable version takes all traffic.
 
     A split that was changed by hand meanwhile stays as it is. A rollout that has returned is ended, too: that acknowledges
     it. Raises ValueError where it has ended otherwise.

@@ -47,7 +47,7 @@ def flatten(values: list[Any]) -> list[Any]:
 
 
 def require_outputs(context: CheckContext, response: RawResponse) -> list[dict[str, Any]]:
-    """The `outputs` of a v2 inference response. Raises ContractViolation."""
+    """Raise ContractViolation unless the response is a v2 inference response; return its `outputs`."""
     require_status(response, 200)
     content = require_json(response)
     outputs = content.get("outputs") if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""`chips budget`: what the calls of a model, a key or a team may cost, and what happens then."""
+"""`chips budget`: set, list and remove the budgets of models, keys and teams."""
 
 import re
 from decimal import Decimal

@@ -220,7 +220,7 @@ def _assumed(ledger: EnvironmentLedger) -> set[str]:
 
 
 def spent_budgets(ledger: EnvironmentLedger) -> list[dict[str, Any]]:
-    """Each budget with what was spent of it in the month, or on its last day."""
+    """Each budget with what was spent of it, in the month or on the month's last day, as JSON values."""
     of_month: Counter[str] = Counter()
     of_day: Counter[str] = Counter()
     rows: dict[date, list[DailyUsage]] = {}

@@ -1,4 +1,4 @@
-"""Write a backend's registration: merge what was asked and what the backend says with the model's entry, show it, write it."""
+"""Merge a backend's registration into its model's registry entry: what was asked and what the backend says; show and write it."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ _OUR_PATH = "/predict"
 
 
 class Verification(NamedTuple):
-    """What a verification of the backend has found, to be kept with the registration."""
+    """The result of a verification of the backend, which is kept with the registration."""
 
     passed: bool
     summary: str

@@ -1,4 +1,4 @@
-"""`chips models` and `chips show`: what the registry holds."""
+"""`chips models` and `chips show`: list the registered models, and show one."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any

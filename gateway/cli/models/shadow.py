@@ -1,4 +1,4 @@
-"""`chips shadow`: send a share of a model's requests to a candidate version as well, compare the answers, and say what came of it."""
+"""`chips shadow`: send a copy of a share of a model's requests to a candidate version, compare the answers, and report."""
 
 import asyncio
 import re

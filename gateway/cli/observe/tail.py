@@ -1,4 +1,4 @@
-"""`chips tail`: requests as they are kept."""
+"""`chips tail`: show recorded requests live, as they are kept."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""`chips top`: what every model does at present."""
+"""`chips top`: show each model's request rate, failures, latency and requests in flight, live."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""`chips why`: why one request was slow or failed: its stages and times as a waterfall, from the trace store, a gateway, or Google Cloud."""
+"""`chips why`: explain one request, with its stages and times as a waterfall, from the trace store, a gateway, or Google Cloud."""
 
 import re
 import time
@@ -64,7 +64,7 @@ def why(
     ] = "",
     as_json: console.JsonOption = False,
 ) -> None:
-    """Why did this request go as it went? Who sent it, what answered, and where the time went.
+    """Explain one request: who sent it, what answered, and where the time went.
 
     It is looked for in the store on this machine, then at --gateway (CHIPS_GATEWAY), then in Google Cloud's --project: in
     Cloud Trace, or, where its trace was not kept, in its line in Cloud Logging.
@@ -297,9 +297,10 @@ def _ms(seconds: float) -> str:
 
 
 def request_line(request: dict[str, Any], *, width: int | None = None) -> Text:
-    """One recorded request as a line of at most `width` columns; caller and note are shortened first.
+    """One recorded request as a line for the terminal.
 
-    The request id stays whole, because `chips why` takes it.
+    Where `width` columns do not suffice, caller and note are shortened first. The request id stays whole, because
+    `chips why` takes it.
     """
     status = request["status"]
     served = printable(

@@ -1,4 +1,4 @@
-"""`chips diff`: what differs between two environments."""
+"""`chips diff`: show what differs between two environments."""
 
 from typing import Annotated, Any
 

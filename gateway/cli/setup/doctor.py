@@ -1,4 +1,4 @@
-"""`chips doctor`: is this machine, and the environment it acts on, fit? What is wrong, and the command that fixes it."""
+"""`chips doctor`: check this machine and the environment it acts on; show what is wrong, and the command that fixes it."""
 
 import asyncio
 from collections.abc import AsyncGenerator

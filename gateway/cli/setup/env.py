@@ -1,4 +1,4 @@
-"""`chips env`: the named environments, and which of them is in use."""
+"""`chips env`: list and show the named environments, and choose the one in use."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`chips promote`: bring a version from one environment to another, bit for bit, with the approvals that this wants."""
+"""`chips promote`: bring a version from one environment to another, by its digests and with the approvals that this needs."""
 
 import sys
 from collections.abc import Callable

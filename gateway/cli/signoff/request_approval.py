@@ -119,7 +119,7 @@ def request_approval(
 
 
 class VersionWithEvidence(NamedTuple):
-    """A version where it is now, with the evidence that the policy asks for, by sort."""
+    """A version as registered in the environment it is in now, with the evidence that the sign-off policy asks for, by kind."""
 
     model: Model
     backend: Backend
@@ -131,7 +131,7 @@ class VersionWithEvidence(NamedTuple):
 
     @property
     def proposal(self) -> dict[str, Any]:
-        """The model's document with this version alone: what an approval binds, in full."""
+        """The model's document with this version alone, at 100 % of the traffic: the full text that an approval binds."""
         return to_document(
             msgspec.structs.replace(
                 self.model, backends=(self.backend,), traffic={self.backend.version: 100}, sticky=None
@@ -142,7 +142,7 @@ class VersionWithEvidence(NamedTuple):
 async def read_version_with_evidence(
     origin: Settings, store: str, policy: SignOffPolicy | None, name: str, version: str
 ) -> VersionWithEvidence:
-    """The version in the registry of `origin`, with the evidence for `policy` that is about it. Raises Failure.
+    """Read a version from the registry of `origin`, with the evidence about it that `policy` asks for. Raises Failure.
 
     The model card is read from the artifact itself, in `store`, and from the registry where that cannot be reached.
     """

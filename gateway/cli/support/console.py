@@ -116,7 +116,7 @@ def say(label: str, text: str, *, style: str = "bold", to: Console = out) -> Non
 
 
 def note(text: str) -> None:
-    """Print one line on standard error that a reader may skip."""
+    """Print one line of secondary information on standard error."""
     err.print(text, style="dim")
 
 
@@ -213,7 +213,7 @@ def gateway_address(given: str | None, settings: Settings) -> str:
 
 
 def confirm_write(settings: Settings, *, store: str = "") -> None:
-    """Ask before a write to the registry or artifact store of a protected environment. Raises Failure or Abort."""
+    """Ask for confirmation before a write to a protected environment's registry or artifact store. Raises Failure or Abort."""
     chosen = chosen_environment()
     if chosen is None or not chosen.environment.protected or choice.yes:
         return
@@ -298,7 +298,7 @@ class _Guarded:
 
 @asynccontextmanager
 async def open_registry_of(settings: Settings) -> AsyncIterator[Registry]:
-    """Open the registry of `settings`; writes to a protected environment must be confirmed."""
+    """Open the registry of `settings`, and close it afterwards. Writes to a protected environment must be confirmed."""
     registry = open_registry(settings.registry)
     guarded: Any = _Guarded(registry, settings)
     try:
@@ -356,7 +356,7 @@ def with_registry(registry_url: str | None, work: Callable[[Registry], Awaitable
 
 
 async def find_document(registry: Registry, name: str) -> Document:
-    """The registry document of the model `name`, even if it cannot be read as a model. Raises Failure."""
+    """Find the registry document of the model `name`, without reading it as a model. Raises Failure."""
     document = await registry.read(MODELS, name)
     if document is None:
         known = [listed.name for listed in await registry.list(MODELS)]

@@ -1,4 +1,4 @@
-"""Open the registry and the artifact store of an environment that a command names, such as `--from qa --to prod`."""
+"""Find the registry, artifact store and image repository of an environment that a command names (`--from qa --to prod`)."""
 
 from gateway.cli.support.console import EX_CONFIG, Failure
 from gateway.cli.support.environments_file import (

@@ -32,7 +32,7 @@ _LIKELY: Final = ("predict", "score", "infer", "invocations", "classify", "gener
 
 @dataclass(frozen=True)
 class ThirdPartyModelServer:
-    """A model server that is not one of ours, and how to reach one model of it."""
+    """A model server that is not a CHIPS backend: its kind, and how to reach one model of it."""
 
     kind: str
     path: str
@@ -44,7 +44,7 @@ class ThirdPartyModelServer:
 
 
 class CachingProbe:
-    """Fetches pages of one server, and caches each answer; None where the answer is not usable."""
+    """Fetches pages of one server, each once, and caches the answers; None where an answer is not usable."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -63,7 +63,7 @@ class CachingProbe:
         return body.decode("utf-8", "replace").strip() if status == 200 else None
 
     async def is_known(self, path: str) -> bool:
-        """Whether the server knows a path, as far as GET shows, which a path for POST answers with 405."""
+        """Whether the server knows a path: GET answers anything but 404, such as 405 for a path that takes POST only."""
         status, _ = await self._ask(path, "GET")
         return status not in {0, 404}
 

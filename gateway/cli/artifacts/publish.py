@@ -123,7 +123,7 @@ def publish(
     try:
         settings = console.settings_for(None)
         with closing(open_store(store or settings.artifacts, state_folder=state_folder())) as opened:
-            console.confirm_write(settings, store=store or settings.artifacts)
+            console.confirm_protected_write(settings, store=store or settings.artifacts)
             tried = "" if not trying or is_published(opened, manifest) else _try(described, command)
             with transfer_progress("published", manifest.total_bytes, shown=not as_json) as told:
                 is_new = opened.publish(manifest, dict(described.files), told)

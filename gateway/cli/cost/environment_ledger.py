@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 
-from gateway.cli.support.figures_store import figures_store
+from gateway.cli.support.open_figures_store import open_figures_store
 from gateway.core.budget import Budget
 from gateway.core.prices import Prices, prices_at, tables_in_one_currency
 from gateway.cost.billing_export import ADDRESS, BilledAmount, BillingError, read_billing
@@ -64,7 +64,7 @@ async def read_ledger(
     in_force = (prices_at(all_tables, day).currency for day in (*days, last))
     tables = tables_in_one_currency(all_tables, last)
     currency = tables[0].currency
-    async with figures_store(settings, registry) as store:
+    async with open_figures_store(settings, registry) as store:
         usage = await read_usage(store, days)
     changes = await registry.history(kind=MODELS, limit=_ALL_CHANGES)
     warm = warm_instances(reversed(changes), days, now)

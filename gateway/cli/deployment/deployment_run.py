@@ -14,7 +14,7 @@ from gateway.artifacts.describe_artifact import DescribedArtifact, describe_arti
 from gateway.artifacts.open_by_url import open_store
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
-from gateway.cli.deployment.stage_unpublished_backend import folder_command
+from gateway.cli.deployment.stage_unpublished_backend import prepare_backend_command
 from gateway.cli.models.backend_inspection import RegistrationRequest
 from gateway.cli.models.merge_registration import Verification, register_backend
 from gateway.cli.support import console
@@ -172,7 +172,7 @@ def run_deployment(run: DeploymentRun, report: StepReporter) -> DeployedBackend:
             run.source,
             run.target,
             report,
-            check=lambda _, tell: check_artifact(run, tell),
+            check=lambda _, tell: check_artifact_publishable(run, tell),
             try_=lambda _, tell: try_artifact(run, tell),
             publish=lambda _, tell: _publish(run, tell),
             verify=lambda _, deployed, tell: _verify(run, deployed, report, tell),
@@ -198,7 +198,7 @@ def hint_of_step(step: str, run: DeploymentRun) -> str:
     }.get(step, "run the same command again: what is done is not repeated")
 
 
-async def check_owner(run: DeploymentRun) -> None:
+async def check_same_owner(run: DeploymentRun) -> None:
     """Check that the model's name does not belong to another owner. Called before anything is made. Raises Failure."""
     name, owner = run.source.model, run.owner
     async with console.open_registry_of(run.settings) as registry:
@@ -212,7 +212,7 @@ async def check_owner(run: DeploymentRun) -> None:
         )
 
 
-def check_artifact(run: DeploymentRun, tell: Tell) -> str:
+def check_artifact_publishable(run: DeploymentRun, tell: Tell) -> str:
     """Check that the artifact can be published under its version; return a summary of it.
 
     Called before anything is started. Raises DeployError.
@@ -265,7 +265,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
 
 def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
     if run.source.can_run_locally:
-        return folder_command(run.source, tell)
+        return prepare_backend_command(run.source, tell)
     known = (
         run.described_artifact.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
     )

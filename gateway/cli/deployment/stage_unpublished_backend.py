@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.manifest import MANIFEST_NAME
-from gateway.cli.deployment.refresh_model import note_stale_model
+from gateway.cli.deployment.refresh_copied_model import note_stale_model
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.deploy.backend_folder import BackendFolder, FolderError
@@ -28,7 +28,7 @@ class StagedBackend(NamedTuple):
     manifest: ArtifactManifestSubset
 
 
-def folder_command(source: BackendFolder, tell: Tell) -> list[str]:
+def prepare_backend_command(source: BackendFolder, tell: Tell) -> list[str]:
     """Install the requirements of a Python backend, and return the command that runs the backend here. Raises DeployError."""
     python = ""
     if source.runs_in_python:
@@ -54,7 +54,7 @@ def stage_backend(path: Path) -> Iterator[StagedBackend]:
             rows=settings.rows,
             pure=settings.pure,
         )
-        words = folder_command(source, console.note)
+        words = prepare_backend_command(source, console.note)
     except (FolderError, ValueError) as error:
         raise Failure(str(error), code=EX_DATAERR) from None
     except DeployError as error:

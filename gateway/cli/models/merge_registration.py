@@ -14,7 +14,7 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.cli.support.read_published_artifact import published_card
-from gateway.cli.support.verified_before_traffic import check_verified, newly_served
+from gateway.cli.support.verified_before_traffic import check_verified, newly_served_versions
 from gateway.core.model import Backend, Model, Resources, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
 from gateway.core.version_evidence import CARD, VERIFY, EvidenceRecord, evidence_address
@@ -112,7 +112,7 @@ async def merge_registration(
         )
     outcome = RegisteredVersion(model, version)
     before = console.read_model(document) if document is not None else None
-    if verified is None and version in newly_served(before, model):
+    if verified is None and version in newly_served_versions(before, model):
         forced = await check_verified(registry, model, [version], force=force)
         reason = "; ".join(filter(None, (reason, forced)))
     if dry_run:

@@ -57,7 +57,7 @@ def show(
     """
 
     async def work(registry: Registry) -> tuple[Document, Any, list[RegisteredCard]]:
-        document = await console.find_document(registry, name)
+        document = await console.find_model_document(registry, name)
         changes = await registry.history(kind=MODELS, name=name, limit=1)
         return document, changes, await read_registered_cards(registry, _readable(document))
 

@@ -90,7 +90,7 @@ def why(
             code=console.EX_USAGE,
         )
     if project:
-        from gateway.cli.observe.google_cloud_requests import spans_from_cloud
+        from gateway.cli.observe.requests_in_google_cloud import spans_from_cloud
 
         if not request_or_trace_id:
             raise console.Failure(
@@ -140,7 +140,7 @@ async def _choose(slowest_of: str | None, *, errors: bool, gateway: str, key: st
                 {"version": version} if version else {}
             )
         async with gateway_client(gateway, key) as at:
-            document = await at.read(f"/-/requests?{urlencode(query)}")
+            document = await at.get_json(f"/-/requests?{urlencode(query)}")
         found = [str(row["request_id"]) for row in (document or {"requests": []})["requests"]]
         place = gateway
     else:
@@ -181,7 +181,7 @@ async def _find(
     if gateway:
         looked.append(gateway)
         async with gateway_client(gateway, key) as at:
-            document = await at.read(f"/-/requests/{request_or_trace_id}")
+            document = await at.get_json(f"/-/requests/{request_or_trace_id}")
         if document is not None:
             return [
                 FoundRequest(msgspec.convert(request, RequestSummary), gateway)

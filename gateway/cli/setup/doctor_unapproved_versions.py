@@ -147,7 +147,7 @@ def _enough(signed: "Sequence[tuple[str, VerifiedStatement]]", required: Mapping
     return []
 
 
-def check_second_place(settings: Settings) -> Finding:
+def check_audit_second_place(settings: Settings) -> Finding:
     """Check that the settings name a second place, where the heads of the history are kept apart from the registry."""
     if settings.audit.second_place:
         return Finding("history", "ok", f"its heads are kept in {settings.audit.second_place}")

@@ -62,7 +62,7 @@ class CachingProbe:
         status, body = await self._ask(path, "GET")
         return body.decode("utf-8", "replace").strip() if status == 200 else None
 
-    async def is_known(self, path: str) -> bool:
+    async def knows_path(self, path: str) -> bool:
         """Whether the server knows a path: GET answers anything but 404, such as 405 for a path that takes POST only."""
         status, _ = await self._ask(path, "GET")
         return status not in {0, 404}
@@ -278,7 +278,7 @@ async def _base_path(site: CachingProbe, document: Mapping[str, Any], path: str)
     Many documents name the address of a proxy there, which takes that part away.
     """
     for base in server_base_paths(document):
-        if await site.is_known(base + path) and not await site.is_known(path):
+        if await site.knows_path(base + path) and not await site.knows_path(path):
             return base
     return ""
 

@@ -120,7 +120,7 @@ def sign_and_verify(
     return statement
 
 
-async def policy_of(registry: Registry) -> StoredPolicy:
+async def read_sign_off_policy(registry: Registry) -> StoredPolicy:
     """The registry's sign-off policy. Raises Failure where there is none."""
     try:
         stored = await read_policy(registry)

@@ -18,7 +18,7 @@ ForceOption = Annotated[
 ]
 
 
-def newly_served(before: Model | None, after: Model) -> list[str]:
+def newly_served_versions(before: Model | None, after: Model) -> list[str]:
     """The versions that take traffic in `after` by a backend that took none in `before`.
 
     These are versions that had no share, and versions with a share whose backend was replaced by another one.

@@ -32,7 +32,7 @@ def deregister(
     """
 
     async def work(registry: Registry) -> int:
-        document = await console.find_document(registry, name)
+        document = await console.find_model_document(registry, name)
         what = f'the model "{name}"' if version is None else f'version {version} of "{name}"'
         change = _removal(document, version, force=force)
         _confirm(f"Take {what} out of service?", yes=yes)
@@ -58,12 +58,13 @@ def _removal(document: Document, version: str | None, *, force: bool) -> Put | D
     return Delete(kind=MODELS, name=document.name, expected=document.revision)
 
 
-async def remove_version(
+async def deregister_version(
     settings: Settings, name: str, version: str, *, force: bool, author: str, reason: str
 ) -> bool:
     """Deregister a version without asking for confirmation; return whether it was registered.
 
-    Raises Failure where it takes traffic, unless `force`: the others take that over.
+    A model goes with its last version. Raises Failure where the version takes traffic, unless `force`: the others take
+    that over.
     """
     async with console.open_registry_of(settings) as registry:
         document = await registry.read(MODELS, name)

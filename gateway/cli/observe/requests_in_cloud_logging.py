@@ -33,7 +33,7 @@ def find_log_line(client: Any, project: str, request_or_trace_id: str) -> Line |
     return next(_newest(client, project, f"{_OURS} AND ({either})", 1), None)
 
 
-def tail_lines(
+def tail_log_lines(
     client: Any, project: str, *, model: str, errors: bool, last: int, follow: bool
 ) -> Iterator[Line]:
     """Yield the `last` log lines of requests, oldest first; with `follow`, also new lines as they come."""

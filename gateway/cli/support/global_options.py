@@ -17,7 +17,7 @@ class GlobalOptions:
         self.told = False  # which environment this acts on is said once
         self.commands: Collection[str] = ()
 
-    def with_environment(self, text: str) -> str:
+    def add_environment_to_commands(self, text: str) -> str:
         """Insert `--env NAME` into the `chips` commands in `text`, so that they can be copied as they are.
 
         Without --env, and for commands that act on no environment, `text` stays as it is.

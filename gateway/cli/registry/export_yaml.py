@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.support import console
-from gateway.cli.support.registry_declaration import SECTIONS, write_declaration
+from gateway.cli.support.registry_yaml import SECTIONS, write_declaration
 from gateway.registry.base import MODELS, NETWORKS, PLANS, Document, Registry
 
 

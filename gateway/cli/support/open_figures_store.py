@@ -9,7 +9,7 @@ from gateway.settings import Settings
 
 
 @asynccontextmanager
-async def figures_store(settings: Settings, registry: Registry) -> AsyncIterator[Registry]:
+async def open_figures_store(settings: Settings, registry: Registry) -> AsyncIterator[Registry]:
     """Open the store to which gateways write their figures: that of the setting rollouts.figures, or `registry`."""
     if not settings.rollouts.figures:
         yield registry

@@ -37,7 +37,7 @@ _ERASE: Final = _EVERYTHING | {
 _FIX: Final = "docs/how-to/permissions.md has the roles; deploy/terraform grants them"
 
 
-async def check_roles(registry: Registry, database: str) -> list[Finding]:
+async def check_excessive_iam_roles(registry: Registry, database: str) -> list[Finding]:
     """Find accounts with excessive IAM roles on the project of the chosen environment.
 
     An approver of the sign-off policy must not deploy, and nobody should be able to erase what the registry or its stores

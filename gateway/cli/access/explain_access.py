@@ -1,4 +1,4 @@
-"""`chips explain-access`: may this caller call this model, and why (not)?"""
+"""`chips explain-access`: explain whether a caller may call a model, and why or why not."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

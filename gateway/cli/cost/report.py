@@ -1,4 +1,4 @@
-"""`chips cost`: what the calls of a month cost, by model, version, caller, team or environment. It adds up."""
+"""`chips cost`: show what the calls of a month cost, by model, version, caller, team or environment."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`chips deploy` and `chips undeploy`: from a backend folder to a version in the registry by one command."""
+"""`chips deploy` and `chips undeploy`: deploy a backend folder as a registered version, or end a version and its backend."""
 
 from pathlib import Path
 from typing import Annotated, Literal

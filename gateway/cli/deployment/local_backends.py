@@ -1,4 +1,4 @@
-"""`chips ps`, `up`, `logs`, `restart` and `stop`: the backends that `chips deploy --target local` started on this machine."""
+"""`chips ps`, `up`, `logs`, `restart` and `stop`: manage the backends that `chips deploy --target local` started on this machine."""
 
 import time
 from collections.abc import Iterator, Sequence

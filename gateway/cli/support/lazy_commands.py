@@ -1,4 +1,4 @@
-"""Import the module of a command only when the command runs: it must not pay for what all others need."""
+"""Import the module of a command only when the command runs, so that it does not pay for what all others need."""
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The options of approval commands that say who signs, and with which key or token; and signing by them."""
+"""The options of approval commands that say who signs, and with which key or token; sign by them."""
 
 import shlex
 import subprocess

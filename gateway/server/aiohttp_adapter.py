@@ -1,4 +1,4 @@
-"""The plain path from callers: adapts aiohttp's requests and responses to an Exchange."""
+"""Adapts aiohttp's requests and responses to an Exchange: the plain path from callers."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from gateway.server.strict_aiohttp_protocol import StrictRequestHandler, problem
 
 
 class AiohttpRequestHandler:
-    """The function that aiohttp's low-level server calls for each request."""
+    """The request handler that aiohttp's low-level server calls: runs the pipeline for each request."""
 
     def __init__(self, pipeline: Pipeline, *, body_timeout_s: float) -> None:
         self._pipeline = pipeline

@@ -1,6 +1,6 @@
-"""Parse request heads with aiohttp's C parser: the one file on the fast path that touches what aiohttp does not document.
+"""Parse request heads with aiohttp's C parser.
 
-It is given heads alone (`response_with_body=False` makes it take the empty line for the end of the message);
+This is the one file on the fast path that touches what aiohttp does not document. The parser is given heads alone (`response_with_body=False` makes it take the empty line for the end of the message);
 `gateway.server.request_body` frames the bodies. `gateway.server.request_framing` judges what the parser forgives or leaves to its
 body reader. tests/unit/server/test_aiohttp_head_parser.py fails loudly where a release of aiohttp changes what this relies on.
 """
@@ -71,7 +71,7 @@ class HeadParser:
 
 
 def parsed_head_of(message: Any) -> ParsedHead:
-    """The ParsedHead of aiohttp's `message`. Raises a CallerError where the head or the parser leaves a doubt."""
+    """Convert aiohttp's parsed `message` to a ParsedHead. Raises a CallerError where the head or the parser leaves a doubt."""
     version_11 = message.version == HttpVersion11
     length, closes, expects = determine_framing(message.method, message.raw_headers, version_11=version_11)
     if message.chunked != (length is None):  # the parser read the coding as another one, or as none

@@ -1,4 +1,4 @@
-"""HTTP/1.1 with one caller: reads requests and writes responses, one at a time, in order."""
+"""The HTTP/1.1 connection of one caller: reads requests and writes responses, one at a time, in order."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ _CR: Final = 13
 
 
 class CallerConnection(CallerStream):
-    """Speaks HTTP/1.1 with one caller. The server closes it at `due` (monotonic seconds), unless something happens before."""
+    """One caller's HTTP/1.1 connection. The server calls `expire` at `due` (monotonic seconds), unless something happens before."""
 
     __slots__ = (
         "_body",
@@ -107,7 +107,7 @@ class CallerConnection(CallerStream):
             self.pause_reading(PIPELINE)
 
     def eof_received(self) -> None:
-        """The caller has stopped sending, which counts as leaving: the transport closes itself."""
+        """The caller will send no more (asyncio calls this at its FIN). It counts as gone: the transport closes itself."""
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -266,7 +266,7 @@ class CallerConnection(CallerStream):
                 self._take_requests()
 
     def closes_after_response(self) -> bool:
-        """Whether the connection ends with the present response; asked when its head is written."""
+        """Whether the connection closes after the present response; asked when its head is written."""
         if self._body is not None and not self._body.complete:
             self.last = True  # the rest of the request is still to come, and would be taken for the next one
         elif (
@@ -300,7 +300,7 @@ class CallerConnection(CallerStream):
         self.begin_lingering_close()
 
     def expire(self) -> None:
-        """Close, or refuse what is under way: the time `due` has come."""
+        """The time `due` has come: close the connection, or refuse the request under way."""
         self.due = NEVER
         if self._busy:
             self._body_is_due()
@@ -333,7 +333,7 @@ class CallerConnection(CallerStream):
     # -- the server's shutdown, as aiohttp's Server calls it
 
     def close(self) -> None:
-        """Accept no further request: close now if idle, else after the response."""
+        """Close gracefully, accepting no further request: now if idle, else after the response."""
         self.last = True
         if not self._busy and self.transport is not None and self._linger is None:
             self.transport.close()

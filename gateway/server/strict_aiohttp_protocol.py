@@ -1,4 +1,4 @@
-"""aiohttp's server with the fast path's rules: strict request lines, a head time-out, problem documents.
+"""aiohttp's server protocol, made as strict as the fast path: request lines, a time-out for heads, problem documents.
 
 This is the one file on the plain path that touches what aiohttp does not document; tests/flow pins it.
 """
@@ -27,7 +27,7 @@ _EMPTY_LINES: Final = 8
 
 
 class StrictRequestHandler(RequestHandler):
-    """aiohttp's handler of one connection, stricter: what cannot be parsed is answered with problem details, and each head has a time-out.
+    """aiohttp's handler of one connection, made stricter: each head has a time-out, and what cannot be parsed is answered with problem details.
 
     It checks a connection's first request line before aiohttp does. Only aiohttp knows where later requests begin, so
     `AiohttpRequestHandler` checks what aiohttp forgives in them.
@@ -146,11 +146,11 @@ class StrictRequestHandler(RequestHandler):
 
     @property
     def closes_after_response(self) -> bool:
-        """Whether the response that begins now is the connection's last: the gateway stops, and no further request has arrived."""
+        """Whether the connection closes after the response that begins now: while the gateway stops, if no further request has arrived."""
         return self.open.draining and not self._messages
 
     def expire(self) -> None:
-        """Close, or refuse what is under way: the time `due` has come."""
+        """The time `due` has come: close the connection, unless a request is under way or has just arrived."""
         self.due = _NEVER
         if self.busy or self._messages:
             return
@@ -184,7 +184,7 @@ class StrictRequestHandler(RequestHandler):
 
 
 class StrictAiohttpServer(web.Server):
-    """Makes a `StrictRequestHandler` for each connection; `connections` holds what they share."""
+    """aiohttp's server with a `StrictRequestHandler` for each connection; `connections` counts and limits them."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class StrictAiohttpServer(web.Server):
 
 
 def problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:
-    """The last response of a connection whose bytes are no valid request."""
+    """A problem details response after which the connection closes: the request is not valid, or failed outside the pipeline. Logs it."""
     request_id = new_trace_id()
     if error.code == "internal-error":
         _log.error("request %s failed outside the pipeline", request_id, exc_info=cause)

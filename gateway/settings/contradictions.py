@@ -26,7 +26,7 @@ _CLOUD_RUN_STOP_S: Final = 10.0
 
 
 def find_contradictions(settings: Settings, *, on_cloud_run: bool, given: Collection[str]) -> list[str]:
-    """Find the settings that contradict each other: a sentence for each. `given` are the names of the settings that somebody gave."""
+    """Find settings that contradict each other: a sentence for each. `given` are the names of the settings that somebody gave."""
     return [
         *_of_trust(settings, on_cloud_run),
         *_of_credentials(settings),

@@ -1,6 +1,6 @@
-"""Assign the version: the one that the caller pins, or the one that the caller's sticky share gives.
+"""Assign the version that the caller pins, or the one that the caller's sticky share gives.
 
-`Route` has drawn a version by weight already. It stays where nothing is pinned and the request has no value to stick to.
+`RouteRequest` has drawn a version by weight already. It stays where nothing is pinned and the request has no value to stick to.
 """
 
 import msgspec
@@ -18,7 +18,7 @@ _MAX_INDEX_DIGITS = 4
 
 
 class AssignVersion:
-    """Assign a version to requests with X-Chips-Version, and to those of models whose shares are sticky."""
+    """Assign the pinned version to requests with X-Chips-Version, and the sticky one to those of models whose shares are sticky."""
 
     def __call__(self, exchange: Exchange) -> None:
         """Raises Forbidden, ModelNotFound or BadRequest for a pin that cannot be honored: it is never ignored."""

@@ -12,7 +12,7 @@ from gateway.core.sort_headers import AUTHORIZATION
 
 
 class Authenticate:
-    """Fill in the principal. A credential that is ours but not valid is refused, even where the model needs none."""
+    """Authenticate the caller: fill in the principal. A credential that is ours but not valid is refused, even where the model needs none."""
 
     def __init__(self, chain: AuthenticatorChain) -> None:
         self._chain = chain

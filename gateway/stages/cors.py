@@ -10,7 +10,7 @@ _TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}
 
 
 class Cors:
-    """Add the model's CORS fields to the response, errors included. It grants no access: authentication and authorization follow."""
+    """Apply the model's CORS policy: add its fields to the response, errors included. It grants no access: authentication and authorization follow."""
 
     def __call__(self, exchange: Exchange) -> Response | None:
         """The response to a preflight, which ends the request; None for any other request."""

@@ -18,7 +18,7 @@ WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
 
 
 class RateLimit:
-    """Count a request against every limit it has, or refuse it and count it against none.
+    """Count a request against its rate limits and quotas, or refuse it (429) and count it against none.
 
     Counts are this process's own, or, with `shared`, those of all gateways that use the same Redis. `lost` says what to do
     while Redis is unavailable: count here, refuse, or allow. With `report_only`, nothing is refused.

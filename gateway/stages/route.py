@@ -1,4 +1,4 @@
-"""Route the request: find its model and choose the backend by version or traffic share."""
+"""Route the request to a backend: find its model, and choose the backend by version or traffic share."""
 
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.exchange import Exchange
@@ -12,7 +12,7 @@ _MAX_TIMEOUT_DIGITS = 9
 
 
 class RouteRequest:
-    """Route the request: find its model in the present snapshot, and choose a backend.
+    """Route the request to a backend: find its model in the present snapshot, and choose one of its backends.
 
     Only a miss may wait: the stage then asks the registry, because the model may have been registered a moment ago.
     """
@@ -21,7 +21,7 @@ class RouteRequest:
         self._mirror = mirror
 
     def try_nowait(self, exchange: Exchange) -> bool:
-        """Route a model that the snapshot knows; False: `await` the stage itself."""
+        """Route without waiting, where the snapshot knows the model; False: `await` the stage itself."""
         snapshot = self._mirror.snapshot
         entry = snapshot.entries.get(exchange.target.model) if snapshot is not None else None
         if snapshot is None or entry is None:

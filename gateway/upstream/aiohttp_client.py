@@ -1,6 +1,6 @@
-"""The plain path to backends: aiohttp's own client, through its public API but for one method of its pool (`_Connector`).
+"""The upstream on aiohttp's own client: the plain path to backends.
 
-The fast path is measured against it, and it stands in where a release of aiohttp changes what the fast path relies on.
+It uses aiohttp's public API, but for one method of its pool (`_Connector`). The fast path is measured against it, and it stands in where a release of aiohttp changes what the fast path relies on.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class AiohttpUpstream:
-    """An upstream through aiohttp's client, one shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
+    """An upstream that sends requests with aiohttp's client, one shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
 
     def __init__(
         self,

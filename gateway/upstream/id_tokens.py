@@ -95,7 +95,7 @@ class IdTokenProvider:
         return token.fields
 
     async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]:
-        """The field for the backend at `url`; fetches the token from the metadata server where it is not cached. Raises UpstreamNotTried."""
+        """Fetch the field for the backend at `url`, from the metadata server where its token is not cached. Raises UpstreamNotTried."""
         found = self.cached_fields(url, audience)
         if found is not None:
             return found

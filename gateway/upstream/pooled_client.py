@@ -1,4 +1,7 @@
-"""The fast path to backends: pooled connections of our own, one write for a small request, responses relayed as they arrive."""
+"""The upstream on pooled connections of our own: the fast path to backends.
+
+A small request takes one write, and responses are relayed as they arrive.
+"""
 
 import asyncio
 import time
@@ -48,7 +51,7 @@ class _Origin:
 
 
 class PooledUpstream:
-    """An upstream with pooled connections of our own: per backend, `connections` of them at most."""
+    """An upstream that sends requests over pooled connections of our own: per backend, `connections` of them at most."""
 
     def __init__(
         self,

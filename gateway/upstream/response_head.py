@@ -69,7 +69,7 @@ class ResponseHead(msgspec.Struct, eq=False):
 
 
 class ResponseHeadReader:
-    """Parses the heads of one connection's responses.
+    """Reads the response heads of one connection.
 
     A backend sends nearly the same head each time: where one differs from the last only in date, length and timing, only
     those fields are parsed.

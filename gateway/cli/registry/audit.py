@@ -1,4 +1,4 @@
-"""`chips audit`: check that the history is what was written, what served at a time, and the history for auditors."""
+"""`chips audit`: verify, anchor and export the registry's history, and show what served at a given time."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime

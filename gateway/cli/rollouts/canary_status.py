@@ -1,4 +1,4 @@
-"""What `chips canary --status` shows: the rollout, its steps, and the evidence up to now."""
+"""Read and print the status of a canary (`chips canary --status`): the rollout, its steps, and the evidence up to now."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _NAMES = {"errors": "errors", "refusals": "refused (4xx)", "p95": "above its p95
 
 
 async def read_status(registry: Registry, name: str) -> dict[str, Any]:
-    """The rollout of `name` as facts: JSON values. Raises Failure."""
+    """Read the status of the rollout of the model `name`, as JSON values. Raises Failure."""
     document = await registry.read(ROLLOUTS, name)
     if document is None:
         await console.find_model(registry, name)
@@ -35,7 +35,7 @@ async def _model(registry: Registry, name: str) -> Model | None:
 
 
 def print_status(facts: dict[str, Any]) -> None:
-    """Print the facts of `read_status` for people."""
+    """Print the status that `read_status` returned, for people."""
     state = facts["state"]
     steps = facts["plan"]["steps"]
     console.say(

@@ -65,7 +65,7 @@ FUNCTIONS = (
     "gateway.server.caller_response:CallerResponse.relay",
     "gateway.pipeline:render_problem",
     "gateway.telemetry.metrics:Metrics.observe",
-    "gateway.telemetry.access_log:JsonAccessLog.__call__",
+    "gateway.telemetry.access_log:JsonAccessLogFormatter.__call__",
     "gateway.telemetry.request_recorder:RequestRecorder.__call__",
 )
 

@@ -42,13 +42,13 @@ from gateway.registry.base import Registry
 from gateway.registry.client_ip_token_buckets import ClientIpQuota
 from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import Snapshot
-from gateway.rollout.controller import Controller
+from gateway.rollout.controller import RolloutController
 from gateway.rollout.lease import LEASE, LeaseRenewalMonitor
-from gateway.rollout.reporter import RolloutReporter
+from gateway.rollout.request_count_reporter import RolloutReporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.shadow.run_shadows import ShadowRunner
-from gateway.shadow.status_summary import ShadowView
+from gateway.shadow.status_summary import ShadowStatusReader
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.backend_concurrency import BackendConcurrency, is_autoscaled
@@ -222,7 +222,7 @@ class Gateway:
         )
         self.telemetry.metrics.add_readers(gauges=self._reporter.gauges)
         self.mirror.on_swap = self._follow
-        self._controller: Controller | None = None
+        self._controller: RolloutController | None = None
         if settings.rollouts.controller:
             self._controller = build_controller(
                 settings, self.registry, self._figures, self.mirror, self.supervisor
@@ -255,7 +255,7 @@ class Gateway:
             self.backend_concurrency,
             supervisor=self.supervisor,
         )
-        self._control.model_views["shadow"] = ShadowView(self.mirror, self._figures)
+        self._control.model_views["shadow"] = ShadowStatusReader(self.mirror, self._figures)
         self.telemetry.metrics.add_readers(counters=self._shadows.counters)
 
     def _follow(self, snapshot: Snapshot) -> None:

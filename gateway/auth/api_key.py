@@ -19,9 +19,9 @@ from gateway.core.model import Key
 from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import CALLER_VERBS, Principal
 from gateway.core.pseudo_random import random_between
+from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import KEYS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
-from gateway.registry.token_bucket import TokenBucket
 from gateway.task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""`chips publish`: put a trained model where backends find it, as a version that never changes."""
+"""`chips publish`: store a trained model with its manifest in the artifact store, as a version that never changes."""
 
 import shlex
 import sys
@@ -88,7 +88,7 @@ def publish(
     ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Publish an artifact with its manifest, once it was seen to load and to score its samples.
+    """Publish an artifact with its manifest, after it has loaded and scored its samples.
 
     Interrupted, the same command goes on where it stopped.
 
@@ -123,7 +123,7 @@ def publish(
     try:
         settings = console.settings_for(None)
         with closing(open_store(store or settings.artifacts, state_folder=state_folder())) as opened:
-            console.confirm_write(settings, store=store or settings.artifacts)
+            console.confirm_protected_write(settings, store=store or settings.artifacts)
             tried = "" if not trying or is_published(opened, manifest) else _try(described, command)
             with transfer_progress("published", manifest.total_bytes, shown=not as_json) as told:
                 is_new = opened.publish(manifest, dict(described.files), told)

@@ -1,4 +1,4 @@
-"""Print the report on a shadow (what it has found) on a terminal."""
+"""Print the report on a shadow (verdict, agreement, latency, examples) on a terminal."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _STYLES = {"agrees": "bold green", "differs": "bold red", "fails": "bold red", "
 
 
 def print_shadow_report(shadow: Shadow, verdict: dict[str, Any]) -> None:
-    """Print the report on a shadow: the verdict first, then what it rests on, then the worst examples."""
+    """Print the report on a shadow: its verdict, the figures behind that, and the worst examples."""
     stable, candidate = shadow.stable, shadow.candidate
     console.say(shadow.model, f"version {candidate} in the shadow of version {stable}")
     console.say(

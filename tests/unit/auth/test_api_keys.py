@@ -14,9 +14,9 @@ from gateway.core.api_keys import PREFIX, _checksum, digest_key, is_well_formed,
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.header_classification import RequestHead, classify_request_headers
 from gateway.core.model import Key
+from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import KEYS, Document, Registry, RegistryError
 from gateway.registry.mirror import Mirror
-from gateway.registry.token_bucket import TokenBucket
 from tests.patience import patience
 from tests.unit.registry.scripted import Clock, Scripted, listing, model, revocation
 

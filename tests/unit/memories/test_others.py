@@ -32,15 +32,15 @@ from gateway.core.principal import Principal, Quota
 from gateway.core.problem_details import render_problem
 from gateway.core.request_target import parse_target
 from gateway.core.token_and_certificate_rules import CertificateRule
+from gateway.core.token_bucket import TokenBucket
 from gateway.limits.quota_charges import _charges_of_day, quota_charges
 from gateway.registry.base import KEYS, NETWORKS, Document, Listing, Registry, Unavailable
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import compile_snapshot
-from gateway.registry.token_bucket import TokenBucket
 from gateway.server.caller_response import _remembered_begin
 from gateway.stages import ip_allowlist
 from gateway.stages.rate_limit import _refusal
-from gateway.telemetry.access_log import JsonAccessLog, _detail, _remembered_detail
+from gateway.telemetry.access_log import JsonAccessLogFormatter, _detail, _remembered_detail
 from gateway.telemetry.otlp_trace_encoding import _attribute, _field, _key_value
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider, _Token
@@ -588,7 +588,7 @@ async def _outcome_of(awaitable: Any) -> object:
     )
 )
 def test_log_lines(exchanges: list[Any]):
-    remembering = JsonAccessLog("p")
+    remembering = JsonAccessLogFormatter("p")
     for target, status, address, name, caller, peer, generation in exchanges:
         exchange = make_exchange(
             target=target,
@@ -599,7 +599,8 @@ def test_log_lines(exchanges: list[Any]):
             address=None if address is None else parse_address(address),
         )
         lines = [
-            line(exchange, status).partition(b'"message"')[2] for line in (remembering, JsonAccessLog("p"))
+            line(exchange, status).partition(b'"message"')[2]
+            for line in (remembering, JsonAccessLogFormatter("p"))
         ]
         assert lines[0] == lines[1]
 

@@ -250,7 +250,10 @@ class BackendConcurrency:
         return BackendSlot(window, exchange)
 
     def waits_for_another_slot(self, exchange: Exchange) -> bool:
-        """Whether a request that the backend refused waits for another slot, as its deadline allows; otherwise its caller gets the refusal."""
+        """Whether a request that the backend refused waits for another slot, as its deadline allows; otherwise its caller gets the refusal.
+
+        Counts the refusal, and clears `exchange.refused_s`.
+        """
         self._refusals[exchange.model.name] += 1
         retry_after_s, exchange.refused_s = exchange.refused_s, None
         return exchange.deadline - time.monotonic() > max(_LEFT_S, retry_after_s or 0.0)

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from gateway.core.sort_headers import is_allowed_trailer
+from gateway.core.header_classification import is_allowed_trailer
 
 # A blank may stand before an extension (RFC 9112 section 7.1.1), but not after a size that has none.
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;[\t \x21-\x7e\x80-\xff]*)?\r\n")

@@ -14,11 +14,11 @@ from cachetools import TTLCache
 from gateway.core.model import Key
 from gateway.core.name_validation import check_model_name
 from gateway.core.pseudo_random import random_between
+from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import NO_KEYS, FallbackKeys, update_fallback_keys
 from gateway.registry.fallback_copy import FallbackStore
 from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_steps
-from gateway.registry.token_bucket import TokenBucket
 from gateway.task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)

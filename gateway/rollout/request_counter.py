@@ -82,7 +82,7 @@ class WindowCollector:
 
 
 class RequestCounter:
-    """Counts each finished exchange of the models in `collectors`, which is by model and version. Call it with the exchange."""
+    """Counts finished requests by model and version, for the models in `collectors`. Call it with the exchange."""
 
     def __init__(self) -> None:
         self.collectors: dict[str, dict[str, WindowCollector]] = {}

@@ -68,8 +68,8 @@ class _Counted(msgspec.Struct):
     late: int
 
 
-class TickHistory:
-    """Computes ticks: how much each series has counted in the last `seconds`. A tick ends at a multiple of `seconds`."""
+class TickBuilder:
+    """Builds ticks: how much each series has counted in the last `seconds`. A tick ends at a multiple of `seconds`."""
 
     def __init__(self, seconds: int) -> None:
         self.seconds = seconds
@@ -245,7 +245,7 @@ class Aggregator:
         self._shared = shared
         self._write_ticks = write_ticks
         self._slowness = SlowThresholds()
-        self._histories = (TickHistory(FINE_S), TickHistory(COARSE_S))
+        self._tick_builders = (TickBuilder(FINE_S), TickBuilder(COARSE_S))
         self._stopping = threading.Event()
         self._thread = (supervisor or Supervisor()).thread("aggregation", self._run, interrupt=self._stopping)
 
@@ -279,9 +279,9 @@ class Aggregator:
         if self._write_ticks is None:
             return
         ticks: list[Tick] = []
-        for history in self._histories:
-            at = int(now // history.seconds + 1) * history.seconds if last else history.due_tick(now)
+        for builder in self._tick_builders:
+            at = int(now // builder.seconds + 1) * builder.seconds if last else builder.due_tick(now)
             if at is not None:
-                ticks += history.take_ticks(self._metrics.all_series(), at)
+                ticks += builder.take_ticks(self._metrics.all_series(), at)
         if ticks:
             self._write_ticks(ticks)

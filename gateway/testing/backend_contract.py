@@ -33,7 +33,7 @@ class BackendUnderTest:
     not_applicable: Mapping[str, str] = field(default_factory=dict)
 
 
-class BackendContract:
+class BackendContractTests:
     """A pytest suite for a backend, to be subclassed: the checks of `chips verify`, one test each.
 
     They run once, in their order, before the first test reports.

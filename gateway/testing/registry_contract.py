@@ -31,7 +31,7 @@ def put(name: str, expected: int = 0, *, kind: str = MODELS, **body: Any) -> Put
     return Put(kind=kind, name=name, body=body, expected=expected)
 
 
-class RegistryContract:
+class RegistryContractTests:
     """A pytest suite for a registry implementation, to be subclassed: what may be assumed of any registry.
 
     Asynchronous tests need pytest-asyncio in its automatic mode.

@@ -13,7 +13,7 @@ from gateway.telemetry.periodic_aggregation import (
     Aggregator,
     SharedWorkerMetrics,
     SlowThresholds,
-    TickHistory,
+    TickBuilder,
 )
 from tests.patience import patience
 from tests.unit.telemetry.exchanges import make_exchange
@@ -41,23 +41,23 @@ def test_a_few_requests_make_no_percentile():
     assert metrics.all_series()[0].slow_s == float("inf")
 
 
-def test_history_is_what_was_new():
-    metrics, history = Metrics(), TickHistory(5)
+def test_ticks_are_what_was_new():
+    metrics, builder = Metrics(), TickBuilder(5)
     metrics.observe(make_exchange(), 200)
     metrics.observe(make_exchange(), 500)
-    (tick,) = history.take_ticks(metrics.all_series(), 15)
+    (tick,) = builder.take_ticks(metrics.all_series(), 15)
     assert (tick.model, tick.requests, tick.failed, sum(tick.buckets)) == ("wine", 2, 1, 2)
     assert (tick.seconds, tick.at, tick.errors) == (5, 15, {"backend answered-5xx": 1})
-    assert history.take_ticks(metrics.all_series(), 20) == []
+    assert builder.take_ticks(metrics.all_series(), 20) == []
     metrics.observe(make_exchange(), 500)
-    (tick,) = history.take_ticks(metrics.all_series(), 25)
+    (tick,) = builder.take_ticks(metrics.all_series(), 25)
     assert (tick.requests, tick.failed, tick.errors) == (1, 1, {"backend answered-5xx": 1})
 
 
 def test_ticks_end_by_the_clock(monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1007.0)
-    history = TickHistory(5)
-    assert [history.due_tick(now) for now in (1008.0, 1009.9, 1010.1, 1011.0, 1017.2)] == [
+    builder = TickBuilder(5)
+    assert [builder.due_tick(now) for now in (1008.0, 1009.9, 1010.1, 1011.0, 1017.2)] == [
         None,
         None,
         1010,

@@ -21,7 +21,7 @@ from gateway.registry.base import Registry
 from gateway.registry.fallback_copy import open_fallback
 from gateway.registry.mirror import Mirror
 from gateway.registry.open_by_url import open_registry
-from gateway.rollout.controller import Controller
+from gateway.rollout.controller import RolloutController
 from gateway.rollout.process_liveness import current_process
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
@@ -124,7 +124,7 @@ def reporting_process_name(settings: Settings) -> str:
 
 def build_controller(
     settings: Settings, registry: Registry, figures: Registry, mirror: Mirror, supervisor: Supervisor
-) -> Controller:
+) -> RolloutController:
     """The controller of rollouts. Raises ValueError where its secret cannot be read."""
     file = settings.rollouts.webhook_secret_file
     secret = ""
@@ -141,7 +141,7 @@ def build_controller(
             raise ValueError(
                 f"rollouts.webhook_secret_file: what follows whsec_ in {file} must be base64, and not empty"
             ) from None
-    return Controller(
+    return RolloutController(
         registry,
         figures,
         mirror,

@@ -17,14 +17,14 @@ from gateway.auth.ttl_cache import TtlCache
 from gateway.core.api_keys import PREFIX, bearer_key, digest_key_bytes, is_well_formed, key_id
 from gateway.core.compiled_policy import network_set, quota_from_limits
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
+from gateway.core.header_classification import API_KEY, AUTHORIZATION, RequestHead
 from gateway.core.model import Key
 from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import CALLER_VERBS, Principal
 from gateway.core.pseudo_random import random_between
-from gateway.core.sort_headers import API_KEY, AUTHORIZATION, RequestHead
+from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import KEYS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
-from gateway.registry.token_bucket import TokenBucket
 from gateway.task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class ApiKeyAuthenticator(Authenticator):
     def _begin(
         self, digest: str, work: Coroutine[Any, Any, _CachedKey | None]
     ) -> "asyncio.Task[_CachedKey | None]":
-        reading = self._supervisor.one_off_task("key look-up", work, expected=RegistryUnavailable)
+        reading = self._supervisor.start_one_off_task("key look-up", work, expected=RegistryUnavailable)
         self._reading[digest] = reading
         reading.add_done_callback(lambda done: self._ended(digest, done))
         return reading

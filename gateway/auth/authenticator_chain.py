@@ -7,9 +7,9 @@ import msgspec
 
 from gateway.auth.base import Authentication, Authenticator, raise_refusal
 from gateway.core.errors import AddressNotAllowed, GatewayError, TooManyRequests, Unauthenticated
+from gateway.core.header_classification import RequestHead
 from gateway.core.log_throttle import LogThrottle
 from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
-from gateway.core.sort_headers import RequestHead
 from gateway.registry.client_ip_token_buckets import ClientIpQuota
 
 _throttled_log = LogThrottle(logging.getLogger(__name__))

@@ -5,9 +5,9 @@ from abc import ABC, abstractmethod
 import msgspec
 
 from gateway.core.errors import GatewayError
+from gateway.core.header_classification import RequestHead
 from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import Principal
-from gateway.core.sort_headers import RequestHead
 
 
 class Authentication(msgspec.Struct, frozen=True):

@@ -11,8 +11,8 @@ from typing import Final
 from gateway.auth.base import Authentication, Authenticator
 from gateway.core.compiled_policy import principal_from_rule
 from gateway.core.errors import Unauthenticated
+from gateway.core.header_classification import RequestHead, register_credential_field
 from gateway.core.principal import Principal
-from gateway.core.sort_headers import RequestHead, register_credential_field
 from gateway.core.token_and_certificate_rules import CertificateRule, is_printable_subject
 
 _REMEMBERED: Final = 10_000

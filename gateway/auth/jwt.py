@@ -20,9 +20,9 @@ from gateway.auth.jwks import JwksKeySet, PublicKey, open_ssrf_guarded_session
 from gateway.auth.ttl_cache import TtlCache
 from gateway.core.compiled_policy import principal_from_rule
 from gateway.core.errors import IssuerUnavailable, Unauthenticated
+from gateway.core.header_classification import AUTHORIZATION, RequestHead, register_credential_field
 from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import Principal
-from gateway.core.sort_headers import AUTHORIZATION, RequestHead, register_credential_field
 from gateway.core.token_and_certificate_rules import IssuerRule, apply_preset, is_printable_subject
 from gateway.task_supervisor import Supervisor
 

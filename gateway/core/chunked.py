@@ -6,7 +6,7 @@ It is read strictly: what two programs might frame differently is refused.
 import re
 from typing import Final
 
-from gateway.core.sort_headers import is_allowed_trailer
+from gateway.core.header_classification import is_allowed_trailer
 
 # A blank may stand before an extension (RFC 9112 section 7.1.1), but not after a size that has none.
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;[\t \x21-\x7e\x80-\xff]*)?\r\n")

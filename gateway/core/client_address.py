@@ -8,8 +8,8 @@ right-most entry that no trusted proxy accounts for, and never anything to the l
 import re
 from collections.abc import Iterable
 
+from gateway.core.header_classification import FORWARDED, FORWARDED_FOR, RequestHead
 from gateway.core.ip_network_set import Network, NetworkSet, parse_address
-from gateway.core.sort_headers import FORWARDED, FORWARDED_FOR, RequestHead
 
 _MAX_ENTRY_BYTES = 64
 _MAX_ENTRIES = 32

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from gateway.core.compiled_sticky_shares import StickyVersionChooser
     from gateway.core.errors import GatewayError
     from gateway.core.head_cache import CachedHead
+    from gateway.core.header_classification import RawHeaders, RequestHead
     from gateway.core.ip_network_set import Address
     from gateway.core.model import Backend, Model
     from gateway.core.principal import Principal
     from gateway.core.request_target import RequestTarget
     from gateway.core.response import Response
-    from gateway.core.sort_headers import RawHeaders, RequestHead
     from gateway.core.trace_context import TraceContext
 
 
@@ -205,17 +205,17 @@ class Exchange:
         self.trace: TraceContext
         self.address: Address | None = None  # the caller's, as far as trusted hops say
         self.remote_ip = peer  # the same for logs: as text, and the peer's where it is not known
-        # route
+        # route to backend
         self.model: Model
         self.compiled_policy: CompiledPolicy
         self.sticky: StickyVersionChooser | None
         self.generation = 0  # of the registry that it was routed by
         self.registry_age_s: float | None = None  # since the registry confirmed that; only where asked for
         self.deadline: float  # monotonic seconds
-        # route, and assign version for sticky shares and pins
+        # route to backend, and pinned or sticky version for sticky shares and pins
         self.backend: Backend
         self.assigned = ""  # why that version: weight, sticky, pin; empty where one version has all traffic
-        # assign version
+        # pinned or sticky version
         self.unit: str  # the hash of what a sticky share stuck to; only there
         # ip allowlist, authorize and concurrency limit
         self.report_only_refusals: tuple[str, ...] = ()  # codes of refusals that were only tried out
@@ -230,7 +230,7 @@ class Exchange:
         )
         # rate limit
         self.rate_limit_s = 0.0  # spent on counts that lie elsewhere
-        # buffer request body
+        # buffer start of body
         self.buffering_s = 0.0  # how long the rest of a small body took
         # concurrency limit, and backend concurrency
         self.queued_s = 0.0

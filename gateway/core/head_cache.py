@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from gateway.core.head_line_matcher import LineMatcher, byte_table
-from gateway.core.sort_headers import (
+from gateway.core.header_classification import (
     API_KEY,
     AUTHORIZATION,
     CLOUD_TRACE,

@@ -17,7 +17,7 @@ from gateway.core.errors import (
     MethodNotImplemented,
     TargetTooLong,
 )
-from gateway.core.sort_headers import RawHeaders, parse_token_list
+from gateway.core.header_classification import RawHeaders, parse_token_list
 
 MAX_FIELDS: Final = 128
 
@@ -42,7 +42,7 @@ class RequestFraming(NamedTuple):
 
 
 def determine_framing(method: str, headers: RawHeaders, *, version_11: bool) -> RequestFraming:
-    """The framing that the header fields declare. Raises BadRequest where two programs could read it differently."""
+    """Determine the framing that the header fields declare. Raises BadRequest where two programs could read it differently."""
     lengths: list[bytes] = []
     codings: list[bytes] = []
     connection: set[bytes] = set()
@@ -74,7 +74,7 @@ def determine_framing(method: str, headers: RawHeaders, *, version_11: bool) -> 
 
 
 def cannot_be_request_head(begun: bytes, seen: int = 0) -> bool:
-    """Whether the beginning of a head can never become a valid head, so that waiting for the rest is pointless.
+    """Whether these first bytes can never become a valid request head, so that waiting for the rest is pointless.
 
     The first `seen` bytes were checked by an earlier call: a head that comes byte by byte is checked once.
     """
@@ -82,8 +82,10 @@ def cannot_be_request_head(begun: bytes, seen: int = 0) -> bool:
     return not _METHOD_BYTES.issuperset(first) or _BARE_CR_OR_LF.search(begun, max(0, seen - 1)) is not None
 
 
-def check_request_line(line: bytes) -> int:
-    """Check a request line, given without its end, and return its minor version. Raises BadRequest or HttpVersionNotSupported.
+def parse_minor_version(line: bytes) -> int:
+    """Parse a request line's minor HTTP version (1 of HTTP/1.1), once the whole line is valid; `line` has no CRLF.
+
+    Raises BadRequest or HttpVersionNotSupported.
 
     aiohttp's parser serves RTSP and HTTP/0.9 as if they were HTTP/1.x, and accepts several blanks where one must be.
     """

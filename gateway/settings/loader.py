@@ -1,4 +1,4 @@
-"""Reads the settings from defaults, `chips.toml`, the environment and flags; the later source wins.
+"""Load the settings from defaults, `chips.toml`, the environment and flags; the later source wins.
 
 Everything that is wrong is reported at once, with where it came from.
 """
@@ -49,7 +49,7 @@ _PLATFORM_NAMES = {
 
 
 class EffectiveSetting(NamedTuple):
-    """One effective setting and where it came from."""
+    """One setting: its effective value, and where that came from."""
 
     name: str  # group.name
     value: Any
@@ -72,7 +72,7 @@ def load_settings(
     config: Path | None = None,
     defaults: Mapping[str, str] | None = None,
 ) -> Settings:
-    """The settings in force. `flags` is by name (`{"server.port": "80"}`); raises SettingsError.
+    """Load the settings in force. `flags` is by name (`{"server.port": "80"}`); raises SettingsError.
 
     `defaults` stand in for the built-in ones, and everything else wins over them.
     """
@@ -85,7 +85,7 @@ def load_effective_settings(
     environ: Mapping[str, str] | None = None,
     config: Path | None = None,
 ) -> list[EffectiveSetting]:
-    """Every setting with its source, safe to show. Raises SettingsError."""
+    """Load every setting with its effective value and source, safe to show. Raises SettingsError."""
     environ = os.environ if environ is None else environ
     settings, sources = _Loader(environ).load(flags or {}, config, {})
     return [
@@ -111,7 +111,7 @@ def setting_types() -> dict[str, Any]:
 
 
 def environment_variable_name(setting: str) -> str:
-    """The environment variable of a setting: `server.port` is CHIPS_SERVER__PORT."""
+    """The name of a setting's environment variable: `server.port` is CHIPS_SERVER__PORT."""
     return "CHIPS_" + setting.upper().replace(".", "__")
 
 

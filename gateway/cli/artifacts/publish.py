@@ -1,4 +1,4 @@
-"""`chips publish`: put a trained model where backends find it, as a version that never changes."""
+"""`chips publish`: store a trained model with its manifest in the artifact store, as a version that never changes."""
 
 import shlex
 import sys
@@ -25,7 +25,7 @@ from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Fa
 from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.core.escape_unprintable import printable_json
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
-from gateway.settings import inherited_environment, state_folder
+from gateway.settings import environment_for_backend, state_folder
 
 EX_CANTCREAT = 73
 EX_NOPERM = 77
@@ -88,7 +88,7 @@ def publish(
     ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Publish an artifact with its manifest, once it was seen to load and to score its samples.
+    """Publish an artifact with its manifest, after it has loaded and scored its samples.
 
     Interrupted, the same command goes on where it stopped.
 
@@ -123,7 +123,7 @@ def publish(
     try:
         settings = console.settings_for(None)
         with closing(open_store(store or settings.artifacts, state_folder=state_folder())) as opened:
-            console.confirm_write(settings, store=store or settings.artifacts)
+            console.confirm_protected_write(settings, store=store or settings.artifacts)
             tried = "" if not trying or is_published(opened, manifest) else _try(prepared, command)
             with transfer_progress("published", manifest.total_bytes, shown=not as_json) as told:
                 is_new = opened.publish(manifest, dict(prepared.files), told)
@@ -142,7 +142,7 @@ def _try(prepared: PreparedArtifact, command: str | None) -> str:
         )
         return ""
     try:
-        return try_candidate(prepared.manifest, prepared.files, words, environ=inherited_environment())
+        return try_candidate(prepared.manifest, prepared.files, words, environ=environment_for_backend())
     except CandidateRejected as error:
         hint = f"{error.hint}; " if error.hint else ""
         raise Failure(

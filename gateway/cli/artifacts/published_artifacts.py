@@ -1,4 +1,4 @@
-"""`chips artifacts`: list the published artifacts, check that they are what was published, and download one."""
+"""`chips artifacts`: list, show, verify and download the published artifacts."""
 
 import hashlib
 import shutil

@@ -1,4 +1,4 @@
-"""One deployment as the command carries it out: its steps, and what it says on the way."""
+"""Run one deployment step by step (check, try, publish, build, start, verify, register), and report each step."""
 
 import shlex
 import sys
@@ -19,7 +19,7 @@ from gateway.artifacts.open_store_by_url import open_store
 from gateway.artifacts.prepare_artifact import PreparedArtifact, prepare_artifact
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
-from gateway.cli.deployment.stage_unpublished_backend import folder_command
+from gateway.cli.deployment.stage_unpublished_backend import prepare_backend_command
 from gateway.cli.models.backend_inspection import RegistrationRequest
 from gateway.cli.models.merge_registration import Verification, register_backend
 from gateway.cli.support import console
@@ -31,7 +31,7 @@ from gateway.deploy.deployment_steps import deploy as take_steps
 from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.registry.base import MODELS
-from gateway.settings import Settings, inherited_environment, state_folder
+from gateway.settings import Settings, environment_for_backend, state_folder
 from gateway.verify.report import as_evidence
 from gateway.verify.run import (
     ArtifactManifestSubset,
@@ -84,7 +84,10 @@ class DeploymentRun:
 
     @property
     def artifact_store_url(self) -> str:
-        """The address of the artifact store; a deployment to this machine has a folder of its own if none is set."""
+        """The address of the artifact store to publish to.
+
+        Where the settings name none, a deployment to this machine has a folder of its own.
+        """
         is_local = self.target.name == "local"
         return self.settings.artifacts or (str(state_folder() / "artifacts") if is_local else "")
 
@@ -93,7 +96,7 @@ class DeploymentRun:
 
 
 class StepReporter:
-    """Reports the steps: as they go, for people; in one JSON document at the end, for machines."""
+    """Reports the steps of a deployment: each as it begins and ends, or all in one JSON document at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -168,13 +171,13 @@ def _indented(text: str, style: str = "") -> None:
 
 
 def run_deployment(run: DeploymentRun, report: StepReporter) -> DeployedBackend:
-    """Take all steps. Raises Failure with a hint for the step that failed."""
+    """Take all steps of a deployment. Raises Failure with a hint for the step that failed."""
     try:
         return take_steps(
             run.source,
             run.target,
             report,
-            check=lambda _, tell: check_artifact(run, tell),
+            check=lambda _, tell: check_artifact_publishable(run, tell),
             try_=lambda _, tell: try_artifact(run, tell),
             publish=lambda _, tell: _publish(run, tell),
             verify=lambda _, deployed, tell: _verify(run, deployed, report, tell),
@@ -200,8 +203,8 @@ def hint_of_step(step: str, run: DeploymentRun) -> str:
     }.get(step, "run the same command again: what is done is not repeated")
 
 
-async def check_owner(run: DeploymentRun) -> None:
-    """Raise Failure where the model's name belongs to another owner. Called before anything is made."""
+async def check_same_owner(run: DeploymentRun) -> None:
+    """Check that the model's name does not belong to another owner. Called before anything is made. Raises Failure."""
     name, owner = run.source.model, run.owner
     async with console.open_registry_of(run.settings) as registry:
         document = await registry.read(MODELS, name)
@@ -214,8 +217,11 @@ async def check_owner(run: DeploymentRun) -> None:
         )
 
 
-def check_artifact(run: DeploymentRun, tell: Tell) -> str:
-    """Check, before anything is started, that the artifact can be published under its version; return what was found."""
+def check_artifact_publishable(run: DeploymentRun, tell: Tell) -> str:
+    """Check that the artifact can be published under its version; return a summary of it.
+
+    Called before anything is started. Raises DeployError.
+    """
     prepared = run.prepared_artifact
     manifest = prepared.manifest
     for warning in [*prepared.warnings, *_too_little_memory(run)]:
@@ -235,7 +241,7 @@ def _too_little_memory(run: DeploymentRun) -> list[str]:
 
 
 def try_artifact(run: DeploymentRun, tell: Tell) -> str:
-    """Load the artifact and score its samples before a version is used up; return what was found."""
+    """Load the artifact and score its samples, before its version is published; return what was found."""
     if not run.trying:
         return "left out, as --no-try says"
     if is_artifact_published(run):
@@ -250,7 +256,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
             prepared.manifest,
             prepared.files,
             words,
-            environ={**inherited_environment(), **run.source.environment()},
+            environ={**environment_for_backend(), **run.source.environment()},
             folder=run.source.path.absolute(),
         )
     except CandidateRejected as error:
@@ -264,13 +270,13 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
 
 def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
     if run.source.can_run_locally:
-        return folder_command(run.source, tell)
+        return prepare_backend_command(run.source, tell)
     known = run.prepared_artifact.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
     return [sys.executable, "-m", "chips_backend"] if known else None
 
 
 def is_artifact_published(run: DeploymentRun) -> bool:
-    """Whether this very artifact is in the store. Raises DeployError."""
+    """Whether the store has this version with this very artifact. Raises DeployError where it has another one."""
     try:
         with closing(run.open_artifact_store()) as store:
             return is_published(store, run.prepared_artifact.manifest)
@@ -338,7 +344,7 @@ def _verify(run: DeploymentRun, deployed: DeployedBackend, report: StepReporter,
 
 
 def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest:
-    """The registration of the backend at `url` that this deployment asks for."""
+    """The request to register the backend at `url` as this deployment's version."""
     settings = run.source.settings
     return RegistrationRequest(
         name=run.source.model,

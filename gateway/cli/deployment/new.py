@@ -1,4 +1,4 @@
-"""`chips new`: a backend folder for a model, to start from an example or around a model that is there."""
+"""`chips new`: make a backend folder for a model, from an example or around a model that is there."""
 
 import re
 import shlex
@@ -203,9 +203,10 @@ def _check_packages(
 
 
 def julia_requirements_lines(prepared: PreparedArtifact) -> list[str]:
-    """The packages that a model needs, as lines of a Project.toml behind those of [deps]: `save_model` wrote one next to the model.
+    """The packages that a Julia model needs, as lines of a Project.toml.
 
-    Raises Failure.
+    They are read from the Project.toml that `save_model` wrote next to the model, and continue the section [deps]. Empty
+    where there is none. Raises Failure.
     """
     project = dict(prepared.files).get("Project.toml")
     if project is None:

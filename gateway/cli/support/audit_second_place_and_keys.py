@@ -1,4 +1,4 @@
-"""The second place and the keys (for signing and checking heads) that the settings name, for commands."""
+"""Open the audit's second place, signing key and trusted keys that the settings name."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Read from a backend's published artifact: its manifest, the samples that it must reproduce, its model card."""
+"""Read the manifest, the samples or the model card of a backend's published artifact."""
 
 import hashlib
 from contextlib import closing

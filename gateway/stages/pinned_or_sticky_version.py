@@ -1,14 +1,14 @@
-"""Assign the version: the one that the caller pins, or the one that the caller's sticky share gives.
+"""Assign the version that the caller pins, or the one that the caller's sticky share gives.
 
-`Route` has drawn a version by weight already. It stays where nothing is pinned and the request has no value to stick to.
+`RouteToBackend` has drawn a version by weight already. It stays where nothing is pinned and the request has no value to stick to.
 """
 
 import msgspec
 
 from gateway.core.errors import BadRequest, Forbidden, ModelNotFound
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
+from gateway.core.header_classification import PINNED_VERSION, position_in_read_fields
 from gateway.core.principal import ANONYMOUS, PIN
-from gateway.core.sort_headers import PINNED_VERSION, position_in_read_fields
 from gateway.core.sticky_shares import StickyBy
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -17,8 +17,8 @@ _decode_scalar = msgspec.json.Decoder(str | int | float | bool).decode
 _MAX_INDEX_DIGITS = 4
 
 
-class AssignVersion:
-    """Assign a version to requests with X-Chips-Version, and to those of models whose shares are sticky."""
+class PinnedOrStickyVersion:
+    """Assign the pinned version to requests with X-Chips-Version, and the sticky one to those of models whose shares are sticky."""
 
     def __call__(self, exchange: Exchange) -> None:
         """Raises Forbidden, ModelNotFound or BadRequest for a pin that cannot be honored: it is never ignored."""

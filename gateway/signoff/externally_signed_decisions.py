@@ -1,7 +1,8 @@
-"""Decisions that are signed elsewhere: by `ssh-keygen` at a terminal, or by signing in at an issuer in the browser.
+"""Decisions that are signed outside of this process: prepares the statement, and verifies it when it comes back signed.
 
-A statement is made here, signed there, and handed in. What comes back is verified as every statement is, must be about
-the request as it is now, and must be fresh.
+People sign with `ssh-keygen` at a terminal, or by signing in at an issuer in the browser. A statement is made here, signed
+there, and handed in. What comes back is verified as every statement is, must be about the request as it is now, and must be
+fresh.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -38,11 +39,11 @@ _WORDS: Final = {"approve": "approved", "reject": "rejected", "review": "reviewe
 
 
 class DecisionNotAccepted(Exception):
-    """A decision that was handed in does not count; the text says why."""
+    """A signed decision that was handed in does not count; the text says why."""
 
 
 class PreparedStatement(msgspec.Struct, frozen=True, kw_only=True):
-    """A statement prepared to be signed elsewhere."""
+    """A statement that is prepared to be signed outside of this process."""
 
     payload: bytes
     signed_bytes: bytes  # what a signature is made of: the pre-authentication encoding of DSSE
@@ -54,7 +55,10 @@ class PreparedStatement(msgspec.Struct, frozen=True, kw_only=True):
 def prepare_statement(
     document: Document, records: SignOffRecords, decision: Decision, by: str, reason: str
 ) -> PreparedStatement:
-    """Prepare the statement by which the person `by` would decide, to be signed elsewhere. Raises DecisionNotAccepted where it cannot be made."""
+    """Prepare the statement of a decision by the person `by`, to be signed outside of this process.
+
+    Raises DecisionNotAccepted where it cannot be made.
+    """
     asked = _asked(document, records)
     person = records.stored.policy.person(by)
     if person is None:
@@ -74,7 +78,7 @@ def prepare_statement(
 
 
 class VerifiedDecision(NamedTuple):
-    """A decision that was verified and counts, and the write that adds it."""
+    """A verified decision that counts, and the write that adds it to its request."""
 
     change: Put
     signed: VerifiedStatement
@@ -85,7 +89,7 @@ class VerifiedDecision(NamedTuple):
 def verify_decision(
     document: Document, records: SignOffRecords, payload: bytes, kind: str, signature: bytes
 ) -> VerifiedDecision:
-    """Verify the signed decision in `payload`; starts programs. Raises DecisionNotAccepted where it does not count."""
+    """Verify the signed decision in `payload`. Raises DecisionNotAccepted where it does not count. Starts programs."""
     _asked(document, records)
     content = _envelope(payload, kind, signature)
     try:
@@ -111,7 +115,10 @@ def verify_decision(
 
 
 async def write_decision(registry: Registry, judged: VerifiedDecision, policy: Document) -> None:
-    """Write a verified decision, if neither the request nor the sign-off policy has changed since. Raises RegistryError."""
+    """Write a verified decision to the registry.
+
+    Raises RegistryError, also where the request or the sign-off policy has changed since.
+    """
     change, said = judged.change, judged.signed.predicate
     more = await emergency_changes(
         registry, change.name, judged.title, said.decision, judged.verdict, said.by

@@ -1,4 +1,7 @@
-"""Checks of header fields in and out: who answered, how long each part took, whose request it was, how long the caller waits."""
+"""Checks of HTTP headers: the model that answered, Server-Timing, request and trace ids, the caller's deadline.
+
+Keep-alive and statuses are checked here, too.
+"""
 
 import statistics
 

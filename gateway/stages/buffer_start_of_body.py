@@ -1,4 +1,4 @@
-"""Buffer a small request body, or the beginning of a larger one, before the request takes a concurrency permit."""
+"""Buffer the start of the request body (all of a small one) before the request takes a concurrency permit."""
 
 import time
 
@@ -6,8 +6,8 @@ from gateway.core.errors import Overloaded
 from gateway.core.exchange import Exchange
 
 
-class BufferRequestBody:
-    """Wait until the body is complete or `BUFFERED_BODY_BYTES` of it have arrived. At most `limit` requests wait at once."""
+class BufferStartOfBody:
+    """Buffer the start of the body: wait until it is complete or `BUFFERED_BODY_BYTES` have arrived. At most `limit` requests wait at once."""
 
     def __init__(self, *, limit: int) -> None:
         self._limit = limit

@@ -1,4 +1,4 @@
-"""`chips deregister`, `enable`, `disable`: take a model or a version out of service."""
+"""`chips deregister`, `disable` and `enable`: take a model or a version out of service, or a model into service again."""
 
 import sys
 from typing import Annotated
@@ -32,7 +32,7 @@ def deregister(
     """
 
     async def work(registry: Registry) -> int:
-        document = await console.find_document(registry, name)
+        document = await console.find_model_document(registry, name)
         what = f'the model "{name}"' if version is None else f'version {version} of "{name}"'
         change = _removal(document, version, force=force)
         _confirm(f"Take {what} out of service?", yes=yes)
@@ -58,10 +58,14 @@ def _removal(document: Document, version: str | None, *, force: bool) -> Put | D
     return Delete(kind=MODELS, name=document.name, expected=document.revision)
 
 
-async def remove_version(
+async def deregister_version(
     settings: Settings, name: str, version: str, *, force: bool, author: str, reason: str
 ) -> bool:
-    """Remove a version without asking; False where it was not registered. Raises Failure where it takes traffic."""
+    """Deregister a version without asking for confirmation; return whether it was registered.
+
+    A model goes with its last version. Raises Failure where the version takes traffic, unless `force`: the others take
+    that over.
+    """
     async with console.open_registry_of(settings) as registry:
         document = await registry.read(MODELS, name)
         if document is None or console.read_model(document).backend(version) is None:
@@ -91,7 +95,7 @@ def disable(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Take a model out of service without forgetting anything about it.
+    """Take a model out of service; the registry keeps everything about it.
 
     Example: `chips disable wine --reason "wrong scaler in version 3"`
     """

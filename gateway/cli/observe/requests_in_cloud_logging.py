@@ -25,7 +25,7 @@ def open_cloud_logging() -> Any:
 
 
 def find_log_line(client: Any, project: str, request_or_trace_id: str) -> Line | None:
-    """The newest line of the request with this id, or in this trace."""
+    """Find the log line of the request with this id or in this trace: the newest one, or None."""
     either = (
         f"jsonPayload.request_id={_quoted(request_or_trace_id)}"
         f" OR trace={_quoted(f'projects/{project}/traces/{request_or_trace_id}')}"
@@ -33,10 +33,10 @@ def find_log_line(client: Any, project: str, request_or_trace_id: str) -> Line |
     return next(_newest(client, project, f"{_OURS} AND ({either})", 1), None)
 
 
-def tail_lines(
+def tail_log_lines(
     client: Any, project: str, *, model: str, errors: bool, last: int, follow: bool
 ) -> Iterator[Line]:
-    """The `last` lines, oldest first; with `follow`, also new lines as they come."""
+    """Yield the `last` log lines of requests, oldest first; with `follow`, also new lines as they come."""
     wanted = _OURS
     if model:
         wanted += f" AND jsonPayload.model={_quoted(model)}"
@@ -129,7 +129,10 @@ def request_row_of_line(line: Line) -> dict[str, Any]:
 
 
 def spans_of_line(line: Line) -> list[Span]:
-    """Spans made from a log line, for a request whose trace was not kept: durations are exact, begins are not."""
+    """Make spans from a log line, for a request whose trace was not kept.
+
+    Durations are exact, starts are estimated.
+    """
     asked, said = line.get("httpRequest", {}), line.get("jsonPayload", {})
     timing = {name: us / 1e6 for name, us in said.get("timing_us", {}).items()}
     took_s = _latency_s(asked)

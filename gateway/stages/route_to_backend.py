@@ -1,9 +1,9 @@
-"""Route the request: find its model and choose the backend by version or traffic share."""
+"""Route the request to a backend: find its model, and choose the backend by version or traffic share."""
 
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.exchange import Exchange
+from gateway.core.header_classification import REPORT_REGISTRY, REQUEST_TIMEOUT
 from gateway.core.pseudo_random import random_share
-from gateway.core.sort_headers import REPORT_REGISTRY, REQUEST_TIMEOUT
 from gateway.registry.base import RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import ModelEntry, Snapshot
@@ -11,8 +11,8 @@ from gateway.registry.snapshot import ModelEntry, Snapshot
 _MAX_TIMEOUT_DIGITS = 9
 
 
-class RouteRequest:
-    """Route the request: find its model in the present snapshot, and choose a backend.
+class RouteToBackend:
+    """Route the request to a backend: find its model in the present snapshot, and choose one of its backends.
 
     Only a miss may wait: the stage then asks the registry, because the model may have been registered a moment ago.
     """
@@ -21,7 +21,7 @@ class RouteRequest:
         self._mirror = mirror
 
     def try_nowait(self, exchange: Exchange) -> bool:
-        """Route a model that the snapshot knows; False: `await` the stage itself."""
+        """Route without waiting, where the snapshot knows the model; False: `await` the stage itself."""
         snapshot = self._mirror.snapshot
         entry = snapshot.entries.get(exchange.target.model) if snapshot is not None else None
         if snapshot is None or entry is None:

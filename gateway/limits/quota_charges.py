@@ -1,4 +1,4 @@
-"""The rate limits and quotas that a request counts against, and the RateLimit header fields that report them."""
+"""The charges of a request: the rate limits and quotas that it counts against, and the RateLimit header fields that report them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ DAY_S: Final = 86_400
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """One limit that a request counts against."""
+    """One charge of a request: a rate limit or quota that it counts against."""
 
     policy: str  # what callers are told it is called
     account: str  # what is counted, of all callers and models
@@ -42,7 +42,7 @@ class ChargeResult(msgspec.Struct, frozen=True):
 
 
 def quota_charges(whose: str, account: str, quota: Quota, now: float) -> tuple[Charge, ...]:
-    """What one request counts against under `quota`. `whose` is `key` or `model`; `account` is its id."""
+    """The charges of one request under `quota`, one for each of its limits. `whose` is `key` or `model`; `account` is its id."""
     return () if quota is UNLIMITED else _charges_of_day(whose, account, quota, int(now // DAY_S))
 
 
@@ -70,7 +70,7 @@ def _charges_of_day(whose: str, account: str, quota: Quota, day: int) -> tuple[C
 
 
 def rate_limit_lines(verdicts: Sequence[ChargeResult]) -> bytes:
-    """The field lines of draft-ietf-httpapi-ratelimit-headers-10, each with its CRLF."""
+    """The RateLimit and RateLimit-Policy field lines (draft-ietf-httpapi-ratelimit-headers-10), each with its CRLF."""
     policies = states = ""
     for verdict in verdicts:
         charge = verdict.charge

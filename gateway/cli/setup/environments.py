@@ -1,4 +1,4 @@
-"""`chips env`: the named environments, and which of them is in use."""
+"""`chips env`: list and show the named environments, and choose the one in use."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, Failure
-from gateway.cli.support.environment_stores import environment_named
+from gateway.cli.support.environment_store_urls import environment_named
 from gateway.cli.support.environments_file import (
     EXAMPLE,
     Environment,

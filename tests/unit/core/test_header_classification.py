@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core import sort_headers
+from gateway.core import header_classification
 from gateway.core.errors import BadRequest
-from gateway.core.sort_headers import RequestHead, sort_request_headers
+from gateway.core.header_classification import RequestHead, classify_request_headers
 
 HOP_BY_HOP = [
     *(b"Connection", b"Keep-Alive", b"Proxy-Authenticate", b"Proxy-Authorization", b"Proxy-Connection"),
@@ -21,11 +21,11 @@ def onward(head: RequestHead) -> list[tuple[bytes, bytes]]:
 
 def test_what_nobody_reads_goes_on_as_it_came():
     given_fields = [(b"Accept", b"a/b"), (b"X-Thing", b"1"), (b"x-thing", b"2"), (b"Cookie", b"")]
-    assert onward(sort_request_headers(given_fields)) == given_fields
+    assert onward(classify_request_headers(given_fields)) == given_fields
 
 
 def test_what_is_read_does_not_go_on():
-    head = sort_request_headers(
+    head = classify_request_headers(
         [
             (b"HOST", b"chips"),
             (b"X-Api-Key", b"secret"),
@@ -36,18 +36,18 @@ def test_what_is_read_does_not_go_on():
         ]
     )
     assert onward(head) == [(b"Accept", b"*/*")]
-    assert head.read[sort_headers.HOST] == b"chips"
-    assert head.read[sort_headers.API_KEY] == b"secret"
-    assert head.read[sort_headers.AUTHORIZATION] == b"Bearer x"
-    assert head.read[sort_headers.TRACEPARENT] == b"t"
-    assert head.read[sort_headers.REQUEST_TIMEOUT] == b"5"
-    assert head.read[sort_headers.FORWARDED_FOR] is None
+    assert head.read[header_classification.HOST] == b"chips"
+    assert head.read[header_classification.API_KEY] == b"secret"
+    assert head.read[header_classification.AUTHORIZATION] == b"Bearer x"
+    assert head.read[header_classification.TRACEPARENT] == b"t"
+    assert head.read[header_classification.REQUEST_TIMEOUT] == b"5"
+    assert head.read[header_classification.FORWARDED_FOR] is None
 
 
 @pytest.mark.parametrize("name", [*HOP_BY_HOP, b"Content-Length", b"Via", b"Forwarded", b"X-Real-IP"])
 @pytest.mark.parametrize("spell", [bytes.lower, bytes.upper, bytes.title])
 def test_what_ends_here_ends_here_however_it_is_spelled(name: bytes, spell):
-    head = sort_request_headers([(spell(name), b"x"), (b"Accept", b"*/*")])
+    head = classify_request_headers([(spell(name), b"x"), (b"Accept", b"*/*")])
     assert onward(head) == [(b"Accept", b"*/*")]
 
 
@@ -55,12 +55,12 @@ def test_what_ends_here_ends_here_however_it_is_spelled(name: bytes, spell):
     "name", [b"X-Chips-Caller", b"x-chips-anything", b"X_Chips_Caller", b"X-CHIPS_caller"]
 )
 def test_nobody_speaks_as_the_gateway(name: bytes):
-    assert onward(sort_request_headers([(name, b"root")])) == []
+    assert onward(classify_request_headers([(name, b"root")])) == []
 
 
 @pytest.mark.parametrize("name", [b"X_Api_Key", b"x_forwarded-for", b"Transfer_Encoding"])
 def test_an_underscore_does_not_slip_past(name: bytes):
-    head = sort_request_headers([(name, b"x")])
+    head = classify_request_headers([(name, b"x")])
     assert onward(head) == []
     assert head.read == [None] * len(head.read), "and it is not taken for the true one"
 
@@ -70,16 +70,18 @@ def test_an_underscore_does_not_slip_past(name: bytes):
 )
 def test_what_may_stand_once_is_refused_twice(name: bytes):
     with pytest.raises(BadRequest, match="more than once"):
-        sort_request_headers([(name, b"a"), (name.upper(), b"a")])
+        classify_request_headers([(name, b"a"), (name.upper(), b"a")])
 
 
 def test_lists_are_joined_in_order():
-    head = sort_request_headers([(b"X-Forwarded-For", b"1.1.1.1"), (b"x-forwarded-for", b"2.2.2.2, 3.3.3.3")])
-    assert head.read[sort_headers.FORWARDED_FOR] == b"1.1.1.1, 2.2.2.2, 3.3.3.3"
+    head = classify_request_headers(
+        [(b"X-Forwarded-For", b"1.1.1.1"), (b"x-forwarded-for", b"2.2.2.2, 3.3.3.3")]
+    )
+    assert head.read[header_classification.FORWARDED_FOR] == b"1.1.1.1, 2.2.2.2, 3.3.3.3"
 
 
 def test_what_connection_names_ends_here_too():
-    head = sort_request_headers(
+    head = classify_request_headers(
         [
             (b"X-Hop", b"1"),
             (b"Connection", b"keep-alive, X-HOP"),
@@ -93,15 +95,15 @@ def test_what_connection_names_ends_here_too():
 
 def test_connection_cannot_take_away_what_the_gateway_reads():
     """RFC 9110 section 7.6.1 warns of it: a caller must not remove its own address or key by naming it."""
-    head = sort_request_headers(
+    head = classify_request_headers(
         [
             (b"Connection", b"x-forwarded-for, x-api-key"),
             (b"X-Api-Key", b"k"),
             (b"X-Forwarded-For", b"1.1.1.1"),
         ]
     )
-    assert head.read[sort_headers.API_KEY] == b"k"
-    assert head.read[sort_headers.FORWARDED_FOR] == b"1.1.1.1"
+    assert head.read[header_classification.API_KEY] == b"k"
+    assert head.read[header_classification.FORWARDED_FOR] == b"1.1.1.1"
 
 
 _names = st.one_of(
@@ -118,7 +120,7 @@ def test_reading_a_head_twice_gives_the_same(fields: list[tuple[bytes, bytes]]):
 
     def read() -> object:
         try:
-            head = sort_request_headers(fields)
+            head = classify_request_headers(fields)
         except BadRequest as error:
             return str(error)
         return head.read, head.outbound
@@ -129,7 +131,7 @@ def test_reading_a_head_twice_gives_the_same(fields: list[tuple[bytes, bytes]]):
 @given(_fields)
 def test_what_goes_on_is_some_of_what_came_in_its_order(fields: list[tuple[bytes, bytes]]):
     try:
-        goes_on = onward(sort_request_headers(fields))
+        goes_on = onward(classify_request_headers(fields))
     except BadRequest:
         return
     rest = iter(fields)
@@ -142,5 +144,5 @@ def test_what_goes_on_is_some_of_what_came_in_its_order(fields: list[tuple[bytes
 
 def test_many_names_do_not_fill_the_memory():
     for number in range(5000):
-        sort_request_headers([(b"X-%d" % number, b"")])
-    assert len(sort_headers._learned) <= sort_headers._LEARNED_LIMIT
+        classify_request_headers([(b"X-%d" % number, b"")])
+    assert len(header_classification._learned) <= header_classification._LEARNED_LIMIT

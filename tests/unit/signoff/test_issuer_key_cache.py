@@ -7,7 +7,7 @@ import pytest
 
 from gateway.auth.jwks import PublicKey
 from gateway.signoff.policy import AcceptedIdentity, Person, SignOffPolicy
-from gateway.signoff.read_sign_off_records import RecentKeys
+from gateway.signoff.read_sign_off_records import IssuerKeyCache
 
 
 def policy(*issuers: str) -> SignOffPolicy:
@@ -27,7 +27,7 @@ async def test_issuers_are_asked_twice_a_minute_however_many_look(monkeypatch: p
 
     monkeypatch.setattr("gateway.signoff.read_sign_off_records.fetch_keys", fetch)
     now = 100.0
-    recent = RecentKeys(lambda: now)
+    recent = IssuerKeyCache(lambda: now)
     found = await asyncio.gather(*(recent.find(policy("https://a")) for _ in range(5)))
     assert (found, asked) == ([{"https://a": {}}] * 5, [["https://a"]])
     now = 129.9

@@ -42,7 +42,7 @@ class _Copy(NamedTuple):
 
 @contextmanager
 def bring_model_up_to_date(folder: Path, *, refresh: bool | None, dry_run: bool) -> Iterator[Path | None]:
-    """Bring trained/ in `folder` up to date with its source.
+    """Copy the model in `folder`, its trained/, again from its source if that has changed.
 
     Yields None, or in a dry run the path of the newer artifact: the folder is not changed then. `refresh`: True takes the
     source even if nothing has changed or the copy was edited, False leaves the copy as it is. Raises Failure; nothing is lost.

@@ -1,4 +1,4 @@
-"""A backend's refusal (429, or 503 with Retry-After), held until the request is retried or the caller gets it."""
+"""Hold back a backend's retryable refusal (429, or 503 with Retry-After) until the request is retried or the caller gets it."""
 
 import re
 from typing import TYPE_CHECKING, Final
@@ -17,7 +17,7 @@ _RETRY_AFTER: Final = re.compile(rb"^retry-after:[ \t]*([0-9]{1,4})[ \t]*\r$", r
 
 
 def refusal_retry_after_s(status: int, retry_after: bytes | None) -> float | None:
-    """After how many seconds a refused request may be sent again; None: the response is no such refusal.
+    """After how many seconds a refused request may be retried; None: the response is no retryable refusal.
 
     RFC 6585 section 4 (429) and RFC 9110 section 15.6.4 (503): the request was not handled. A 503 without Retry-After may
     come from a proxy that lost its connection to a backend which had begun.
@@ -31,7 +31,7 @@ def refusal_retry_after_s(status: int, retry_after: bytes | None) -> float | Non
 
 
 def hold_refusal(exchange: Exchange, head: "ResponseHead", response: "ResponseSink") -> "ResponseSink":
-    """The sink for a response with `head`: one that holds it back if the request can be sent again later, else `response`."""
+    """Hold back a retryable refusal: its sink is a HeldRefusal, if the request can be sent again. For any other response: `response`."""
     found = _RETRY_AFTER.search(head.fields)
     seconds = refusal_retry_after_s(head.status, found[1] if found else None)
     if seconds is None:
@@ -44,7 +44,7 @@ def hold_refusal(exchange: Exchange, head: "ResponseHead", response: "ResponseSi
 
 
 class HeldRefusal:
-    """A `ResponseSink` that keeps a short response for `deliver`. A longer one is relayed to the caller as it arrives."""
+    """A `ResponseSink` that holds back a refusal until `deliver`. One with a long body is relayed to the caller as it arrives."""
 
     def __init__(self, exchange: Exchange, response: "ResponseSink") -> None:
         self._exchange = exchange
@@ -94,6 +94,6 @@ class HeldRefusal:
         self._response.relay_tunnel(head, first, source)
 
     async def deliver(self) -> None:
-        """Send the refusal to the caller, because the request will not be sent again."""
+        """Deliver the refusal to the caller, because the request will not be retried."""
         body = b"".join(self._pieces)
         self._response.relay(self._head, body, complete=True, source=self._source, trailers=self._trailers)

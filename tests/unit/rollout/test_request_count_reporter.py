@@ -13,7 +13,7 @@ from gateway.registry.base import MODELS, ROLLOUTS, Delete, Put, Unavailable
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import compile_snapshot
 from gateway.rollout.lease import Lease, LeaseRenewalMonitor
-from gateway.rollout.reporter import FIGURES, RolloutReport, RolloutReporter
+from gateway.rollout.request_count_reporter import FIGURES, RolloutReport, RolloutReporter
 from gateway.rollout.request_counter import RequestCounter, Tally
 from gateway.task_supervisor import Supervisor
 from tests.unit.rollout.fleet import PLAN, Clock, rollout_of, wine
@@ -197,7 +197,7 @@ async def test_a_report_that_cannot_be_deleted_is_tried_again_with_pauses(
         pauses.append(seconds)
 
     monkeypatch.setattr(scene.registry, "delete_ephemeral", away)
-    monkeypatch.setattr("gateway.rollout.reporter.asyncio.sleep", pause)
+    monkeypatch.setattr("gateway.rollout.request_count_reporter.asyncio.sleep", pause)
     await scene.show(position=0, state="returned")
     await deleted.wait()
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""The options before the command, as in `chips --env prod --yes …`."""
+"""The global options, which stand before the command (`chips --env prod --yes …`)."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ _COMMAND: Final = re.compile(r"(?<![\w/-])chips (?=([a-z][a-z-]*))")
 
 
 class GlobalOptions:
-    """The options that stood before the command; `commands` are those that act on an environment."""
+    """The global options that were given before the command. `commands` are those that act on an environment."""
 
     def __init__(self) -> None:
         self.env: str | None = None
@@ -17,8 +17,11 @@ class GlobalOptions:
         self.told = False  # which environment this acts on is said once
         self.commands: Collection[str] = ()
 
-    def with_environment(self, text: str) -> str:
-        """`text` with the environment in its commands, for somebody who copies them: where --env named one, they name it too."""
+    def add_environment_to_commands(self, text: str) -> str:
+        """Insert `--env NAME` into the `chips` commands in `text`, so that they can be copied as they are.
+
+        Without --env, and for commands that act on no environment, `text` stays as it is.
+        """
         if not self.env:
             return text
         before = f"chips --env {shlex.quote(self.env)} "

@@ -1,4 +1,4 @@
-"""`chips export`: the registry's models, networks, budgets, prices and saved plans as YAML."""
+"""`chips export`: write the registry's models, networks, budgets, prices and saved plans as YAML."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.support import console
-from gateway.cli.support.registry_declaration import SECTIONS, write_declaration
+from gateway.cli.support.registry_yaml import SECTIONS, write_declaration
 from gateway.registry.base import MODELS, NETWORKS, PLANS, Document, Registry
 
 
@@ -16,7 +16,7 @@ def export(
 ) -> None:
     """Write the registry's models, networks, budgets, prices and saved plans as YAML, for a repository and for `chips import`.
 
-    Keys are not in it: they are nobody's business but the registry's. Nor is what runs, such as rollouts, or what was found out, such as evidence.
+    Keys are not in it, nor what runs, such as rollouts, or what was found out, such as evidence.
 
     Example: `chips export registry.yaml`
     """

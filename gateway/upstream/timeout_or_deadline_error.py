@@ -1,11 +1,11 @@
-"""Determine the error of a request that timed out: by the model's time-out, or by the caller's own deadline."""
+"""The error for a backend that did not answer in time: within the model's time-out, or within the caller's own deadline."""
 
 from gateway.core.errors import DeadlineExceeded, UpstreamError, UpstreamTimeout
 from gateway.core.exchange import Exchange
 
 
-def upstream_timeout_error(exchange: Exchange) -> UpstreamError:
-    """UpstreamTimeout or DeadlineExceeded, by whose time-out passed."""
+def timeout_or_deadline_error(exchange: Exchange) -> UpstreamError:
+    """UpstreamTimeout where the model's time-out passed; DeadlineExceeded where the caller's own deadline did."""
     model = exchange.model
     allowed_s = exchange.deadline - exchange.arrived
     if allowed_s < model.policy.timeout_s - 1e-6:  # the difference of two clock readings is not exact

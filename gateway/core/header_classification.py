@@ -1,4 +1,4 @@
-"""Sort header fields into those the gateway reads, forwards and drops, in one pass for each direction.
+"""Classify header fields: which ones the gateway reads, which it forwards, and which it drops.
 
 Hop-by-hop fields end here (RFC 9110 section 7.6.1), and so does every field by which the gateway itself speaks: a
 caller must not be able to pretend to be the gateway to a backend, nor a backend to a caller.
@@ -171,7 +171,7 @@ class RequestHead(msgspec.Struct, eq=False):
         return head
 
     def with_variable_values(self, indexes: Iterable[int], values: Sequence[bytes]) -> "RequestHead":
-        """A copy of this template with the first of `values` at `indexes`."""
+        """A copy of this template with `values` at `indexes`. Values beyond the last index are ignored."""
         head = _copy(self)
         head.read = read = self.read.copy()
         for index, value in zip(indexes, values):  # noqa: B905  (a length may stand behind them)
@@ -182,8 +182,8 @@ class RequestHead(msgspec.Struct, eq=False):
 _copy: Final[Callable[[RequestHead], RequestHead]] = RequestHead.__copy__  # type: ignore[attr-defined]  # msgspec's
 
 
-def sort_request_headers(raw_headers: RawHeaders) -> RequestHead:
-    """Sort a request's header fields into those that are read, forwarded and dropped.
+def classify_request_headers(raw_headers: RawHeaders) -> RequestHead:
+    """Classify a request's header fields, in one pass: those that are read, forwarded, and dropped.
 
     Raises BadRequest where a field that may stand once stands twice: two programs would choose different ones.
     """
@@ -224,7 +224,7 @@ def position_in_read_fields(name: bytes) -> int:
 
 
 def register_credential_field(name: str) -> int:
-    """Reserve a header field for a credential; return its position in `RequestHead.read`.
+    """Register a header field that carries a credential; return its position in `RequestHead.read`.
 
     A request may have the field once, and it is never forwarded to a backend. Authenticators call this when they are made.
     """
@@ -258,7 +258,7 @@ def parse_token_list(value: bytes) -> set[bytes]:
 
 
 def asks_for_websocket(method: str, read: Sequence[bytes | None]) -> bool:
-    """Whether a request asks for a tunnel (RFC 6455 section 4.1); `read` is RequestHead.read.
+    """Whether a request asks for a WebSocket (RFC 6455 section 4.1); `read` is RequestHead.read.
 
     Other protocols are never upgraded to. Connection must name Upgrade: else the field is to be ignored (RFC 9110
     section 7.8).

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.cli.support.registry_declaration import write_declaration
+from gateway.cli.support.registry_yaml import write_declaration
 from gateway.core.model_updates import to_document
 from gateway.cost.read_price_tables import read_default_prices
 from gateway.registry.base import MODELS, Document

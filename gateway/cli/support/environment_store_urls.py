@@ -1,4 +1,4 @@
-"""Open the registry and the artifact store of an environment that a command names, such as `--from qa --to prod`."""
+"""Find the URLs of the registry, artifact store and image repository of an environment by its name (`--from qa --to prod`)."""
 
 from gateway.cli.support.console import EX_CONFIG, Failure
 from gateway.cli.support.environments_file import (
@@ -19,13 +19,13 @@ def environment_named(name: str) -> Environment:
         raise Failure(str(error), code=EX_CONFIG) from None
 
 
-def registry_url_of(name: str) -> str:
-    """The registry's URL of an environment; a URL is taken as it is. Raises Failure."""
+def resolve_registry_url(name: str) -> str:
+    """The URL of the registry that `name` names: of that environment, or `name` itself if it is a URL. Raises Failure."""
     return name if ":" in name else registry_url_of_environment(name)
 
 
 def registry_url_of_environment(name: str) -> str:
-    """The registry's URL of an environment. Raises Failure."""
+    """The URL of an environment's registry. Raises Failure."""
     environment = environment_named(name)
     if not environment.registry:
         raise Failure(
@@ -37,10 +37,10 @@ def registry_url_of_environment(name: str) -> str:
 
 
 def image_repository_of(name: str) -> str:
-    """The repository for images of an environment; empty where it has none, or is given by its registry's URL. Raises Failure."""
+    """The image repository of an environment; empty where it has none, or where `name` is a registry's URL. Raises Failure."""
     return "" if ":" in name else environment_named(name).images
 
 
 def artifact_store_url_of(name: str, settings: Settings) -> str:
-    """The artifact store of an environment; of a registry that is given by its URL, the settings'. Raises Failure."""
+    """The URL of an environment's artifact store; that of `settings` where it has none, or `name` is a URL. Raises Failure."""
     return settings.artifacts if ":" in name else environment_named(name).artifacts or settings.artifacts

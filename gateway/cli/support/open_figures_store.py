@@ -1,4 +1,4 @@
-"""Where gateways report their figures: a store of its own, or the registry."""
+"""Open the store to which gateways report their figures (usage, rollout measurements): a store of its own, or the registry."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,8 +9,8 @@ from gateway.settings import Settings
 
 
 @asynccontextmanager
-async def figures_store(settings: Settings, registry: Registry) -> AsyncIterator[Registry]:
-    """Where the gateways of `settings` write their figures: the setting rollouts.figures, or `registry`."""
+async def open_figures_store(settings: Settings, registry: Registry) -> AsyncIterator[Registry]:
+    """Open the store to which gateways write their figures: that of the setting rollouts.figures, or `registry`."""
     if not settings.rollouts.figures:
         yield registry
         return

@@ -1,4 +1,7 @@
-"""The document of a shadow: which requests a candidate version sees after their callers have been answered, and for how long."""
+"""The registry document of a shadow: which share of a model's requests is copied to a candidate version, and for how long.
+
+The candidate gets a request after its caller has been answered.
+"""
 
 import math
 from collections.abc import Mapping
@@ -134,5 +137,5 @@ def why_not_shadowed(shadow: Shadow, model: Model | None, now: float) -> str:
 
 
 def utc_text(at: float) -> str:
-    """`at`, in seconds since the epoch, as RFC 3339."""
+    """`at`, in seconds since the epoch, as text in UTC (RFC 3339)."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

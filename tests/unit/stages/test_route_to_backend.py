@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
+from gateway.core.header_classification import classify_request_headers
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.core.request_target import parse_target
-from gateway.core.sort_headers import sort_request_headers
 from gateway.registry.base import MODELS, Document, Listing, Unavailable
 from gateway.registry.snapshot import Snapshot, compile_snapshot
-from gateway.stages.route import RouteRequest
+from gateway.stages.route_to_backend import RouteToBackend
 
 
 class StillMirror:
@@ -50,13 +50,13 @@ def model(name: str = "wine", **fields: Any) -> Model:
 
 def exchange(target: str = "/wine", **fields: str) -> Any:
     """What the stage reads and fills."""
-    head = sort_request_headers([(n.replace("_", "-").encode(), v.encode()) for n, v in fields.items()])
+    head = classify_request_headers([(n.replace("_", "-").encode(), v.encode()) for n, v in fields.items()])
     return SimpleNamespace(target=parse_target(target), head=head, arrived=100.0)
 
 
 async def routed(mirror: Any, target: str = "/wine", **fields: str) -> Any:
     made = exchange(target, **fields)
-    await RouteRequest(mirror)(made)
+    await RouteToBackend(mirror)(made)
     return made
 
 
@@ -117,10 +117,10 @@ async def test_the_shorter_time_counts(asked_ms: str | None, allowed_s: float, d
 
 @pytest.mark.parametrize("asked", ["", "0", "-1", "1.5", "1e3", " 5", "soon", "1000000000", "٣"])
 async def test_a_time_that_is_none_is_refused(asked: str):
-    head = sort_request_headers([(b"X-Request-Timeout", asked.encode())])
+    head = classify_request_headers([(b"X-Request-Timeout", asked.encode())])
     made = SimpleNamespace(target=parse_target("/wine"), head=head, arrived=100.0)
     with pytest.raises(BadRequest, match="X-Request-Timeout"):
-        await RouteRequest(StillMirror(model()))(made)  # type: ignore[arg-type]
+        await RouteToBackend(StillMirror(model()))(made)  # type: ignore[arg-type]
 
 
 @given(st.text(alphabet="0123456789", min_size=1, max_size=9).filter(lambda text: int(text) > 0))

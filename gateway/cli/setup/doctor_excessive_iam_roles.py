@@ -1,4 +1,4 @@
-"""The checks of `chips doctor` on IAM roles in the environment's project: approvers who may deploy, people who may erase."""
+"""The checks of `chips doctor` for excessive IAM roles in the project: approvers who may deploy, accounts that may erase."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,8 +37,12 @@ _ERASE: Final = _EVERYTHING | {
 _FIX: Final = "docs/how-to/permissions.md has the roles; deploy/terraform grants them"
 
 
-async def check_roles(registry: Registry, database: str) -> list[Finding]:
-    """Findings about the roles on the project of the chosen environment; none where it names no project."""
+async def check_excessive_iam_roles(registry: Registry, database: str) -> list[Finding]:
+    """Find accounts with excessive IAM roles on the project of the chosen environment.
+
+    An approver of the sign-off policy must not deploy, and nobody should be able to erase what the registry or its stores
+    hold. Empty where the environment names no project.
+    """
     chosen = console.chosen_environment()
     if chosen is None or not chosen.environment.project:
         return []

@@ -1,11 +1,14 @@
-"""A token bucket that limits how often callers can cause a read of the registry."""
+"""A token bucket: limits how often something may happen, in this process.
+
+It limits the reads of the registry that callers cause, and the requests that a shadow sends.
+"""
 
 import time
 from collections.abc import Callable
 
 
 class TokenBucket:
-    """A token bucket: `burst` tokens at once, refilled at a fixed rate per second."""
+    """A token bucket of `burst` tokens, which is refilled with `per_second` tokens a second."""
 
     def __init__(self, *, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_second

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gateway.cli.observe.cloud_logging_requests import (
+from gateway.cli.observe.requests_in_cloud_logging import (
     find_log_line,
     open_cloud_logging,
     request_row_of_line,
     spans_of_line,
-    tail_lines,
+    tail_log_lines,
     trace_id_of_line,
 )
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, Failure
@@ -48,7 +48,7 @@ def requests_from_cloud(
     """Requests as `chips tail` shows them, from the log lines of all gateways of a project."""
     with _asking():
         client = logging or open_cloud_logging()
-        for line in tail_lines(client, project, model=model, errors=errors, last=last, follow=follow):
+        for line in tail_log_lines(client, project, model=model, errors=errors, last=last, follow=follow):
             yield request_row_of_line(line)
 
 

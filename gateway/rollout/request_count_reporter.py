@@ -1,7 +1,8 @@
-"""Reports what this gateway counted of each rollout: a small document of its own, once in each window.
+"""Reports to the controller how many requests this gateway counted for each active rollout.
 
-A report holds the last few windows, each with a number, so that one that could not be written or read in time comes with the
-next. Nothing is counted, timed or written where no rollout runs.
+Each gateway writes a small document for each rollout, once in each window. A report holds the last few windows, each with a
+number, so that one that could not be written or read in time comes with the next. Nothing is counted, timed or written where
+no rollout runs.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class RolloutWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What both versions did in one window at one gateway, at one step of the plan."""
+    """The counts of both versions in one time window at one gateway, at one step of the plan."""
 
     number: Count  # from 1 on
     position: int  # of the step
@@ -93,9 +94,10 @@ class _Open:
 
 
 class RolloutReporter:
-    """Reports what this gateway counted of the active rollouts. Call `follow` with each snapshot. `count_also` installs the counter where requests end, and takes it away.
+    """Counts this gateway's requests of the active rollouts, and reports the counts once in each window.
 
-    `lease` is that of the controllers: whether one of them is there is looked at with each report.
+    Call `follow` with each snapshot. `count_also` installs the counter where requests end, and takes it away. `lease` is that
+    of the controllers: whether one of them is there is looked at with each report.
     """
 
     def __init__(
@@ -154,10 +156,10 @@ class RolloutReporter:
         self._changed.set()
 
     async def start(self) -> None:
-        self._task = self._supervisor.task("rollout figures", self._run)
+        self._task = self._supervisor.start_task("rollout figures", self._run)
 
     async def stop(self) -> None:
-        """Stop, after one last report, as far as that is quick."""
+        """Write one last report, if that is quick, and stop."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -50,7 +50,7 @@ FUNCTIONS = (
     "gateway.core.head_cache:HeadCache.lookup",
     "gateway.stages.read_request_context:ReadRequestContext.__call__",
     "gateway.stages.ip_allowlist:IpAllowlist.__call__",
-    "gateway.stages.route:RouteRequest.try_nowait",
+    "gateway.stages.route_to_backend:RouteToBackend.try_nowait",
     "gateway.stages.cors:Cors.__call__",
     "gateway.stages.authenticate:Authenticate.try_nowait",
     "gateway.stages.authorize:Authorize.__call__",
@@ -65,7 +65,7 @@ FUNCTIONS = (
     "gateway.server.caller_response:CallerResponse.relay",
     "gateway.pipeline:render_problem",
     "gateway.telemetry.metrics:Metrics.observe",
-    "gateway.telemetry.access_log:JsonAccessLog.__call__",
+    "gateway.telemetry.access_log:JsonAccessLogFormatter.__call__",
     "gateway.telemetry.request_recorder:RequestRecorder.__call__",
 )
 

@@ -25,12 +25,12 @@ from gateway.auth.jwt import TokenAuthenticator
 from gateway.core.api_keys import PREFIX, _checksum, digest_key, make_key
 from gateway.core.errors import Unauthenticated
 from gateway.core.exchange import Exchange
+from gateway.core.header_classification import classify_request_headers
 from gateway.core.ip_network_set import NetworkSet, parse_address
 from gateway.core.model import Backend, Key, Model
 from gateway.core.model_updates import to_document
 from gateway.core.request_target import parse_target
 from gateway.core.response import Response
-from gateway.core.sort_headers import sort_request_headers
 from gateway.core.token_and_certificate_rules import IssuerRule
 from gateway.registry.base import KEYS, MODELS, Put
 from gateway.registry.memory import MemoryRegistry
@@ -223,7 +223,7 @@ def _exchange(name: bytes, value: bytes) -> Exchange:
         response=nothing,
         arrived=0.0,
     )
-    exchange.head = sort_request_headers([(b"Host", b"chips"), (name, value)])
+    exchange.head = classify_request_headers([(b"Host", b"chips"), (name, value)])
     exchange.target = parse_target("/wine")
     return exchange
 

@@ -15,7 +15,7 @@ from gateway.core.ip_network_set import parse_address
 from gateway.core.model import Backend, Model
 from gateway.core.principal import Principal
 from gateway.core.trace_context import continue_trace, new_trace_id
-from gateway.telemetry.access_log import JsonAccessLog
+from gateway.telemetry.access_log import JsonAccessLogFormatter
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
@@ -81,7 +81,7 @@ def measure(
 
 def run(*, count: int, rounds: int) -> dict[str, float]:
     exchange, kept = finished(), finished("sampled")
-    metrics, line = Metrics(), JsonAccessLog("my-project")
+    metrics, line = Metrics(), JsonAccessLogFormatter("my-project")
     results: dict[str, float] = {}
 
     def part(

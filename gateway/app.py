@@ -44,26 +44,26 @@ from gateway.registry.base import Registry
 from gateway.registry.lookup_quota_per_client_ip import ClientLookupQuota
 from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import Snapshot
-from gateway.rollout.controller import Controller
+from gateway.rollout.controller import RolloutController
 from gateway.rollout.lease import LEASE, LeaseRenewalMonitor
-from gateway.rollout.reporter import RolloutReporter
+from gateway.rollout.request_count_reporter import RolloutReporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.shadow.run_shadows import ShadowRunner
-from gateway.shadow.status_summary import ShadowView
-from gateway.stages.assign_version import AssignVersion
+from gateway.shadow.status_summary import ShadowStatusReader
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.backend_concurrency import BackendConcurrency, is_autoscaled
 from gateway.stages.budget_limit import BudgetLimit
-from gateway.stages.buffer_request_body import BufferRequestBody
+from gateway.stages.buffer_start_of_body import BufferStartOfBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.ip_allowlist import IpAllowlist
+from gateway.stages.pinned_or_sticky_version import PinnedOrStickyVersion
 from gateway.stages.rate_limit import RateLimit
 from gateway.stages.read_request_context import ReadRequestContext
-from gateway.stages.route import RouteRequest
+from gateway.stages.route_to_backend import RouteToBackend
 from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.logs import LogWriter
 from gateway.upstream.pooled_client import PooledUpstream
@@ -138,7 +138,7 @@ class Gateway:
         self.rate_limit = RateLimit(
             self._redis_limiter, lost=limits.when_redis_is_unavailable, report_only=limits.report_only
         )
-        self.buffer_request_body = BufferRequestBody(limit=limits.in_flight)
+        self.buffer_start_of_body = BufferStartOfBody(limit=limits.in_flight)
         self.concurrency_limit = ConcurrencyLimit(
             in_flight=limits.in_flight,
             model_in_flight=limits.model_in_flight,
@@ -198,15 +198,15 @@ class Gateway:
             read_request_context=ReadRequestContext(proxies, self._name),
             control=self._control,
             ip_allowlist=self.ip_allowlist,
-            route=RouteRequest(self.mirror),
+            route_to_backend=RouteToBackend(self.mirror),
             cors=Cors(),
             authenticate=Authenticate(self._chain),
             authorize=self.authorize,
             trace_sampling=TraceSampling(ratio=trace.ratio, trusted=parse_networks(trace.trusted_networks)),
             budget_limit=BudgetLimit(self._budgets),
             rate_limit=self.rate_limit,
-            buffer_request_body=self.buffer_request_body,
-            assign_version=AssignVersion(),
+            buffer_start_of_body=self.buffer_start_of_body,
+            pinned_or_sticky_version=PinnedOrStickyVersion(),
             concurrency_limit=self.concurrency_limit,
             backend_concurrency=self.backend_concurrency,
             forward=self._forward,
@@ -224,7 +224,7 @@ class Gateway:
         )
         self.telemetry.metrics.add_readers(gauges=self._reporter.gauges)
         self.mirror.on_swap = self._follow
-        self._controller: Controller | None = None
+        self._controller: RolloutController | None = None
         if settings.rollouts.controller:
             self._controller = build_controller(
                 settings, self.registry, self._figures, self.mirror, self.supervisor
@@ -257,7 +257,7 @@ class Gateway:
             self.backend_concurrency,
             supervisor=self.supervisor,
         )
-        self._control.model_views["shadow"] = ShadowView(self.mirror, self._figures)
+        self._control.model_views["shadow"] = ShadowStatusReader(self.mirror, self._figures)
         self.telemetry.metrics.add_readers(counters=self._shadows.counters)
 
     def _follow(self, snapshot: Snapshot) -> None:

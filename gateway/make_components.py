@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from gateway.auth.authenticator_plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
+from gateway.auth.authenticator_plugins import API_KEY, CERTIFICATE, TOKEN, load_authenticator_plugin
 from gateway.auth.base import Authenticator
 from gateway.auth.client_certificate import CertificateAuthenticator
 from gateway.core.ip_network_set import Network, NetworkSet, parse_address, parse_network
@@ -21,7 +21,7 @@ from gateway.registry.base import Registry
 from gateway.registry.fallback_copy import open_fallback
 from gateway.registry.mirror import Mirror
 from gateway.registry.open_by_url import open_registry
-from gateway.rollout.controller import Controller
+from gateway.rollout.controller import RolloutController
 from gateway.rollout.process_liveness import current_process
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
@@ -72,14 +72,14 @@ def build_anchoring(
     audit = settings.audit
     if not audit.second_place or not audit.signing_key:
         return None
+    from gateway.audit.anchor_store import open_anchor_store
     from gateway.audit.dsse_envelope import SigningError
     from gateway.audit.periodic_anchoring import PeriodicAnchoring
-    from gateway.audit.second_place import open_second_place
 
     try:
         return PeriodicAnchoring(
             registry,
-            open_second_place(audit.second_place),
+            open_anchor_store(audit.second_place),
             Path(audit.signing_key),
             every_s=audit.every_s,
             supervisor=supervisor,
@@ -127,7 +127,7 @@ def reporting_process_name(settings: Settings) -> str:
 
 def build_controller(
     settings: Settings, registry: Registry, figures: Registry, mirror: Mirror, supervisor: Supervisor
-) -> Controller:
+) -> RolloutController:
     """The controller of rollouts. Raises ValueError where its secret cannot be read."""
     file = settings.rollouts.webhook_secret_file
     secret = ""
@@ -144,7 +144,7 @@ def build_controller(
             raise ValueError(
                 f"rollouts.webhook_secret_file: what follows whsec_ in {file} must be base64, and not empty"
             ) from None
-    return Controller(
+    return RolloutController(
         registry,
         figures,
         mirror,
@@ -175,7 +175,7 @@ def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Superv
                     )
                 )
         else:
-            chain.append(load_plugin(name))
+            chain.append(load_authenticator_plugin(name))
     return chain
 
 

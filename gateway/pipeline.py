@@ -14,23 +14,23 @@ from typing import Protocol
 from gateway.control.routes import ControlRoutes
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
-from gateway.core.inline_wakeup_future import COMPLETED, switch_to_task
-from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
+from gateway.core.header_classification import PINNED_VERSION
+from gateway.core.inline_wakeup_future import COMPLETED, continue_in_own_task
+from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.problem_details import render_problem
-from gateway.core.sort_headers import PINNED_VERSION
-from gateway.stages.assign_version import AssignVersion
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
 from gateway.stages.backend_concurrency import ANYWHERE, BackendConcurrency
 from gateway.stages.budget_limit import BudgetLimit
-from gateway.stages.buffer_request_body import BufferRequestBody
+from gateway.stages.buffer_start_of_body import BufferStartOfBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
 from gateway.stages.ip_allowlist import IpAllowlist
+from gateway.stages.pinned_or_sticky_version import PinnedOrStickyVersion
 from gateway.stages.rate_limit import RateLimit
 from gateway.stages.read_request_context import ReadRequestContext
-from gateway.stages.route import RouteRequest
+from gateway.stages.route_to_backend import RouteToBackend
 from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.request_recorder import RequestRecorder
 
@@ -48,22 +48,22 @@ class Pipeline:
     """
 
     __slots__ = (
-        "_assign_version",
         "_authenticate",
         "_authorize",
         "_backend_concurrency",
         "_budget_limit",
-        "_buffer_request_body",
+        "_buffer_start_of_body",
         "_concurrency_limit",
         "_control",
         "_cors",
         "_forward",
         "_ip_allowlist",
+        "_pinned_or_sticky_version",
         "_rate_limit",
         "_read_request_context",
         "_record",
         "_recorder",
-        "_route",
+        "_route_to_backend",
         "_trace_sampling",
     )
 
@@ -73,15 +73,15 @@ class Pipeline:
         read_request_context: ReadRequestContext,
         control: ControlRoutes,
         ip_allowlist: IpAllowlist,
-        route: RouteRequest,
+        route_to_backend: RouteToBackend,
         cors: Cors,
         authenticate: Authenticate,
         authorize: Authorize,
         trace_sampling: TraceSampling,
         budget_limit: BudgetLimit,
         rate_limit: RateLimit,
-        buffer_request_body: BufferRequestBody,
-        assign_version: AssignVersion,
+        buffer_start_of_body: BufferStartOfBody,
+        pinned_or_sticky_version: PinnedOrStickyVersion,
         concurrency_limit: ConcurrencyLimit,
         backend_concurrency: BackendConcurrency,
         forward: Forward,
@@ -90,15 +90,15 @@ class Pipeline:
         self._read_request_context = read_request_context
         self._control = control
         self._ip_allowlist = ip_allowlist
-        self._route = route
+        self._route_to_backend = route_to_backend
         self._cors = cors
         self._authenticate = authenticate
         self._authorize = authorize
         self._trace_sampling = trace_sampling
         self._budget_limit = budget_limit
         self._rate_limit = rate_limit
-        self._buffer_request_body = buffer_request_body
-        self._assign_version = assign_version
+        self._buffer_start_of_body = buffer_start_of_body
+        self._pinned_or_sticky_version = pinned_or_sticky_version
         self._concurrency_limit = concurrency_limit
         self._backend_concurrency = backend_concurrency
         self._forward = forward
@@ -132,24 +132,24 @@ class Pipeline:
             self._read_request_context.__call__(exchange)
             # Before the allowlist: a platform probes from addresses nobody can list.
             if self._control.is_health_probe(exchange):
-                await switch_to_task()
+                await continue_in_own_task()
                 return await self._control.answer(exchange)
             refused = self._ip_allowlist.__call__(exchange)
             if refused is not None:  # before route: an outsider must not learn which models exist
                 return await self._refuse(exchange, refused)
             if not exchange.target.model:
-                await switch_to_task()
+                await continue_in_own_task()
                 return await self._control.answer(exchange)
             # Before authenticate: the model says which credentials it takes.
-            if not self._route.try_nowait(exchange):
-                await self._route(exchange)
+            if not self._route_to_backend.try_nowait(exchange):
+                await self._route_to_backend(exchange)
             exchange.routed = time.monotonic()
             preflight = self._cors.__call__(exchange)
             if preflight is not None:  # before authenticate: a browser asks without credentials
                 return await exchange.response.send(preflight)
             refused = self._authenticate.try_nowait(exchange)
             if refused is NEEDS_WAIT:
-                await switch_to_task()
+                await continue_in_own_task()
                 refused = await self._authenticate(exchange)
             if refused is not None:
                 return await self._refuse(exchange, refused)
@@ -158,7 +158,7 @@ class Pipeline:
             if refused is not None:
                 return await self._refuse(exchange, refused)
             if self._control.is_model_description(exchange):
-                await switch_to_task()
+                await continue_in_own_task()
                 return await self._control.describe_model(exchange)
             self._trace_sampling.__call__(exchange)  # before limit: a wait in the queue is part of the trace
             if self._budget_limit.exhausted and (refused := self._budget_limit(exchange)) is not None:
@@ -166,14 +166,15 @@ class Pipeline:
             # After authorize: a refused caller uses up nothing. Before the concurrency limit: a caller over its rate waits in no queue.
             refused = self._rate_limit.try_nowait(exchange)
             if refused is NEEDS_WAIT:
-                await switch_to_task()
+                await continue_in_own_task()
                 refused = await self._rate_limit(exchange)
             if refused is not None:
                 return await self._refuse(exchange, refused)
             if not exchange.body.complete:  # before limit: who sends slowly takes nobody's place meanwhile
-                await self._buffer_request_body(exchange)
+                await self._buffer_start_of_body(exchange)
             if exchange.sticky is not None or exchange.head.read[PINNED_VERSION] is not None:
-                self._assign_version(exchange)  # after the body, which may hold what the share sticks to
+                # after the body, which may hold what the share sticks to
+                self._pinned_or_sticky_version(exchange)
             permit = self._concurrency_limit.try_nowait(exchange) or await self._concurrency_limit(exchange)
             try:
                 while True:  # once, unless the backend refuses before it begins

@@ -1,4 +1,4 @@
-"""Run the gateway as a process: flags, signals, exit codes, and the start-up banner."""
+"""Runs the gateway as a process: flags, signals, exit codes, and the start-up banner."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ background failed for good (the log says what), 78 wrong settings.
 
 
 def serve(arguments: Sequence[str]) -> int:
-    """Serve with the settings that `arguments` and the environment give; return the process's exit code."""
+    """Run the gateway with the settings that `arguments` and the environment give; return the process's exit code."""
     if "--help" in arguments or "-h" in arguments:
         sys.stdout.write(USAGE)
         return 0
@@ -71,7 +71,10 @@ def serve(arguments: Sequence[str]) -> int:
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
-    """Parse the flags: `--name=value` or `--name value` for each setting. ValueError says what is wrong."""
+    """Parse the command line's flags: the settings file, and `--name=value` or `--name value` for each setting.
+
+    ValueError says what is wrong.
+    """
     config, flags = None, {}
     rest = list(arguments)
     while rest:
@@ -91,7 +94,7 @@ def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT. A second signal does not wait for the drain."""
+    """Run the gateway until SIGTERM or SIGINT; return the process's exit code. A second signal does not wait for the drain."""
     raise_file_limit()
     count = settings.server.workers or allowed_cpus()
     if settings.registry.startswith("memory:"):
@@ -147,7 +150,10 @@ def _run_one(settings: Settings, worker: _Worker | None, lifeline: int | None) -
 
 
 def log_as_supervisor(settings: Settings, severity: str, message: str) -> None:
-    """Log a line of the supervisor, which has no threads and so no log writer: in one write, whole or not at all."""
+    """Log one line from the supervisor of the workers, in the configured format.
+
+    The supervisor has no threads and so no log writer: one write writes the whole line or nothing.
+    """
     now = time.time()
     if should_log_json(settings.log.format):
         entry = msgspec.json.encode({"severity": severity, "time": rfc3339(now), "message": message})
@@ -284,7 +290,7 @@ def _tell_taken(settings: Settings, error: OSError) -> None:
 
 
 def print_startup_banner(gateway: Gateway, settings: Settings) -> None:
-    """Print the banner that says where the gateway listens: a block of text on a terminal, one log line elsewhere."""
+    """Print the banner that says where the gateway listens. It is a block of text on a terminal, one log line elsewhere."""
     if settings.server.path == "plain":
         _log.warning(
             "server.path = plain: aiohttp's client forgives what backends frame badly, and fields that are not UTF-8 are "

@@ -1,4 +1,4 @@
-"""Supervises every thread and background task: restarts what fails, counts and logs it, and ends the process where needed.
+"""Supervises background threads and tasks: restarts those that fail, counts and logs it, ends the process where needed.
 
 A *helper* runs as long as the gateway does (the log, the mirror of the registry, an exporter). An error that may pass is
 counted and followed by another try, with back-off; it is logged once, and once more when it is over. A fatal one ends the
@@ -25,14 +25,14 @@ OnFatal = Callable[[str, BaseException], None]  # the helper's name, and the rea
 
 
 class UnrecoverableError(Exception):
-    """An error of a background helper that a retry cannot fix; the supervisor then ends the process."""
+    """An error that a retry cannot fix: the supervisor ends the process."""
 
 
 _FATAL: Final = (UnrecoverableError, MemoryError)
 
 
 class HelperHealth:
-    """The health of one background helper (thread or task).
+    """The health of one background helper (thread or task): its failures in a row and its restarts.
 
     The helper calls `succeeded` after each round that went well, and `failed` after one that did not.
     """
@@ -43,9 +43,9 @@ class HelperHealth:
         self.failing = 0  # failures in a row, up to now
 
     def failed(self, error: BaseException, *, tell: bool = True) -> float:
-        """Count a failure and log the first one in a row; return how many seconds to wait before the next try.
+        """Record a failure; return how many seconds to wait before the next try.
 
-        Raises `error` itself where it is fatal.
+        The first failure in a row is logged. Raises `error` itself where it is fatal.
         """
         if isinstance(error, _FATAL):
             raise error
@@ -77,7 +77,7 @@ class HelperHealth:
 
 
 class Supervisor:
-    """Starts and supervises threads and tasks.
+    """Starts and supervises background threads and tasks.
 
     `on_fatal` is called, from any thread, with the name of a helper that has ended for good, and the reason.
     """
@@ -94,34 +94,40 @@ class Supervisor:
         return self._helpers.setdefault(name, HelperHealth(name))
 
     def restarts(self) -> dict[str, dict[str, float]]:
-        """How often each helper had to be tried again, as a counter for the metrics."""
+        """How often each helper was restarted after a failure, as a counter for the metrics."""
         counts = {name: float(helper.restarts) for name, helper in list(self._helpers.items())}
         return {"chips_helper_restarts_total": counts}
 
-    def thread(
+    def create_thread(
         self, name: str, run: Callable[[HelperHealth], None], *, interrupt: threading.Event
     ) -> threading.Thread:
-        """A thread, not started yet, that calls `run` until it returns. `interrupt` ends the wait between two tries."""
+        """Make a supervised thread that calls `run`, again after a failure, until it returns.
+
+        It is not started yet. `interrupt` ends the wait between two tries.
+        """
         helper = self.helper(name)
         thread = threading.Thread(target=self._keep_running, args=(helper, run, interrupt), name=name)
         thread.daemon = True  # one that is stuck outside must not hold up the end of the process
         self._threads.add(thread)
         return thread
 
-    def task(self, name: str, run: Callable[[HelperHealth], Awaitable[None]]) -> "asyncio.Task[None]":
-        """A task that calls `run` until it returns or is cancelled."""
+    def start_task(self, name: str, run: Callable[[HelperHealth], Awaitable[None]]) -> "asyncio.Task[None]":
+        """Start a supervised task that calls `run`, again after a failure, until it returns or is cancelled."""
         return self._own(
             asyncio.get_running_loop().create_task(self._keep_on(self.helper(name), run), name=name)
         )
 
-    def one_off_task(
+    def start_one_off_task(
         self,
         name: str,
         work: Coroutine[Any, Any, Result],
         *,
         expected: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> "asyncio.Task[Result]":
-        """A task that does `work` once. Its error goes to those who await it; one that is not `expected` is also counted and logged."""
+        """Start a task that does `work` once, without a restart.
+
+        Its error goes to those who await it; one that is not `expected` is also counted and logged.
+        """
         helper = self.helper(name)
 
         def take_note(done: "asyncio.Task[Result]") -> None:
@@ -140,7 +146,7 @@ class Supervisor:
         return job
 
     def thread_pool(self, name: str, *, threads: int) -> ThreadPoolExecutor:
-        """Threads for calls that block. An error in a call goes to its caller and does not end the thread."""
+        """Make a pool of threads for calls that block. An error in a call goes to its caller and does not end the thread."""
         self._pools.append(f"{name}_")
         return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
 
@@ -199,7 +205,7 @@ class Supervisor:
 
 
 def describe_error(error: BaseException) -> str:
-    """An error in one line, at most 300 characters of what it says."""
+    """Describe an error in one line: its type, and at most 300 characters of what it says."""
     text = str(error)[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -1,11 +1,11 @@
-"""The totals of the usage that this process has counted, for cost and budgets: every request that named a model is in them."""
+"""The totals of the usage that this process has counted, for cost and budgets. Every request that named a model is in them."""
 
 from gateway.cost.usage_documents import Usage, UsageKey
 from gateway.telemetry.metrics import CallerUsage, Metrics, Series
 
 
 def usage_totals(metrics: Metrics) -> dict[UsageKey, Usage]:
-    """Usage since the start of the process. Call it in the event loop: nothing is counted meanwhile."""
+    """The usage since the start of the process, by key. Call it in the event loop: nothing is counted meanwhile."""
     found: dict[UsageKey, Usage] = {}
     for series in metrics.all_series():
         if not series.model:

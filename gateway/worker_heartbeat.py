@@ -19,14 +19,14 @@ def _file(folder: Path, worker: int) -> Path:
 
 
 def start_heartbeat(loop: asyncio.AbstractEventLoop, folder: Path, worker: int) -> None:
-    """Touch the worker's file now, and periodically for as long as the event loop runs."""
+    """Start a worker's heartbeat: touch its file periodically for as long as the event loop runs."""
     with contextlib.suppress(OSError):  # the folder goes when the supervisor ends
         _file(folder, worker).touch()
     loop.call_later(BEAT_S, start_heartbeat, loop, folder, worker)
 
 
 class HeartbeatMonitor:
-    """Detects workers whose heartbeat has stopped; used by the supervisor."""
+    """Detects workers whose heartbeat has stalled; used by the supervisor."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,7 +35,10 @@ class HeartbeatMonitor:
         ] = {}  # by worker: when the file was touched, looks since it is the same
 
     def look_for_stall(self, worker: int) -> bool:
-        """Look once more, and return whether the worker's heartbeat has not moved for `LOOKS` looks. One that has not started never is."""
+        """Look once more, and return whether the worker's heartbeat has stalled: it has not moved for `LOOKS` looks.
+
+        One that has not started is not stalled.
+        """
         try:
             touched = _file(self._folder, worker).stat().st_mtime_ns
         except OSError:
@@ -46,7 +49,7 @@ class HeartbeatMonitor:
         return looks >= LOOKS
 
     def forget(self, worker: int) -> None:
-        """Start afresh for this worker: a new process takes its place."""
+        """Forget a worker's heartbeat: a new process takes its place."""
         self._seen.pop(worker, None)
         with contextlib.suppress(OSError):
             _file(self._folder, worker).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Several worker processes on one port: pre-forked, restarted when one dies, drained together.
+"""Runs several worker processes on one port: pre-forked, restarted when one dies, drained together.
 
 Each worker is a process of its own with its own loop, connections and limits; the kernel shares new connections out
 (SO_REUSEPORT). What they have in common is a private folder, in which they tell each other their figures.
@@ -26,7 +26,7 @@ AWAITED: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 
 def allowed_cpus() -> int:
-    """The CPUs that this process may use: by its affinity, and by its container's quota."""
+    """How many CPUs this process may use: by its affinity, and by its container's quota."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -36,7 +36,7 @@ def allowed_cpus() -> int:
 
 
 def reserve_port(host: str, port: int) -> socket.socket:
-    """A socket that keeps the port for the workers without listening on it. Raises OSError where it is taken."""
+    """Reserve a port for the workers: a socket that is bound and does not listen. Raises OSError where it is taken."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

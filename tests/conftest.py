@@ -1,5 +1,6 @@
 """What all tests share: a clean environment, the Cloud Storage server, and honesty about what was skipped."""
 
+import gc
 import os
 import signal
 import sys
@@ -90,6 +91,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         longest[item.path] = max(longest.get(item.path, 0.0), _limit_s(item))
     items.sort(key=lambda item: -longest[item.path])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What was collected lives to the end: without it the full collections after some hundreds of tests take a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

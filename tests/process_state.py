@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from gateway.core import pseudo_random, sort_headers
+from gateway.core import header_classification, pseudo_random
 
 
 def _loaded(name: str) -> ModuleType | None:
@@ -20,13 +20,13 @@ def _loaded(name: str) -> ModuleType | None:
 @pytest.fixture(autouse=True)
 def fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # Fields that authenticators reserve in a test are nobody's in the next.
-    monkeypatch.setattr(sort_headers, "_KIND", dict(sort_headers._KIND))
-    monkeypatch.setattr(sort_headers, "_blank", list(sort_headers._blank))
-    sort_headers._learned.clear()
+    monkeypatch.setattr(header_classification, "_KIND", dict(header_classification._KIND))
+    monkeypatch.setattr(header_classification, "_blank", list(header_classification._blank))
+    header_classification._learned.clear()
     # Each test draws ids and shares of its own, and the same ones in each run.
     pseudo_random._source.seed(request.node.nodeid)
     yield
-    sort_headers._learned.clear()
+    header_classification._learned.clear()
     memory = _loaded("gateway.registry.memory")
     if memory is not None:
         memory._named.clear()

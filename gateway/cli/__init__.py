@@ -31,9 +31,9 @@ _COMMANDS: Final = {
     "canary": LazyCommand("gateway.cli.rollouts.canary", "canary", _MODELS),
     "rollouts": LazyCommand("gateway.cli.rollouts.run_controller", "rollouts", _MODELS),
     "evidence": LazyCommand("gateway.cli.rollouts.version_evidence", "evidence", _MODELS),
-    "enable": LazyCommand("gateway.cli.models.lifecycle", "enable", _MODELS),
-    "disable": LazyCommand("gateway.cli.models.lifecycle", "disable", _MODELS),
-    "deregister": LazyCommand("gateway.cli.models.lifecycle", "deregister", _MODELS),
+    "enable": LazyCommand("gateway.cli.models.deregister_or_disable", "enable", _MODELS),
+    "disable": LazyCommand("gateway.cli.models.deregister_or_disable", "disable", _MODELS),
+    "deregister": LazyCommand("gateway.cli.models.deregister_or_disable", "deregister", _MODELS),
     "new": LazyCommand("gateway.cli.deployment.new", "new", _DEPLOY),
     "import-model": LazyCommand("gateway.cli.deployment.import_model", "import_model", _DEPLOY),
     "deploy": LazyCommand("gateway.cli.deployment.deploy", "deploy", _DEPLOY),
@@ -59,9 +59,9 @@ _COMMANDS: Final = {
     "history": LazyCommand("gateway.cli.registry.history", "history", _REGISTRY),
     "audit": LazyCommand("gateway.cli.registry.audit", "audit", _REGISTRY),
     "rollback": LazyCommand("gateway.cli.models.rollback", "rollback", _REGISTRY),
-    "diff": LazyCommand("gateway.cli.registry.diff", "diff", _REGISTRY),
+    "diff": LazyCommand("gateway.cli.registry.diff_environments", "diff", _REGISTRY),
     "watch": LazyCommand("gateway.cli.registry.watch", "watch", _REGISTRY),
-    "export": LazyCommand("gateway.cli.registry.export", "export", _REGISTRY),
+    "export": LazyCommand("gateway.cli.registry.export_yaml", "export", _REGISTRY),
     "import": LazyCommand("gateway.cli.registry.import_yaml", "import_models", _REGISTRY),
     "sign-off": LazyCommand("gateway.cli.signoff.sign_off_policy", "sign_off", _SIGN_OFF),
     "request-approval": LazyCommand("gateway.cli.signoff.request_approval", "request_approval", _SIGN_OFF),
@@ -71,7 +71,7 @@ _COMMANDS: Final = {
     "approvals": LazyCommand("gateway.cli.signoff.approve_or_reject", "approvals", _SIGN_OFF),
     "check": LazyCommand("gateway.cli.setup.check_settings", "check", _SETUP),
     "doctor": LazyCommand("gateway.cli.setup.doctor", "doctor", _SETUP),
-    "env": LazyCommand("gateway.cli.setup.env", "env", _SETUP),
+    "env": LazyCommand("gateway.cli.setup.environments", "env", _SETUP),
 }
 _OF_THIS_MACHINE: Final = {"env", "import-model", "logs", "new", "ps", "restart", "stop", "up"}
 

@@ -37,7 +37,7 @@ from gateway.registry.base import (
 from gateway.registry.mirror import Mirror
 
 if TYPE_CHECKING:
-    from gateway.signoff.read_sign_off_records import RecentKeys, SignOffRecords
+    from gateway.signoff.read_sign_off_records import IssuerKeyCache, SignOffRecords
 
 _SHOWN: Final = 50  # requests, the newest
 _BODY_S: Final = 10.0
@@ -56,7 +56,7 @@ class ApprovalPages:
     def __init__(self, registry: Registry, mirror: Mirror) -> None:
         self._registry = registry
         self._mirror = mirror
-        self._recent_keys: RecentKeys | None = None  # its module is imported with the first page
+        self._issuer_key_cache: IssuerKeyCache | None = None  # its module is imported with the first page
 
     async def unreviewed_emergencies(self, exchange: Exchange) -> Response:  # noqa: ARG002
         """Answer with the emergencies that nobody else has reviewed yet. They serve on one person's word."""
@@ -106,7 +106,11 @@ class ApprovalPages:
         _check_origin(exchange)
         given = await _body(exchange)
         policy, records, document = await self._find(identity, decides=True)
-        from gateway.signoff.signed_elsewhere import DecisionNotAccepted, verify_decision, write_decision
+        from gateway.signoff.externally_signed_decisions import (
+            DecisionNotAccepted,
+            verify_decision,
+            write_decision,
+        )
 
         try:
             payload = base64.b64decode(given.payload.encode(), validate=True)
@@ -133,7 +137,11 @@ class ApprovalPages:
     async def _statement(self, exchange: Exchange, records: "SignOffRecords", document: Document) -> Response:
         asked = parse_query(exchange.target.query, {"decision", "by", "reason", "back"})
         decision = asked.get("decision", "")
-        from gateway.signoff.signed_elsewhere import DECISIONS, DecisionNotAccepted, prepare_statement
+        from gateway.signoff.externally_signed_decisions import (
+            DECISIONS,
+            DecisionNotAccepted,
+            prepare_statement,
+        )
 
         if decision not in DECISIONS:
             raise BadRequest(f"decision must be one of {', '.join(DECISIONS)}.")
@@ -172,10 +180,14 @@ class ApprovalPages:
             policy = await self._registry.read(SIGN_OFF, SIGN_OFF_POLICY)
             if policy is None:  # before the import, which takes a while
                 return None, None
-            from gateway.signoff.read_sign_off_records import RecentKeys, read_records, stored_policy
+            from gateway.signoff.read_sign_off_records import (
+                IssuerKeyCache,
+                parse_stored_policy,
+                read_records,
+            )
 
-            recent = self._recent_keys = self._recent_keys or RecentKeys()
-            stored = stored_policy(policy)
+            recent = self._issuer_key_cache = self._issuer_key_cache or IssuerKeyCache()
+            stored = parse_stored_policy(policy)
             return policy, await read_records(self._registry, stored, None if decides else recent)
         except RegistryError as error:
             raise _away() from error

@@ -20,7 +20,7 @@ from gateway.task_supervisor import Supervisor
 from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
 from gateway.telemetry.metrics import MetricsState
-from gateway.telemetry.periodic_aggregation import WorkerMetrics
+from gateway.telemetry.periodic_aggregation import SharedWorkerMetrics
 from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, KEPT_S, TraceStoreReader
 
 _FRESH_S = 1.0  # who asks more often gets the same answer
@@ -37,7 +37,7 @@ class Dashboard:
     def __init__(
         self,
         mirror: Mirror,
-        shared: WorkerMetrics,
+        shared: SharedWorkerMetrics,
         figures: TraceStoreReader,
         *,
         supervisor: Supervisor | None = None,
@@ -56,7 +56,7 @@ class Dashboard:
         """The metrics of all workers since the start, at most a second old."""
         if self._state is None or time.time() - self._state.at > _FRESH_S:
             if self._reading is None:
-                self._reading = self._supervisor.one_off_task("dashboard", self._read())
+                self._reading = self._supervisor.start_one_off_task("dashboard", self._read())
             return await asyncio.shield(self._reading)
         return self._state
 
@@ -126,8 +126,10 @@ class Dashboard:
     def _curves(self, ends: int, wanted: set[str] | None) -> _Curves:
         """Requests and failures by minute of the last hour, of the models in `wanted`; None: all, added up under None."""
         minute = ends - ends % COARSE_S
-        rows = self._figures.tick_counts(COARSE_S, after=minute - HOUR_S, until=minute)
-        rows += self._figures.tick_counts(FINE_S, after=minute, until=ends)  # the minute that is not over
+        rows = self._figures.request_counts_by_tick(COARSE_S, after=minute - HOUR_S, until=minute)
+        rows += self._figures.request_counts_by_tick(
+            FINE_S, after=minute, until=ends
+        )  # the minute that is not over
         found: _Curves = {}
         for model, at, requests, failed in rows:
             if wanted is None or model in wanted:

@@ -4,7 +4,7 @@ from typing import Any
 
 from gateway.registry.base import Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
-from gateway.rollout.status_summary import read_status_view
+from gateway.rollout.status_summary import read_rollout_status
 
 
 async def rollout_document(registry: Registry, snapshot: Snapshot | None, name: str) -> dict[str, Any] | None:
@@ -14,6 +14,6 @@ async def rollout_document(registry: Registry, snapshot: Snapshot | None, name: 
         return None
     entry = snapshot.entries.get(name)
     try:
-        return await read_status_view(registry, rollout, entry.model if entry is not None else None)
+        return await read_rollout_status(registry, rollout, entry.model if entry is not None else None)
     except RegistryError:
         return None

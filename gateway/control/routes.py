@@ -36,7 +36,7 @@ from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
 from gateway.task_supervisor import Supervisor
-from gateway.telemetry.periodic_aggregation import WorkerMetrics
+from gateway.telemetry.periodic_aggregation import SharedWorkerMetrics
 from gateway.telemetry.prometheus_exposition import CONTENT_TYPE, render_exposition
 from gateway.telemetry.recorded_request_store import TraceStoreReader
 
@@ -63,7 +63,7 @@ class ControlRoutes:
         chain: AuthenticatorChain,
         *,
         registry: Registry,
-        shared: WorkerMetrics,
+        shared: SharedWorkerMetrics,
         reader: TraceStoreReader | None,
         figures: TraceStoreReader,
         admits: Callable[[Exchange], bool],

@@ -8,8 +8,8 @@ right-most entry that no trusted proxy accounts for, and never anything to the l
 import re
 from collections.abc import Iterable
 
+from gateway.core.header_classification import FORWARDED, FORWARDED_FOR, RequestHead
 from gateway.core.ip_network_set import Network, NetworkSet, parse_address
-from gateway.core.sort_headers import FORWARDED, FORWARDED_FOR, RequestHead
 
 _MAX_ENTRY_BYTES = 64
 _MAX_ENTRIES = 32
@@ -30,7 +30,10 @@ class TrustedProxies:
         self._forwarded = forwarded
 
     def client_address(self, peer: str, head: RequestHead) -> str | None:
-        """The caller's address as text; None where it is not known. Also sets the fields of `head` that trusted proxies vouch for."""
+        """The address of the client behind the trusted proxies, as text; None where it is not known.
+
+        Also sets `vouched` and `forwarded_for` of `head`.
+        """
         if not self._hops and not self._proxies.networks:
             return peer
         if self._proxies.networks and not self._trusts(peer):

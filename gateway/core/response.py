@@ -1,4 +1,7 @@
-"""A complete small response that the gateway makes itself: a problem, a health probe, a model's description."""
+"""The response type: status, header fields and a body held whole in memory.
+
+The gateway itself answers with it: a problem, a health probe, a model's description.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +13,7 @@ from gateway.core.escape_unprintable import printable_json
 
 
 class Response(msgspec.Struct, frozen=True):
-    """Status, header fields and body of a response."""
+    """A whole response: status, header fields and body."""
 
     status: int
     headers: HeaderList  # without Content-Length, which the server writes
@@ -33,5 +36,5 @@ def _encode(content: Any) -> bytes:
 
 
 def json_response(content: Any, *, status: int = 200, headers: HeaderList = ()) -> Response:
-    """A Response with `content` as JSON."""
+    """A JSON response: a Response with `content` encoded, and its Content-Type."""
     return Response(status, _JSON + headers, _encode(content) + b"\n")

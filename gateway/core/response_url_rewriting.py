@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from gateway.core.header_classification import CRLF, HOST
 from gateway.core.request_target import OPEN_INFERENCE, RequestTarget
-from gateway.core.sort_headers import CRLF, HOST
 
 if TYPE_CHECKING:
     from gateway.core.exchange import Exchange
@@ -33,7 +33,10 @@ _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", ":
 
 
 def rewrite_urls(exchange: "Exchange", fields: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The lines of those `fields` that hold URLs (`ADDRESS_FIELDS`), rewritten; a URL that callers could not follow is left out."""
+    """Rewrite the URLs in `fields`, and return the field lines, each with its CRLF.
+
+    `fields` are those of a response that hold URLs (`ADDRESS_FIELDS`). One whose URL callers could not follow is left out.
+    """
     lines: list[bytes] = []
     for name, value in fields:
         rewritten = _rewrite(exchange, name, value.decode("latin-1"))

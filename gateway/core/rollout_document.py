@@ -1,4 +1,4 @@
-"""The document of a rollout: how a new version of a model gets its share of the traffic, and how far it has come."""
+"""The registry document of a rollout: how a new version of a model gets its share of the traffic, and how far it has come."""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _LONGEST_S = 30 * 86_400.0
 
 
 class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """When a rollout advances and when it returns. Times in seconds, shares in percent, tolerances as fractions."""
+    """The plan of a rollout: its steps, when it advances and when it returns. Times in seconds, shares in percent, tolerances as fractions."""
 
     steps: tuple[int, ...] = (1, 5, 25, 50, 100)
     every_s: float = 600.0  # a step lasts at least this long
@@ -72,7 +72,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
 
 
 def backend_fingerprint(backend: Backend) -> str:
-    """The fingerprint of a backend, by which evidence knows it again: its address, its artifact and its image."""
+    """The fingerprint of a backend: its address, artifact and image, as one text. A change of it shows that the backend was replaced."""
     return " ".join(
         filter(None, (f"{backend.url}{backend.predict_path}", backend.artifact_digest, backend.image))
     )
@@ -94,7 +94,7 @@ def parse_rollout(document: Mapping[str, Any]) -> Rollout:
 
 
 def rollout_problems(rollout: Rollout) -> list[str]:
-    """What is wrong with a rollout, without its plan: a sentence each."""
+    """What is wrong with a rollout, a sentence each. `plan_problems` says what is wrong with its plan."""
     problems = []
     for check, value in (
         (check_model_name, rollout.model),
@@ -117,7 +117,7 @@ def rollout_problems(rollout: Rollout) -> list[str]:
 
 
 def plan_problems(plan: RolloutPlan) -> list[str]:
-    """What is wrong with a plan, a sentence each: none that could not be honoured gets by."""
+    """Everything that is wrong with a plan, a sentence each."""
     problems = []
     steps = plan.steps
     if not 0 < len(steps) <= _MAX_STEPS or any(not 1 <= step <= 100 for step in steps):
@@ -156,7 +156,7 @@ def plan_problems(plan: RolloutPlan) -> list[str]:
 
 
 def webhook_problems(url: str) -> list[str]:
-    """What is wrong with a webhook's address: it must be https, or a plain one on this machine."""
+    """What is wrong with a webhook's URL: it must be https, or http on this machine."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -224,7 +224,7 @@ def new_rollout(
 
 
 def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
-    """What somebody changed by hand in the model during the rollout; empty where nothing that matters to it."""
+    """What somebody changed by hand in the model during the rollout; empty if nothing that matters to the rollout."""
     if model is None:
         return "the model was deregistered"
     if not model.enabled:
@@ -240,7 +240,7 @@ def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
 
 
 def replaced_versions(rollout: Rollout, model: Model) -> str:
-    """Which of the two versions is not what it was when the rollout began; empty where both are."""
+    """Which of the two versions were replaced since the rollout began, as a sentence; empty if neither was."""
     for version, was in rollout.versions.items():
         backend = model.backend(version)
         if backend is None:
@@ -264,6 +264,6 @@ def traffic_at_share(rollout: Rollout, percent: int) -> dict[str, int]:
 
 
 def with_traffic(model: Model, traffic: Mapping[str, int]) -> Model:
-    """`model` with this split between the versions that it has; what is not named takes nothing."""
+    """A copy of `model` with this traffic split; a version that `traffic` does not name gets nothing."""
     split = {backend.version: traffic.get(backend.version, 0) for backend in model.backends}
     return msgspec.structs.replace(model, traffic=split)

@@ -25,7 +25,7 @@ StickyKind = Literal["caller", "key", "header", "field"]
 
 
 class StickyBy(NamedTuple):
-    """What a share sticks to: `caller`, `key`, `header:NAME`, or `field:PATH` of the request's JSON."""
+    """What a share sticks to: a kind of value, and its name. The kinds are `caller`, `key`, `header:NAME` and `field:PATH` (of the request's JSON)."""
 
     kind: StickyKind
     name: str = ""  # of the header field in lower case, or the path in the body with dots
@@ -40,7 +40,7 @@ class StickyShares(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 def parse_sticky_by(text: str) -> StickyBy:
-    """Parse `caller`, `key`, `header:NAME` or `field:PATH`. ValueError says what is wrong."""
+    """Parse what a share sticks to: `caller`, `key`, `header:NAME` or `field:PATH`. ValueError says what is wrong."""
     kind, colon, name = text.partition(":")
     if kind == "caller" and not colon:
         return StickyBy("caller")
@@ -79,7 +79,7 @@ def sticky_problems(sticky: StickyShares) -> list[str]:
 
 
 def assign_slots(sticky: StickyShares, traffic: Mapping[str, int]) -> StickyShares:
-    """Assign slots: `sticky` with as many slots for each version as its percentage in `traffic`, which adds up to 100.
+    """A copy of `sticky` with each version's slots assigned: as many as its percentage in `traffic`, which adds up to 100.
 
     As few slots change hands as possible. Which ones follows from the seed, so every gateway comes to the same result.
     """

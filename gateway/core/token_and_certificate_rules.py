@@ -1,4 +1,4 @@
-"""Access rules for tokens and certificates: which issuers and subjects are accepted, and what they may do."""
+"""Access rules for tokens and client certificates: which are accepted, and what their callers may do."""
 
 import re
 from typing import Final, Literal
@@ -21,7 +21,7 @@ _MAX_SKEW_S: Final = 300.0
 
 
 class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rule of access: which callers it is for, and what each of them may do. The first rule that matches a caller counts."""
+    """An access rule: which callers it is for, and what each of them may do. The first rule that matches a caller counts."""
 
     name: str  # callers are called NAME:SUBJECT in logs and limits
     subjects: tuple[str, ...]  # patterns of who is let in: "*@example.com"
@@ -37,7 +37,7 @@ class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class IssuerRule(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rule for tokens of one issuer. Several rules may name the same issuer, for other subjects or groups."""
+    """An access rule for the tokens of one issuer. Several rules may name the same issuer, for other subjects or groups."""
 
     audience: tuple[str, ...]  # what a token must be made for
     preset: Literal["", "google", "service-account", "iap"] = ""
@@ -52,7 +52,7 @@ class IssuerRule(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class CertificateRule(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rule for client certificates that a load balancer has verified; `subjects` match the identity header."""
+    """An access rule for client certificates. A load balancer has verified them; `subjects` match the identity in its header."""
 
 
 _GOOGLE_ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
@@ -89,7 +89,7 @@ def apply_preset(issuer: IssuerRule) -> IssuerRule:
 
 
 def issuer_rule_problems(given: IssuerRule) -> list[str]:
-    """Everything that is wrong with an entry of `auth.issuers`, a sentence each."""
+    """Everything that is wrong with an issuer rule (an entry of `auth.issuers`), a sentence each."""
     issuer = apply_preset(given)
     problems = _check_rule(issuer)
     if not issuer.issuer or not all(issuer.issuer):
@@ -117,7 +117,7 @@ def issuer_rule_problems(given: IssuerRule) -> list[str]:
 
 
 def is_trusted_jwks_url(url: str) -> bool:
-    """Whether the keys there are authentic: fetched by https, or from this machine."""
+    """Whether keys from this URL can be trusted: it is https, or leads to this machine."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -130,7 +130,7 @@ def is_trusted_jwks_url(url: str) -> bool:
 
 
 def certificate_rule_problems(certificate: CertificateRule) -> list[str]:
-    """Everything that is wrong with an entry of `auth.certificates`, a sentence each."""
+    """Everything that is wrong with a certificate rule (an entry of `auth.certificates`), a sentence each."""
     return _check_rule(certificate)
 
 
@@ -151,5 +151,5 @@ def _check_rule(entry: AccessRule) -> list[str]:
 
 
 def is_printable_subject(subject: str) -> bool:
-    """Whether `subject` can be used as it is in logs, headers and limits."""
+    """Whether `subject` has only printable characters that logs, headers and limits can hold as they are; 200 at most."""
     return _SUBJECT.fullmatch(subject) is not None

@@ -1,4 +1,4 @@
-"""Trace context: W3C Trace Context (traceparent, level 1) and Google's older X-Cloud-Trace-Context."""
+"""Parse, continue and write trace context: W3C Trace Context (traceparent, level 1) and Google's older X-Cloud-Trace-Context."""
 
 import os
 import re

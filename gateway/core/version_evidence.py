@@ -1,4 +1,4 @@
-"""Evidence about a version: what was checked, on which artifact and image, and what came of it.
+"""Records of evidence about a model version: what was checked, on which artifact and image, and what came of it.
 
 A record is bound to what it is about. Another artifact, image or address is another thing, of which it says nothing.
 """
@@ -39,7 +39,7 @@ class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 def evidence_name(model: str, version: str, sort: str) -> str:
-    """The name of an evidence record's document."""
+    """The name of an evidence record's registry document: `MODEL@VERSION:SORT`."""
     return f"{model}@{version}:{sort}"
 
 

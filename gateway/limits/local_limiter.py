@@ -1,23 +1,26 @@
-"""Limits counted in this process: exact for this process, lost when it ends. A fleet of N processes allows N times as much."""
+"""Rate limits and quotas counted in this process: exact for it, lost when it ends. A fleet of N processes allows N times as much."""
 
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.limits.quota import Charge, ChargeResult
+from gateway.limits.quota_charges import Charge, ChargeResult
 
 _SWEEP_AT: Final = 50_000
 _ROUNDING_S: Final = 1e-6  # seconds since the epoch are that coarse as a float
 
 
 class LocalLimiter:
-    """Counts limits in this process by the generic cell rate algorithm (GCRA): one time per account says when all that was taken is refilled."""
+    """Counts rate limits and quotas in this process's memory.
+
+    A rate uses the generic cell rate algorithm (GCRA): one time per account says when all that was taken is refilled.
+    """
 
     def __init__(self) -> None:
         self._earned_at: dict[str, float] = {}
         self._counts: dict[str, tuple[int, float]] = {}  # used, and when the window ends
 
-    def charge(self, quota_charges: Sequence[Charge], now: float) -> list[ChargeResult]:
-        """Take one request from all of `quota_charges`, or from none where one of them is used up."""
+    def charge_all_or_none(self, quota_charges: Sequence[Charge], now: float) -> list[ChargeResult]:
+        """Charge one request to all of `quota_charges`, or to none where one of them is used up. `now` is in seconds since the epoch."""
         verdicts, waits = [], False
         for charge in quota_charges:
             verdict = self._look(charge, now)

@@ -1,11 +1,11 @@
-"""Limits counted in Redis: exact over all gateways that share it, for one round trip per limited request."""
+"""Rate limits and quotas counted in Redis: exact over all gateways that share it, for one round trip per limited request."""
 
 import logging
 import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.limits.quota import Charge, ChargeResult
+from gateway.limits.quota_charges import Charge, ChargeResult
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class RedisUnavailable(Exception):
 
 
 class RedisLimiter:
-    """Counts limits in Redis, for all gateways that share it."""
+    """Counts rate limits and quotas in Redis, for all gateways that share it."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self._url = url
@@ -73,7 +73,7 @@ class RedisLimiter:
         self._away_until = 0.0
 
     async def start(self) -> None:
-        """Make the client; it connects when it is first needed."""
+        """Start the Redis client, without a connection yet: it connects when it is first needed."""
         from redis.asyncio import BlockingConnectionPool, Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
@@ -95,8 +95,8 @@ class RedisLimiter:
         if self._client is not None:
             await self._client.aclose()
 
-    async def charge(self, quota_charges: Sequence[Charge]) -> list[ChargeResult]:
-        """As `LocalLimiter.charge`. Raises RedisUnavailable."""
+    async def charge_all_or_none(self, quota_charges: Sequence[Charge]) -> list[ChargeResult]:
+        """Charge one request to all of `quota_charges`, or to none where one of them is used up. Raises RedisUnavailable."""
         from redis.exceptions import RedisError
 
         if time.monotonic() < self._away_until:

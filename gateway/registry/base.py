@@ -220,7 +220,7 @@ class Unavailable(RegistryError):
 
 
 class Registry(Protocol):
-    """The interface of a registry; `gateway.testing.RegistryContract` checks an implementation. Any method may raise Unavailable.
+    """The interface of a registry; `gateway.testing.RegistryContractTests` checks an implementation. Any method may raise Unavailable.
 
     An opener (`open_registry(url)`) only checks the URL; the first method called connects.
     """

@@ -14,11 +14,11 @@ from cachetools import TTLCache
 from gateway.core.model import Key
 from gateway.core.name_validation import check_model_name
 from gateway.core.pseudo_random import random_between
+from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import NO_KEYS, FallbackKeys, update_fallback_keys
 from gateway.registry.fallback_copy import FallbackStore
 from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_with_pauses
-from gateway.registry.token_bucket import TokenBucket
 from gateway.task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
@@ -118,10 +118,10 @@ class Mirror:
         patience_s = self._first_load_timeout_s
         if self._fallback is not None and await self._load_fallback(self._fallback):
             patience_s = min(patience_s, _FIRST_LOOK_S)
-        self._tasks = [self._supervisor.task("registry watch", self._watch)]
+        self._tasks = [self._supervisor.start_task("registry watch", self._watch)]
         if self._fallback is not None and self._fallback.saved_by_gateways:
             self._tasks.append(
-                self._supervisor.task("registry fallback", partial(self._keep, self._fallback))
+                self._supervisor.start_task("registry fallback", partial(self._keep, self._fallback))
             )
         if await self._wait(lambda: self.connected, timeout_s=patience_s):
             return
@@ -176,7 +176,7 @@ class Mirror:
                 raise Unavailable(self.held or self.last_error or "the registry has not been read yet")
             if not self._bucket.take():
                 return None  # the stream is well, so what it does not tell is hardly there
-            asking = self._supervisor.one_off_task(
+            asking = self._supervisor.start_one_off_task(
                 "registry read-through", self._ask(name), expected=RegistryError
             )
             self._asking[name] = asking

@@ -15,7 +15,7 @@ from gateway.core.ip_network_set import NetworkSet, parse_network
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.prices import Prices, parse_prices
 from gateway.core.rollout_document import Rollout, parse_rollout
-from gateway.core.shadow import Shadow, parse_shadow
+from gateway.core.shadow_document import Shadow, parse_shadow
 from gateway.registry.base import (
     BUDGETS,
     EMERGENCIES,

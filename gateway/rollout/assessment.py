@@ -1,4 +1,7 @@
-"""The assessment of a rollout by the controller: the evidence on each question, and how far its step is."""
+"""The assessment of a rollout: the evidence so far that the candidate is fine, or worse than the stable version.
+
+The controller adds the gateways' reports to it, and decides on it. It also holds how far the current step is.
+"""
 
 from math import ceil, inf, log, log2
 from typing import Any, Final
@@ -6,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.rollout_document import Rollout, RolloutPlan
-from gateway.rollout.reporter import RolloutReport, RolloutWindow
+from gateway.rollout.request_count_reporter import RolloutReport, RolloutWindow
 from gateway.rollout.request_counter import PER_DOUBLING, Tally
 from gateway.rollout.sequential_test import ALPHA, Counts, Finding, HigherRateTest, judge
 
@@ -48,7 +51,10 @@ def _questions(plan: RolloutPlan) -> dict[str, HigherRateTest]:
 
 
 class UnpairedWindows(msgspec.Struct, kw_only=True):
-    """Unpaired windows of one gateway: only one version had requests in them, so they wait for the other's, as one window then."""
+    """Windows of one gateway in which only one version had requests: kept until the other version has some, too.
+
+    All of them are then judged as one window.
+    """
 
     windows: int = 0
     settled: bool = True  # all of them began when the step's settling was over
@@ -57,7 +63,10 @@ class UnpairedWindows(msgspec.Struct, kw_only=True):
 
 
 class Assessment(msgspec.Struct, kw_only=True):
-    """The assessment of a rollout: the ephemeral document `rollout-assessments/MODEL`. With it, another controller goes on where this one was."""
+    """The state of a rollout's assessment: the evidence on each question, and the progress of the current step.
+
+    It is kept in the ephemeral document `rollout-assessments/MODEL`, so that another controller can go on where this one was.
+    """
 
     rollout: str  # its id
     position: int
@@ -79,13 +88,13 @@ class Assessment(msgspec.Struct, kw_only=True):
         return cls(rollout=rollout.id, position=rollout.position, questions=_questions(rollout.plan))
 
     def enter_step(self, position: int) -> None:
-        """Enter a step: requests and time count from now."""
+        """Enter a step: count its requests and its time from zero."""
         if position != self.position:
             self.position, self.requests, self.cold_here, self.waited_s = position, 0, 0, 0.0
             self.fine_before = {name: evidence.fine for name, evidence in self.questions.items()}
 
     def add_report(self, rollout: Rollout, report: RolloutReport) -> bool:
-        """Add the windows of `report` that are new; return whether anything has changed."""
+        """Add the windows of a gateway's report that are new; return whether anything has changed."""
         new = [window for window in report.windows if window.number > self.seen.get(report.gateway, 0)]
         for window in new:
             self._observe(rollout, report.gateway, window)
@@ -94,7 +103,10 @@ class Assessment(msgspec.Struct, kw_only=True):
         return bool(new) | (report.final and self.judge_gone_gateway(rollout.plan, report.gateway))
 
     def judge_gone_gateway(self, plan: RolloutPlan, gateway: str) -> bool:
-        """Judge the unpaired windows of a gateway that is gone: over days, many come and go. Return whether there was any."""
+        """Judge what a gateway that is gone has left: its unpaired windows. Return whether there were any.
+
+        Over days, many gateways come and go.
+        """
         pair = self.unpaired.pop(gateway, None)
         if pair is not None:
             self._judge(plan, pair)
@@ -140,7 +152,7 @@ class Assessment(msgspec.Struct, kw_only=True):
                 )
 
     def stable_bucket_exceeded_by(self, share: float) -> int | None:
-        """The bucket above which at most `share` of the stable version's requests lie; None: too few are known."""
+        """The latency bucket above which at most `share` of the stable version's requests lie; None while too few are known."""
         total = sum(self.stable_latency.values())
         if total < _ENOUGH:
             return None
@@ -166,16 +178,19 @@ class Assessment(msgspec.Struct, kw_only=True):
         }
 
     def found_worse(self) -> str:
-        """What the candidate is found to be worse at, in words; empty: nothing."""
+        """What the candidate was found to be worse at, in words; empty where nothing was."""
         found = [name for name, finding in self.findings().items() if finding == "worse"]
         return "; ".join(f"it {_WORDS[name]} ({self._compared(name)})" for name in found)
 
     def too_many_cold_starts(self, *, last: bool) -> bool:
-        """Whether so many requests waited for an instance that the times of the others say little; `last`: before 100 %."""
+        """Whether too many of this step's requests waited for a cold start, so that the times of the others say little.
+
+        `last`: the step before 100 %, which allows fewer.
+        """
         return self.cold_here > (MOST_COLD_AT_LAST if last else MOST_COLD) * self.requests
 
-    def contradicted(self) -> list[str]:
-        """The questions to which this step's own requests say the contrary of "fine".
+    def contradicted_questions(self) -> list[str]:
+        """The questions whose evidence for "fine" is contradicted by this step's own requests.
 
         A version may fail only with the load of its last step: what it did before that must not outvote it.
         """
@@ -186,14 +201,14 @@ class Assessment(msgspec.Struct, kw_only=True):
         ]
 
     def questions_not_yet_fine(self) -> list[str]:
-        """The questions that are not yet answered with "fine", or are contradicted."""
-        contradicted = self.contradicted()
+        """The questions that are not answered with "fine" yet, or whose answer is contradicted."""
+        contradicted = self.contradicted_questions()
         return [
             name for name, finding in self.findings().items() if finding != "fine" or name in contradicted
         ]
 
     def evidence(self) -> dict[str, Any]:
-        """The evidence as JSON values, for people and for the history."""
+        """The evidence on each question as JSON values, for people and for the history."""
         findings = self.findings()
         return {
             name: {

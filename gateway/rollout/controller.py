@@ -1,7 +1,8 @@
-"""Takes the steps of the rollouts: one process at a time, by a lease, on the evidence of the whole fleet.
+"""The rollout controller: takes the steps of rollouts on the evidence that all gateways report.
 
-Each step is one registry write that names the revisions it was decided on, so even two controllers that both believe to hold the
-lease cannot take it twice, and a model that somebody changed meanwhile is never overwritten.
+One process does so at a time, by a lease. Each step is one registry write that names the revisions it was decided on, so even
+two controllers that both believe to hold the lease cannot take it twice, and a model that somebody changed meanwhile is never
+overwritten.
 """
 
 import asyncio
@@ -35,8 +36,8 @@ from gateway.registry.snapshot import read_rollout
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import Decision, apply_decision, decide
 from gateway.rollout.lease import LEASE, Lease
-from gateway.rollout.reporter import FIGURES, RolloutReport
 from gateway.rollout.reporting_gateways import ReportingGateways
+from gateway.rollout.request_count_reporter import FIGURES, RolloutReport
 from gateway.rollout.webhook_outbox import WebhookOutbox
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
@@ -59,8 +60,8 @@ class _Watched:
         self.looked_at = now
 
 
-class Controller:
-    """The controller of the rollouts.
+class RolloutController:
+    """The rollout controller: reconciles all active rollouts while it holds the lease.
 
     `figures` is where gateways report, `registry` where everything else is; `secret` signs what webhooks get.
     """
@@ -90,7 +91,7 @@ class Controller:
         self.steps: dict[str, int] = {}  # taken by this process, by model
 
     async def start(self) -> None:
-        self._task = self._supervisor.task("rollout controller", self._run)
+        self._task = self._supervisor.start_task("rollout controller", self._run)
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -130,9 +131,10 @@ class Controller:
         return dict(snapshot.rollouts) if snapshot is not None and self._mirror.is_authoritative else {}
 
     async def reconcile(self) -> RegistryError | None:
-        """Reconcile each rollout once: take the step that its evidence allows now. Raises RegistryError.
+        """Reconcile each rollout once: take the step that its evidence allows now.
 
-        Returned is what kept one of them from being written, such as a document that is too large: the others go on.
+        Raises RegistryError. Returned is what kept one of them from being written, such as a document that is too large: the
+        others go on.
         """
         rollouts = self._rollouts()
         active = {name: rollout for name, rollout in rollouts.items() if rollout.active}

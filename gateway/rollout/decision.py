@@ -1,4 +1,7 @@
-"""Decide what to do with a rollout now: pure functions of its document, the model and the evidence."""
+"""Decides what to do with a rollout now: wait, advance, return, hold or finish.
+
+These are pure functions of its document, the model and the evidence.
+"""
 
 from typing import Any, Final, Literal, NamedTuple
 
@@ -21,7 +24,7 @@ MOST_STEPS: Final = 200
 
 
 class Decision(NamedTuple):
-    """What to do with a rollout: `wait` writes nothing; `position` is the step to take."""
+    """What to do with a rollout now, and why. `wait` writes nothing; `position` is the step to take."""
 
     action: Literal["wait", "advance", "return", "hold", "finish"]
     reason: str
@@ -29,7 +32,7 @@ class Decision(NamedTuple):
 
 
 def decide(rollout: Rollout, model: Model | None, seen: Assessment) -> Decision:
-    """Decide what to do now. The verdict that all is fine waits for gateways that have not reported in time."""
+    """Decide what to do with a rollout now. The verdict that all is fine waits for gateways that have not reported in time."""
     by_hand = changed_by_hand(rollout, model)
     if by_hand:
         return Decision(
@@ -60,7 +63,7 @@ def _undecided(rollout: Rollout, seen: Assessment) -> str:
     if seen.reporting < plan.min_gateways:
         return f"{seen.reporting} of at least {plan.min_gateways} gateway processes report"
     last = rollout.position + 1 >= len(plan.steps) or plan.steps[rollout.position + 1] == 100
-    contradicted = seen.contradicted() if last else []
+    contradicted = seen.contradicted_questions() if last else []
     if contradicted:  # that is no lack of evidence, which time makes up for
         return f"undecided: the requests at this step speak against it: {', '.join(contradicted)}"
     if plan.undecided_after_s is not None and seen.waited_s >= plan.undecided_after_s:
@@ -98,7 +101,7 @@ def _go_on(rollout: Rollout, seen: Assessment) -> Decision:
 
 
 def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any]) -> Rollout:
-    """Apply a decision: return the rollout's next document, whose traffic the model is to have."""
+    """Apply a decision: return the rollout's next document, with the traffic that the model is to have."""
     traffic, position = rollout.traffic, rollout.position
     state: State = rollout.state
     if decision.action == "advance":
@@ -126,7 +129,10 @@ def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any
 
 
 def hold(rollout: Rollout, reason: str) -> Rollout:
-    """Held by a person. Raises ValueError where it has ended, or has too many steps already."""
+    """Hold a rollout for a person: return its next document, in which it waits to be resumed.
+
+    Raises ValueError where it has ended, or has too many steps already.
+    """
     if not rollout.active:
         raise ValueError(f"the rollout has ended: it is {rollout.state}")
     _check_reason(reason)
@@ -135,9 +141,10 @@ def hold(rollout: Rollout, reason: str) -> Rollout:
 
 
 def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
-    """The rollout, resumed by a person, with the split of its step; this also confirms a last step that waits for it.
+    """Resume a held rollout for a person: return its next document, with the traffic split of its step.
 
-    Raises ValueError where it is not held, where what it compares is no longer there, or where it has too many steps already.
+    This also confirms a last step that waits for it. Raises ValueError where it is not held, where what it compares is no
+    longer there, or where it has too many steps already.
     """
     if rollout.state != "held":
         raise ValueError(f"the rollout is not held: it is {rollout.state}")
@@ -153,9 +160,10 @@ def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
 
 
 def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
-    """The rollout, aborted by a person: the stable version takes all traffic, unless the split was changed by hand meanwhile.
+    """Abort a rollout for a person: return its next document, in which the stable version takes all traffic.
 
-    A rollout that has returned is ended, too: that acknowledges it. Raises ValueError where it has ended otherwise.
+    A split that was changed by hand meanwhile stays as it is. A rollout that has returned is ended, too: that acknowledges
+    it. Raises ValueError where it has ended otherwise.
     """
     if rollout.state not in {"running", "held", "returned"}:
         raise ValueError(f"the rollout has ended: it is {rollout.state}")

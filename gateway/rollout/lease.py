@@ -1,8 +1,8 @@
-"""The lease of the rollout controller, in the registry: of several processes one acts, and another takes over when it is gone.
+"""A lease in the registry, so that one of several rollout controllers acts at a time.
 
-No clock of one machine is compared with another's. The holder changes the document every few seconds; who sees it unchanged for
-`ttl_s`, by its own monotonic clock, takes it over, by compare-and-set. A holder that could not renew in time stops acting
-before that, by its own clock.
+When its holder is gone, another process takes over. No clock of one machine is compared with another's. The holder changes
+the document every few seconds; who sees it unchanged for `ttl_s`, by its own monotonic clock, takes it over, by
+compare-and-set. A holder that could not renew in time stops acting before that, by its own clock.
 """
 
 import time
@@ -38,11 +38,14 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether no other process can have taken it over by now. Half of the time is for what is under way."""
+        """Whether this process holds the lease now: no other can have taken it over.
+
+        The second half of `ttl_s` is left for what is under way.
+        """
         return self._clock() - self._renewed_at < self.ttl_s / 2
 
     async def renew(self) -> bool:
-        """Take the lease, or keep it, where that is possible. Raises RegistryError."""
+        """Take or renew the lease; return whether this process holds it. Raises RegistryError."""
         now = self._clock()
         if now - self._renewed_at < self.ttl_s / 5:
             return True
@@ -57,7 +60,7 @@ class Lease:
         return await self._write(self._holder, revision, now)
 
     async def release(self) -> None:
-        """Give it back, so that another process need not wait. Raises RegistryError."""
+        """Release the lease, so that another process need not wait. Raises RegistryError."""
         if self.held and self._revision is not None:
             await self._write("", self._revision, float("-inf"))
 
@@ -75,7 +78,7 @@ class Lease:
 
 
 class LeaseRenewalMonitor:
-    """How long ago a lease was last renewed, for a process that does not compete for it: its holder changes it from time to time."""
+    """Observes how long ago a lease was last renewed by its holder. For a process that does not compete for the lease."""
 
     def __init__(self, registry: Registry, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._registry = registry
@@ -85,7 +88,7 @@ class LeaseRenewalMonitor:
         self._changed_at = clock()
 
     async def seconds_since_renewal(self) -> float:
-        """The seconds since the lease was seen to change; 0.0 where it just did. Raises RegistryError."""
+        """The seconds since the lease was last seen to change; 0.0 where it just did. Raises RegistryError."""
         found = {one.name: one for one in await self._registry.list_ephemeral(LEASES)}.get(self._name)
         seen = (found.revision, str(found.body.get("holder", ""))) if found is not None else (0, "")
         if seen != self._seen:
@@ -95,5 +98,5 @@ class LeaseRenewalMonitor:
         return self._clock() - self._changed_at
 
     def reset(self) -> None:
-        """Reset the monitor: what was seen is from another time."""
+        """Forget what was seen, and count from now."""
         self._seen, self._changed_at = None, self._clock()

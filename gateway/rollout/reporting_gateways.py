@@ -1,10 +1,13 @@
-"""Which gateway processes report on a rollout, as the controller sees it: by its own clock, from when on their reports are new."""
+"""Tracks which gateways report on a rollout, and which are silent or have ended.
+
+The controller judges this by its own clock, from the time when it first sees a new report.
+"""
 
 from typing import Final
 
 from gateway.registry.base import Document
 from gateway.rollout.process_liveness import has_ended
-from gateway.rollout.reporter import RolloutReport
+from gateway.rollout.request_count_reporter import RolloutReport
 
 LATE_WINDOWS: Final = 3.0  # without a report, a gateway is late: the verdict that all is fine waits
 
@@ -44,7 +47,10 @@ class ReportingGateways:
     def end_turn(
         self, present: set[str], now: float, *, window_s: float, timeout_s: float
     ) -> tuple[list[str], list[str]]:
-        """The documents of gateways that have ended, and of those that were waited for in vain. `present`: the documents there are."""
+        """End the turn: return the documents of gateways that have ended, and of those that were silent for too long.
+
+        `present`: the documents there are.
+        """
         self._first_turn = False
         late_s = LATE_WINDOWS * window_s
         ended, in_vain = self._stopped, []

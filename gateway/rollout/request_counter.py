@@ -1,7 +1,7 @@
-"""Counts, in one process, what the two versions of a rollout did with their requests; only while a rollout runs.
+"""Counts the requests of both versions of a rollout in this process: errors, refusals, cold starts, latencies.
 
-Latencies go into logarithmic buckets, 32 for each doubling, so that a threshold is off by 2.2 % at most: the stable version's
-quantiles are not known when a request is counted.
+It does so only while a rollout runs. Latencies go into logarithmic buckets, 32 for each doubling, so that a threshold is off
+by 2.2 % at most: the stable version's quantiles are not known when a request is counted.
 """
 
 import collections
@@ -23,12 +23,15 @@ _COLD_S: Final = 1.0  # shorter waits are not told apart from load
 
 
 def latency_bucket(seconds: float) -> int:
-    """The bucket of a duration: it holds `bucket_lower_edge_s(bucket)` up to `bucket_lower_edge_s(bucket + 1)`."""
+    """The number of the latency bucket that a duration in seconds falls in.
+
+    A bucket holds `bucket_lower_edge_s(bucket)` up to `bucket_lower_edge_s(bucket + 1)`.
+    """
     return int(log2(seconds) * PER_DOUBLING + _OFFSET) if seconds > _UNIT_S else 0
 
 
 def bucket_lower_edge_s(number: int) -> float:
-    """The lower edge of a bucket, in seconds."""
+    """The lower edge of a latency bucket, in seconds."""
     return float(2.0 ** (number / PER_DOUBLING)) * _UNIT_S
 
 
@@ -57,7 +60,10 @@ class Tally:
 
 
 class WindowCollector:
-    """Collects one version's requests of a window; times go into buckets a few thousand at once, off the requests' way."""
+    """Collects the counts of one version's requests in one window.
+
+    Times go into buckets a few thousand at once, so that few requests pay for that.
+    """
 
     __slots__ = ("tally", "times_s")
 
@@ -66,7 +72,7 @@ class WindowCollector:
         self.times_s: list[float] = []
 
     def fold(self) -> Tally:
-        """Fold the times into buckets; return all that was collected until now."""
+        """Fold the collected times into latency buckets; return the tally up to now."""
         times_s, self.times_s = self.times_s, []
         tally = self.tally
         tally.requests += len(times_s)
@@ -76,7 +82,7 @@ class WindowCollector:
 
 
 class RequestCounter:
-    """Counts finished exchanges. Call it with those of the models in `collectors`, which is by model and version."""
+    """Counts finished requests by model and version, for the models in `collectors`. Call it with the exchange."""
 
     def __init__(self) -> None:
         self.collectors: dict[str, dict[str, WindowCollector]] = {}

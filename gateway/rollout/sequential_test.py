@@ -1,10 +1,11 @@
-"""A sequential test of a new version against the stable one: its evidence may be looked at as often as you like.
+"""A sequential test whether a candidate's rate (of errors, of slow requests) is higher than the stable version's.
 
-Each question is about two proportions: of the requests that each version served in the same minutes, how many failed, were
-refused, or took longer than a threshold. The null hypothesis is a convex set of pairs (rate of the candidate, rate of the
-stable version), for example "the candidate's rate is at most the stable one's plus 0.5 percentage points". Evidence against
-it is an e-process: a product of e-values, one for each block of requests. Under the null hypothesis its expectation never
-exceeds one, whenever you stop, so it reaches 1/alpha with probability alpha at most (Ville's inequality).
+Its evidence may be looked at as often as you like. Each question is about two proportions: of the requests that each version
+served in the same minutes, how many failed, were refused, or took longer than a threshold. The null hypothesis is a convex
+set of pairs (rate of the candidate, rate of the stable version), for example "the candidate's rate is at most the stable
+one's plus 0.5 percentage points". Evidence against it is an e-process: a product of e-values, one for each block of requests.
+Under the null hypothesis its expectation never exceeds one, whenever you stop, so it reaches 1/alpha with probability alpha
+at most (Ville's inequality).
 
 The e-value of a block of `n` and `m` requests bets on an alternative (p, q), which was chosen before the block was seen,
 against the point (p0, q0) of the null set that is closest to it in Kullback-Leibler divergence, weighted by n and m: the
@@ -39,16 +40,17 @@ _ALARM_RATE: Final = 0.5
 
 
 class Counts(NamedTuple):
-    """How many of `requests` were `hits` (failed, or were slow)."""
+    """How many requests there were, and how many of them were hits (failed, or were slow)."""
 
     requests: int
     hits: int
 
 
 def closest_null_rates(n: int, p: float, m: int, q: float, margin: float) -> tuple[float, float]:
-    """The rates (r, s) at the edge of the null hypothesis, r = s + `margin`, that are closest to (p, q): least n KL(p, r) + m KL(q, s).
+    """The rates (r, s) of the null hypothesis that are closest to the rates (p, q) in Kullback-Leibler divergence.
 
-    Rates are in (0, 1), `margin` in (-1, 1). The derivative along the line grows with s, so bisection finds its zero.
+    They lie at its edge, r = s + `margin`, where n KL(p, r) + m KL(q, s) is least. Rates are in (0, 1), `margin` in (-1, 1).
+    The derivative along the line grows with s, so bisection finds its zero.
     """
     # The minimum lies between the points of the line that agree with one version each.
     low, high = sorted((q, min(max(p - margin, 0.0), 1.0)))
@@ -67,9 +69,9 @@ def closest_null_rates(n: int, p: float, m: int, q: float, margin: float) -> tup
 
 
 def log_e_value(candidate: Counts, stable: Counts, p: float, q: float, margin: float) -> float:
-    """The logarithm of a block's e-value that bets on the rates (p, q) against "r <= s + margin", or ">=" where p is lower.
+    """The logarithm of the e-value of one block of requests.
 
-    A bet inside the null set is no bet: 0.
+    It bets on the rates (p, q) against "r <= s + margin", or ">=" where p is lower. A bet inside the null set is no bet: 0.
     """
     n, k = candidate
     m, j = stable
@@ -80,7 +82,7 @@ def log_e_value(candidate: Counts, stable: Counts, p: float, q: float, margin: f
 
 
 class HigherRateTest(msgspec.Struct, kw_only=True):
-    """A sequential test of one question: is the candidate's rate higher than the stable version's plus `margin`?
+    """A sequential test whether the candidate's rate is higher than the stable version's plus `margin`.
 
     `worse` is the log evidence against "at most that", `fine` that against "higher by `fine_margin` or more". Feed blocks in order
     with `observe`; a block's bet uses the earlier blocks alone. `fine_margin` is what `fine` is about: versions that are
@@ -100,7 +102,7 @@ class HigherRateTest(msgspec.Struct, kw_only=True):
     stable_total: tuple[int, int] = (0, 0)
 
     def observe_block(self, candidate: Counts, stable: Counts) -> None:
-        """Observe one block: requests that both versions served in the same seconds at one gateway."""
+        """Add one block to the evidence: requests that both versions served in the same seconds at one gateway."""
         if candidate.requests and stable.requests:
             p = self._rate(self.candidate)
             q = self._rate(self.stable)
@@ -143,10 +145,11 @@ Finding = Literal["worse", "fine", "undecided"]
 
 
 def judge(evidence: HigherRateTest, *, questions: int, alpha: float = ALPHA) -> Finding:
-    """Judge the evidence on one of several `questions`: worse, fine, or not known yet.
+    """Judge the evidence on one question: worse, fine, or not known yet.
 
-    "worse" is a false alarm with probability alpha at most over all questions together (Bonferroni), however often you
-    look. "fine" is wrong with probability alpha at most: all questions must be fine, so no correction is due.
+    `questions`: how many there are. "worse" is a false alarm with probability alpha at most over all questions together
+    (Bonferroni), however often you look. "fine" is wrong with probability alpha at most: all questions must be fine, so no
+    correction is due.
     """
     if evidence.worst >= log(questions / alpha):
         return "worse"

@@ -1,4 +1,4 @@
-"""Posts each step of a rollout to a webhook, as the Standard Webhooks specification has it (standardwebhooks.com).
+"""Signs a message and posts it to a webhook, as the Standard Webhooks specification says (standardwebhooks.com).
 
 webhook-id          differs for each message, the same when it is sent again
 webhook-timestamp   seconds since the epoch
@@ -27,7 +27,7 @@ _PREFIX: Final = "whsec_"
 
 
 def webhook_key(secret: str) -> bytes:
-    """The key that a secret stands for. Raises ValueError where what follows whsec_ is no base64, or nothing."""
+    """The signing key in a webhook's secret. Raises ValueError where what follows whsec_ is no base64, or nothing."""
     if not secret.startswith(_PREFIX):
         return secret.encode()
     key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
@@ -37,14 +37,17 @@ def webhook_key(secret: str) -> bytes:
 
 
 def webhook_signature(secret: str, identity: str, timestamp: int, body: bytes) -> str:
-    """The signature of a webhook's message: the value of the header `webhook-signature`."""
+    """The signature of a webhook message: the value of the header `webhook-signature`."""
     signed = f"{identity}.{timestamp}.".encode() + body
     digest = hmac.new(webhook_key(secret), signed, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
 async def post_webhook(url: str, secret: str, identity: str, message: dict[str, Any]) -> bool:
-    """Post `message` to the webhook, up to three times; whether it was accepted (2xx). Redirects are not followed. Never raises."""
+    """Post a signed message to a webhook; return whether it was accepted (2xx).
+
+    It is tried up to three times. Redirects are not followed. Never raises.
+    """
     body = msgspec.json.encode(message)
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:

@@ -1,7 +1,8 @@
-"""Delivers each step of a rollout to its webhook at least once, whichever controller took it and however that ended.
+"""Delivers each step of a rollout to its webhook at least once.
 
-The steps in a rollout's document are the messages. An ephemeral document next to it says how many of them were delivered, so
-the next holder of the lease goes on there, under the same ids.
+It does so whichever controller took the step, and however that controller ended. The steps in a rollout's document are the
+messages. An ephemeral document next to it says how many of them were delivered, so the next holder of the lease goes on
+there, under the same ids.
 """
 
 import asyncio
@@ -25,14 +26,17 @@ _log = logging.getLogger(__name__)
 
 
 class DeliveredEvents(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events of a rollout were delivered to its webhook: the ephemeral document `rollout-webhooks/MODEL`."""
+    """How many steps of a rollout were delivered to its webhook: the ephemeral document `rollout-webhooks/MODEL`."""
 
     rollout: str  # its id
     steps: int
 
 
 class WebhookOutbox:
-    """Delivers webhooks at least once. Call `deliver_due` in each turn, while the lease is held."""
+    """Delivers the steps of rollouts to their webhooks, each at least once.
+
+    Call `deliver_due` in each turn, while the lease is held.
+    """
 
     def __init__(
         self,
@@ -62,7 +66,7 @@ class WebhookOutbox:
         ]
 
     async def deliver_due(self, rollouts: Iterable[Rollout]) -> None:
-        """Begin to deliver the webhooks that are due. Raises RegistryError."""
+        """Begin to deliver the webhooks that are due, in tasks of their own. Raises RegistryError."""
         pending = self.rollouts_with_due_webhooks(rollouts)
         if not pending:
             return
@@ -76,7 +80,7 @@ class WebhookOutbox:
                 await self._look_at(rollout, documents.get(name))
 
     async def stop(self, within_s: float) -> None:
-        """Stop: end the deliveries under way; another controller sends them again."""
+        """Stop: wait up to `within_s` for the deliveries under way, then cancel them. Another controller sends them again."""
         if self._running:
             await asyncio.wait(self._running.values(), timeout=within_s)
         for task in self._running.values():
@@ -96,7 +100,7 @@ class WebhookOutbox:
         elif delivered.rollout == rollout.id and delivered.steps >= len(rollout.steps):
             self._settled[name] = (rollout.id, len(rollout.steps))
         else:
-            task = self._supervisor.one_off_task(
+            task = self._supervisor.start_one_off_task(
                 "rollout webhook", self._deliver(rollout, delivered, revision)
             )
             self._running[name] = task

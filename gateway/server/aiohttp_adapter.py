@@ -1,4 +1,4 @@
-"""The plain path from callers: adapts aiohttp's requests and responses to an Exchange."""
+"""Adapts aiohttp's requests and responses to an Exchange: the plain path from callers."""
 
 import asyncio
 import time
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from gateway.core.added_response_headers import gateway_field_lines
-from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
+from gateway.core.errors import BadRequest, GatewayError, HttpVersionNotSupported
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
+from gateway.core.header_classification import parse_token_list
 from gateway.core.response import Response
-from gateway.core.sort_headers import parse_token_list
 from gateway.pipeline import Pipeline
 from gateway.server.request_body import INVALID_CHUNKS, body_timeout_error
 from gateway.server.request_framing import RequestFraming, determine_framing
-from gateway.server.strict_aiohttp_protocol import StrictRequestHandler, problem_response
+from gateway.server.strict_aiohttp_protocol import StrictRequestHandler, closing_problem_response
 
 
 class AiohttpRequestHandler:
-    """The function that aiohttp's low-level server calls for each request."""
+    """The request handler that aiohttp's low-level server calls: runs the pipeline for each request."""
 
     def __init__(self, pipeline: Pipeline, *, body_timeout_s: float) -> None:
         self._pipeline = pipeline
@@ -29,7 +29,7 @@ class AiohttpRequestHandler:
         try:
             framing = _frame(request)
         except GatewayError as error:
-            return problem_response(error)
+            return closing_problem_response(error)
         response = AiohttpResponseWriter(request, last=framing.closes)
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         exchange = Exchange(
@@ -55,7 +55,7 @@ class AiohttpRequestHandler:
 def _frame(request: web.BaseRequest) -> RequestFraming:
     """How aiohttp framed the request. Raises a CallerError where that leaves a doubt."""
     if request.version not in {HttpVersion11, HttpVersion10}:
-        raise VersionNotSupported("This gateway supports HTTP/1.1 and HTTP/1.0, and no other version.")
+        raise HttpVersionNotSupported("This gateway supports HTTP/1.1 and HTTP/1.0, and no other version.")
     framing = determine_framing(
         request.method, request.raw_headers, version_11=request.version == HttpVersion11
     )

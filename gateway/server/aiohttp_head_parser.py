@@ -1,6 +1,6 @@
-"""Parse request heads with aiohttp's C parser: the one file on the fast path that touches what aiohttp does not document.
+"""Parse request heads with aiohttp's C parser.
 
-It is given heads alone (`response_with_body=False` makes it take the empty line for the end of the message);
+This is the one file on the fast path that touches what aiohttp does not document. The parser is given heads alone (`response_with_body=False` makes it take the empty line for the end of the message);
 `gateway.server.request_body` frames the bodies. `gateway.server.request_framing` judges what the parser forgives or leaves to its
 body reader. tests/unit/server/test_aiohttp_head_parser.py fails loudly where a release of aiohttp changes what this relies on.
 """
@@ -16,9 +16,9 @@ from gateway.core.errors import BadRequest
 from gateway.core.head_cache import ParsedHead
 from gateway.server.request_framing import (
     MAX_FIELDS,
-    check_request_line,
     determine_framing,
     error_for_refused_head,
+    parse_minor_version,
 )
 
 
@@ -55,7 +55,7 @@ class HeadParser:
         """
         line, end, fields = head.partition(b"\r\n")
         if (
-            check_request_line(line) > 1
+            parse_minor_version(line) > 1
         ):  # RFC 9110 section 6.2: a higher minor version is read as the highest we know
             head = line[:-1] + b"1" + end + fields
         try:
@@ -71,7 +71,7 @@ class HeadParser:
 
 
 def parsed_head_of(message: Any) -> ParsedHead:
-    """The ParsedHead of aiohttp's `message`. Raises a CallerError where the head or the parser leaves a doubt."""
+    """Convert aiohttp's parsed `message` to a ParsedHead. Raises a CallerError where the head or the parser leaves a doubt."""
     version_11 = message.version == HttpVersion11
     length, closes, expects = determine_framing(message.method, message.raw_headers, version_11=version_11)
     if message.chunked != (length is None):  # the parser read the coding as another one, or as none

@@ -1,4 +1,4 @@
-"""The byte stream to one caller: writes, reasons not to read, back-pressure, and the close that loses no answer."""
+"""The byte stream of one caller's connection: writes, reads, back-pressure, and the lingering close."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ _GOODBYE_S: Final = 0.5  # at a stop
 
 
 class CallerStream(asyncio.Protocol):
-    """The socket of a `CallerConnection`. The server calls `expire` at `due` (monotonic seconds)."""
+    """The byte stream of a `CallerConnection`: reads, writes, back-pressure, close. The server calls `expire` at `due` (monotonic seconds)."""
 
     __slots__ = (
         "_busy",
@@ -110,7 +110,7 @@ class CallerStream(asyncio.Protocol):
         self._pauses |= why
 
     def resume_reading(self, why: int = BODY) -> None:
-        """Read on, unless there is another reason to pause."""
+        """Resume reading where `why` was the last reason to pause."""
         before, self._pauses = self._pauses, self._pauses & ~why
         if before and not self._pauses and self.transport is not None:
             if self._busy:
@@ -120,7 +120,7 @@ class CallerStream(asyncio.Protocol):
     # -- the end
 
     def begin_lingering_close(self) -> None:
-        """Close our side, and go on reading so that the last response arrives."""
+        """Begin a lingering close: close our side, and go on reading so that the last response arrives."""
         transport = self.transport
         if transport is None:
             return

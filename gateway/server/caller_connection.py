@@ -1,4 +1,4 @@
-"""HTTP/1.1 with one caller: reads requests and writes responses, one at a time, in order."""
+"""The HTTP/1.1 connection of one caller: reads requests and writes responses, one at a time, in order."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ _CR: Final = 13
 
 
 class CallerConnection(CallerStream):
-    """Speaks HTTP/1.1 with one caller. The server closes it at `due` (monotonic seconds), unless something happens before."""
+    """One caller's HTTP/1.1 connection. The server calls `expire` at `due` (monotonic seconds), unless something happens before."""
 
     __slots__ = (
         "_body",
@@ -107,7 +107,7 @@ class CallerConnection(CallerStream):
             self.pause_reading(PIPELINE)
 
     def eof_received(self) -> None:
-        """The caller has stopped sending, which counts as leaving: the transport closes itself."""
+        """The caller will send no more (asyncio calls this at its FIN). It counts as gone: the transport closes itself."""
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -266,7 +266,7 @@ class CallerConnection(CallerStream):
                 self._take_requests()
 
     def closes_after_response(self) -> bool:
-        """Whether the connection ends with the present response; asked when its head is written."""
+        """Whether the connection closes after the present response; asked when its head is written."""
         if self._body is not None and not self._body.complete:
             self.last = True  # the rest of the request is still to come, and would be taken for the next one
         elif (
@@ -300,13 +300,13 @@ class CallerConnection(CallerStream):
         self.begin_lingering_close()
 
     def expire(self) -> None:
-        """Close, or refuse what is under way: the time `due` has come."""
+        """The time `due` has come: close the connection, or refuse the request under way."""
         self.due = NEVER
         if self._busy:
             self._body_is_due()
         elif self._linger is not None:
             now = time.monotonic()
-            if self.transport is not None and self._linger.should_continue(self.transport, now):
+            if self.transport is not None and self._linger.caller_still_reads(self.transport, now):
                 self.due = now + self.linger_s()
             else:
                 self.abort()
@@ -318,7 +318,7 @@ class CallerConnection(CallerStream):
         else:
             if not self.recognized and not self._server.open.draining:
                 self._server.open.count_turned_away(SILENT, "a caller opened a connection and sent nothing")
-            self.close()
+            self.close_when_idle()
 
     def _body_is_due(self) -> None:
         """Nothing of the body has come for long. Once an answer is under way, the request's deadline is bound enough."""
@@ -332,14 +332,14 @@ class CallerConnection(CallerStream):
 
     # -- the server's shutdown, as aiohttp's Server calls it
 
-    def close(self) -> None:
-        """Accept no further request: close now if idle, else after the response."""
+    def close_when_idle(self) -> None:
+        """Close gracefully, accepting no further request: now if idle, else after the response."""
         self.last = True
         if not self._busy and self.transport is not None and self._linger is None:
             self.transport.close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  (aiohttp's signature)
-        self.close()
+        self.close_when_idle()
         if self._busy:
             self._idle_waiter = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._idle_waiter}, timeout=timeout)

@@ -1,4 +1,4 @@
-"""The fast path's protocol factory: a `CallerConnection` for each caller, and what all of them share."""
+"""The factory of callers' connections on the fast path: makes a `CallerConnection` for each, and holds what all of them share."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from gateway.server.open_connections import OpenConnections
 
 
 class CallerConnectionFactory(web.Server):
-    """Called by the listener for each new connection. It is an aiohttp server so that aiohttp's runner can stop it."""
+    """Makes a `CallerConnection` for each new connection, as a protocol factory. It is an aiohttp server so that aiohttp's runner can stop it."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class CallerConnectionFactory(web.Server):
 
     def pre_shutdown(self) -> None:
         for connection in self.connections:
-            connection.close()
+            connection.close_when_idle()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  (aiohttp's signature)
         await asyncio.gather(*(connection.shutdown(timeout) for connection in self.connections))

@@ -33,7 +33,7 @@ _CLOSE: Final = 3  # it ends with the connection
 
 
 class CallerResponse:
-    """The response to one request. At its end `finished` is true, and the connection knows whether it stays open."""
+    """The response to one request of a caller, written to its connection. At its end `finished` is true, and the connection knows whether it stays open."""
 
     __slots__ = (
         "_connection",

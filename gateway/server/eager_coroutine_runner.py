@@ -18,7 +18,7 @@ _ENDED: Final = object()
 
 
 class EagerCoroutineRunner:
-    """Runs one coroutine at a time; calls `ended` when it has ended, by return, error or cancellation."""
+    """Runs one coroutine at a time, eagerly; calls `ended` when it has ended, by return, error or cancellation."""
 
     __slots__ = ("_completion", "_ended", "_loop", "_running", "_steps", "_task")
 
@@ -35,7 +35,7 @@ class EagerCoroutineRunner:
         self._step()
 
     def cancel(self) -> None:
-        """Throw CancelledError into the coroutine where it waits."""
+        """Cancel the coroutine: throw CancelledError into it where it waits."""
         if self._task is not None:
             self._task.cancel()
         elif self._running:

@@ -18,7 +18,7 @@ PIPELINE: Final = 2  # enough later requests wait
 
 
 class CallerTransport(Protocol):
-    """What the body and the response of one request use of the caller's connection."""
+    """The caller's connection, as the body and the response of a request use it."""
 
     body_timeout_s: float
     drained: InlineWakeupFuture | None
@@ -46,7 +46,7 @@ class CallerTransport(Protocol):
 
 
 class ServerState(Protocol):
-    """What all connections of a server share."""
+    """The state that all connections of a server share: pipeline, caches, limits, time-outs."""
 
     pipeline: Callable[[Exchange], Coroutine[Any, Any, None]]
     heads: HeadCache

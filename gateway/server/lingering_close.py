@@ -28,12 +28,12 @@ class LingeringClose:
         self._since = now  # when a part of the answer was last seen to leave
 
     def count_dropped(self, size: int) -> bool:
-        """Count `size` bytes that were dropped unread; False where they are too many."""
+        """Count `size` more dropped bytes; False where they are too many."""
         self._dropped += size
         return self._dropped <= _MOST_BYTES
 
-    def should_continue(self, transport: Transport, now: float) -> bool:
-        """Whether the caller still reads the response, so that another `LINGER_S` is granted."""
+    def caller_still_reads(self, transport: Transport, now: float) -> bool:
+        """Whether the caller still reads the response, judged by what is unsent at `now`; if so it gets another `LINGER_S`."""
         unsent = _unsent(transport)
         if unsent != self._unsent:
             self._unsent, self._since = unsent, now

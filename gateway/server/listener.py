@@ -1,4 +1,4 @@
-"""Listening sockets, and accepting connections from them.
+"""Open listening sockets, and accept connections from them.
 
 libuv, under uvloop, accepts one connection in each round of the loop. When a round serves hundreds of requests, hundreds of
 new callers would wait for seconds; and when no file descriptor is left, libuv accepts and closes all that wait. So the
@@ -28,7 +28,10 @@ _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 
 
 def listen(host: str, port: int, *, shared: bool) -> list[socket.socket]:
-    """A listening socket for each address that `host` resolves to. Raises OSError where one is taken."""
+    """Open listening sockets on `host` and `port`: one for each address of the host. Raises OSError where one is taken.
+
+    With `shared`, several processes may listen on the same port (SO_REUSEPORT).
+    """
     sockets: list[socket.socket] = []
     try:
         infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -82,7 +85,7 @@ class Listener:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
 
     async def stop_accepting(self, *, linger_s: float) -> None:
-        """Accept no new connection, but lose none that the kernel has already accepted.
+        """Stop accepting new connections, but lose none that the kernel has already accepted.
 
         A close resets what waits to be accepted. So no new handshake begins, those that have begun come to their end,
         all that wait are taken, and only then are the sockets closed.
@@ -120,7 +123,7 @@ class Listener:
                     self._pause()
                 return False
             if self._connections.make_room_for(address[0]):
-                task = self._supervisor.one_off_task("accept", self._take(connection))
+                task = self._supervisor.start_one_off_task("accept", self._take(connection))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:

@@ -1,4 +1,4 @@
-"""The callers' open connections: limits in all and per address, time-outs, and draining at a stop."""
+"""The callers' open connections: limits (total and per address), time-outs, and draining at a stop."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ REASONS: Final = (SILENT, HALF_HEAD, EVICTED, REFUSED, PEER, FILES)
 
 
 class OpenConnection(Protocol):
-    """What OpenConnections needs of one connection."""
+    """One open connection, as OpenConnections uses it."""
 
     peer: str
     due: float  # monotonic: when `expire` is called
@@ -98,7 +98,7 @@ class OpenConnections:
     # -- from the listener
 
     def make_room_for(self, peer: str) -> bool:
-        """Whether one more connection of `peer` can be accepted; closes an idle one where that makes room."""
+        """Make room for one more connection of `peer`, by closing an idle one if necessary; False where that is not possible."""
         if self._peer_limit and not self._is_proxy(peer):
             its_own = self._by_peer.get(_holder(peer), _InOrder())
             if len(its_own) >= self._peer_limit and not self._make_room(its_own):
@@ -112,7 +112,7 @@ class OpenConnections:
         return True
 
     def make_room(self) -> bool:
-        """Close the oldest idle connection; False where all that were examined are busy."""
+        """Make room: close the oldest idle connection. False where all that were examined are busy."""
         return self._make_room(self._strangers) or self._make_room(self._known)
 
     def _make_room(self, connections: _InOrder) -> bool:
@@ -150,7 +150,7 @@ class OpenConnections:
             self._alarm = self._loop.call_later(_DRAIN_TICK_S if self.draining else _TICK_S, self._tick)
 
     def mark_authenticated(self, connection: OpenConnection) -> None:
-        """Note that a request on this connection was authenticated."""
+        """Mark a connection as authenticated, because a request on it was: to make room, others are closed first."""
         connection.recognized = True
         if self._strangers.pop(connection, self) is None:
             self._known[connection] = None
@@ -183,7 +183,7 @@ class OpenConnections:
         self._alarm = self._loop.call_later(again_s, self._tick) if len(self) else None
 
     async def wait_until_drained(self, grace_s: float) -> None:
-        """Wait until no connection is left, `grace_s` seconds at most.
+        """Drain: wait until every connection has closed, `grace_s` seconds at most.
 
         Idle ones stay open for `linger_s`: a request may be on its way. Each answer from now on ends its connection.
         """
@@ -238,7 +238,7 @@ def _holder(peer: str) -> str:
 
 
 def has_unread_bytes(transport: asyncio.BaseTransport | None) -> bool:
-    """Whether the system holds bytes from the caller that nobody has read."""
+    """Whether the socket holds bytes from the caller that have not been read."""
     sock = None if transport is None else transport.get_extra_info("socket")
     if sock is None:
         return False

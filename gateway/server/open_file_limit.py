@@ -9,7 +9,7 @@ _CALLERS: Final = 10_000  # some 10 KiB of memory each
 
 
 def raise_file_limit() -> None:
-    """Raise the soft limit to the hard one. It is low by default for programs that use select(2), which we do not."""
+    """Raise the soft limit on open files to the hard one. It is low by default for programs that use select(2), which we do not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -23,5 +23,5 @@ def file_limit() -> int:
 
 
 def default_connection_limit() -> int:
-    """How many connections callers may hold where no setting says: what the open-file limit allows."""
+    """How many connections callers may hold by default: as many as the limit on open files allows."""
     return min(_CALLERS, max(16, int(file_limit() * _FOR_CALLERS)))

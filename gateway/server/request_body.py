@@ -1,4 +1,4 @@
-"""A caller's request body: decodes its framing, buffers its beginning, and pipes it to a backend with back-pressure."""
+"""A caller's request body on the fast path: decodes its framing, buffers its beginning, and pipes it to a backend with back-pressure."""
 
 import asyncio
 import time
@@ -62,7 +62,7 @@ class CallerRequestBody:
     # -- from the connection
 
     def feed(self, data: bytes) -> bytes:
-        """Take the bytes that belong to this body; return the rest."""
+        """Feed received bytes to this body; return those that lie beyond its end."""
         dechunker = self._dechunker
         self.expected = False  # it came unasked
         if dechunker is None:
@@ -171,7 +171,7 @@ class CallerRequestBody:
         return _Chunks(self)
 
     async def next_chunk(self) -> bytes | None:
-        """The bytes that have arrived since the last call, or the next that arrive; None at the end."""
+        """The next bytes of the body: those that have arrived since the last call, or else the next that arrive; None at the end."""
         self._ask()
         while True:
             if self.error is not None:
@@ -222,7 +222,7 @@ class CallerRequestBody:
 
 
 def body_timeout_error() -> RequestTimeout:
-    """The error of a caller who sends the body too slowly."""
+    """The error for a caller that sends the body too slowly."""
     return RequestTimeout("The request's body did not arrive in time.")
 
 

@@ -13,11 +13,11 @@ from gateway.core.errors import (
     BadRequest,
     GatewayError,
     HeadersTooLarge,
+    HttpVersionNotSupported,
     MethodNotImplemented,
     TargetTooLong,
-    VersionNotSupported,
 )
-from gateway.core.sort_headers import RawHeaders, parse_token_list
+from gateway.core.header_classification import RawHeaders, parse_token_list
 
 MAX_FIELDS: Final = 128
 
@@ -42,7 +42,7 @@ class RequestFraming(NamedTuple):
 
 
 def determine_framing(method: str, headers: RawHeaders, *, version_11: bool) -> RequestFraming:
-    """The framing that the header fields declare. Raises BadRequest where two programs could read it differently."""
+    """Determine the framing that the header fields declare. Raises BadRequest where two programs could read it differently."""
     lengths: list[bytes] = []
     codings: list[bytes] = []
     connection: set[bytes] = set()
@@ -74,7 +74,7 @@ def determine_framing(method: str, headers: RawHeaders, *, version_11: bool) -> 
 
 
 def cannot_be_request_head(begun: bytes, seen: int = 0) -> bool:
-    """Whether the beginning of a head can never become a valid head, so that waiting for the rest is pointless.
+    """Whether these first bytes can never become a valid request head, so that waiting for the rest is pointless.
 
     The first `seen` bytes were checked by an earlier call: a head that comes byte by byte is checked once.
     """
@@ -82,8 +82,10 @@ def cannot_be_request_head(begun: bytes, seen: int = 0) -> bool:
     return not _METHOD_BYTES.issuperset(first) or _BARE_CR_OR_LF.search(begun, max(0, seen - 1)) is not None
 
 
-def check_request_line(line: bytes) -> int:
-    """Check a request line, given without its end, and return its minor version. Raises BadRequest or VersionNotSupported.
+def parse_minor_version(line: bytes) -> int:
+    """Parse a request line's minor HTTP version (1 of HTTP/1.1), once the whole line is valid; `line` has no CRLF.
+
+    Raises BadRequest or HttpVersionNotSupported.
 
     aiohttp's parser serves RTSP and HTTP/0.9 as if they were HTTP/1.x, and accepts several blanks where one must be.
     """
@@ -97,12 +99,12 @@ def check_request_line(line: bytes) -> int:
     ):
         raise BadRequest("The request line is not valid. It must be: METHOD /path HTTP/1.1")
     if parts[0] == b"PRI":  # RFC 9113 section 3.4: so begins HTTP/2
-        raise VersionNotSupported(
+        raise HttpVersionNotSupported(
             "This gateway supports HTTP/1.1 and HTTP/1.0, not HTTP/2. Let the proxy in front of it speak HTTP/1.1 "
             "(Cloud Run does unless the service is deployed with --use-http2)."
         )
     if version[1] != b"1":
-        raise VersionNotSupported("This gateway supports HTTP/1.1 and HTTP/1.0, and no other version.")
+        raise HttpVersionNotSupported("This gateway supports HTTP/1.1 and HTTP/1.0, and no other version.")
     return int(version[2])
 
 

@@ -1,4 +1,4 @@
-"""aiohttp's server with the fast path's rules: strict request lines, a head time-out, problem documents.
+"""aiohttp's server protocol, made as strict as the fast path: request lines, a time-out for heads, problem documents.
 
 This is the one file on the plain path that touches what aiohttp does not document; tests/flow pins it.
 """
@@ -18,7 +18,7 @@ from gateway.core.errors import GatewayError, InternalError
 from gateway.core.problem_details import render_problem
 from gateway.core.trace_context import new_trace_id
 from gateway.server.open_connections import HALF_HEAD, SILENT, OpenConnections, has_unread_bytes
-from gateway.server.request_framing import cannot_be_request_head, check_request_line, error_for_refused_head
+from gateway.server.request_framing import cannot_be_request_head, error_for_refused_head, parse_minor_version
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _EMPTY_LINES: Final = 8
 
 
 class StrictRequestHandler(RequestHandler):
-    """aiohttp's handler of one connection, stricter: what cannot be parsed is answered with problem details, and each head has a time-out.
+    """aiohttp's handler of one connection, made stricter: each head has a time-out, and what cannot be parsed is answered with problem details.
 
     It checks a connection's first request line before aiohttp does. Only aiohttp knows where later requests begin, so
     `AiohttpRequestHandler` checks what aiohttp forgives in them.
@@ -112,7 +112,7 @@ class StrictRequestHandler(RequestHandler):
             return b""
         self._held, self._line = None, line
         try:
-            minor = check_request_line(line)
+            minor = parse_minor_version(line)
         except GatewayError as error:
             if end or len(line) <= self._limit_bytes:
                 self._refuse(error)
@@ -146,11 +146,11 @@ class StrictRequestHandler(RequestHandler):
 
     @property
     def closes_after_response(self) -> bool:
-        """Whether the response that begins now is the connection's last: the gateway stops, and no further request has arrived."""
+        """Whether the connection closes after the response that begins now: while the gateway stops, if no further request has arrived."""
         return self.open.draining and not self._messages
 
     def expire(self) -> None:
-        """Close, or refuse what is under way: the time `due` has come."""
+        """The time `due` has come: close the connection, unless a request is under way or has just arrived."""
         self.due = _NEVER
         if self.busy or self._messages:
             return
@@ -176,15 +176,15 @@ class StrictRequestHandler(RequestHandler):
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
         if isinstance(exc, GatewayError):
-            return problem_response(exc)
+            return closing_problem_response(exc)
         if status < 500 or isinstance(exc, BadHttpMessage):
             line = self._line if self._request_count == 1 else b""
-            return problem_response(error_for_refused_head(exc, line, self._limit_bytes))
-        return problem_response(InternalError(), exc)
+            return closing_problem_response(error_for_refused_head(exc, line, self._limit_bytes))
+        return closing_problem_response(InternalError(), exc)
 
 
 class StrictAiohttpServer(web.Server):
-    """Makes a `StrictRequestHandler` for each connection; `connections` holds what they share."""
+    """aiohttp's server with a `StrictRequestHandler` for each connection; `connections` counts and limits them."""
 
     def __init__(
         self,
@@ -208,8 +208,8 @@ class StrictAiohttpServer(web.Server):
         self.open.stop_timers()
 
 
-def problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:
-    """The last response of a connection whose bytes are no valid request."""
+def closing_problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:
+    """A problem details response after which the connection closes: the request is not valid, or failed outside the pipeline. Logs it."""
     request_id = new_trace_id()
     if error.code == "internal-error":
         _log.error("request %s failed outside the pipeline", request_id, exc_info=cause)

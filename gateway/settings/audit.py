@@ -1,4 +1,4 @@
-"""The settings of the audit: the second place of the heads of the history, and the keys that sign and check them."""
+"""The settings of the audit: the second place where signed heads of the history are kept, and the keys that sign and check them."""
 
 from typing import Annotated
 

@@ -13,8 +13,8 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from gateway.auth.authenticator_plugins import CERTIFICATE, TOKEN
+from gateway.core.header_classification import FIELDS_IN_USE
 from gateway.core.ip_network_set import parse_network
-from gateway.core.sort_headers import FIELDS_IN_USE
 from gateway.core.token_and_certificate_rules import apply_preset
 from gateway.settings.groups import Settings
 
@@ -26,7 +26,7 @@ _CLOUD_RUN_STOP_S: Final = 10.0
 
 
 def find_contradictions(settings: Settings, *, on_cloud_run: bool, given: Collection[str]) -> list[str]:
-    """Find the settings that contradict each other: a sentence for each. `given` are the names of the settings that somebody gave."""
+    """Find settings that contradict each other: a sentence for each. `given` are the names of the settings that somebody gave."""
     return [
         *_of_trust(settings, on_cloud_run),
         *_of_credentials(settings),

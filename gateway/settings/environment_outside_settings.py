@@ -1,4 +1,4 @@
-"""Environment variables that are not settings: folders, names and switches. The only reader of them besides the loader."""
+"""Environment variables that are not settings: folders, names and switches. Other modules ask this one for them."""
 
 import os
 from collections.abc import Mapping
@@ -6,28 +6,31 @@ from pathlib import Path
 
 
 def user_data_registry_url(environ: Mapping[str, str]) -> str:
-    """The URL of the default registry: a file in the user's data folder, so that `chips register` and `chips serve` meet wherever they are started."""
+    """The URL of the default registry, a file in the user's data folder.
+
+    So `chips register` and `chips serve` use the same one, whichever folder they are started in.
+    """
     base = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/") / ".local/share")
     return f"sqlite://{Path(base) / 'chips' / 'registry.db'}"
 
 
 def wants_debug() -> bool:
-    """Whether commands show where an unexpected error happened."""
+    """Whether CHIPS_DEBUG is set: commands then show the traceback of an unexpected error."""
     return bool(os.environ.get("CHIPS_DEBUG"))
 
 
 def process_environment() -> dict[str, str]:
-    """The whole environment, for a program that a command starts."""
+    """A copy of this process's environment, for a program that a command starts."""
     return dict(os.environ)
 
 
-def inherited_environment() -> dict[str, str]:
-    """The environment without what it says to CHIPS or Vertex AI, for a backend that is given settings of its own."""
+def environment_for_backend() -> dict[str, str]:
+    """The environment variables for a backend that a command starts: this process's own, but for those of CHIPS and Vertex AI (AIP_)."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
 
 
 def state_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """The folder for state: the gateway keeps recent requests there, and commands what they need to go on after an interruption."""
+    """The folder for state in the user's home: recent requests, and what commands need to go on after an interruption."""
     environ = os.environ if environ is None else environ
     base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME") or "/") / ".local/state")
     return Path(base) / "chips"
@@ -43,15 +46,15 @@ def environments_file() -> Path:
 
 
 def docker_folder() -> Path:
-    """Where `docker login` keeps what it was given."""
+    """Docker's configuration folder, where `docker login` keeps credentials."""
     return Path(os.environ.get("DOCKER_CONFIG") or Path(os.environ.get("HOME") or "/") / ".docker")
 
 
 def named_environment() -> str:
-    """The environment that CHIPS_ENV names, or nothing."""
+    """The name of the environment that CHIPS_ENV chooses; empty if none."""
     return os.environ.get("CHIPS_ENV", "")
 
 
 def endpoint_override(service: str) -> str:
-    """Another address of a Google API, by the variable that gcloud reads too; for proxies and tests."""
+    """The address that overrides a Google API's endpoint, by the variable that gcloud reads too; empty if none. For proxies and tests."""
     return os.environ.get(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service.upper()}", "").rstrip("/")

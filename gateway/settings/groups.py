@@ -1,5 +1,5 @@
 # Long: one table, read from top to bottom.
-"""Every setting by group: its type, its default, one line of why."""
+"""The groups of settings: each setting with its type, default and description."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal

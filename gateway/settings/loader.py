@@ -1,4 +1,4 @@
-"""Reads the settings from defaults, `chips.toml`, the environment and flags; the later source wins.
+"""Load the settings from defaults, `chips.toml`, the environment and flags; the later source wins.
 
 Everything that is wrong is reported at once, with where it came from.
 """
@@ -12,9 +12,9 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import msgspec
 
-from gateway.audit.second_place import open_second_place
+from gateway.audit.anchor_store import open_anchor_store
 from gateway.auth.authenticator_plugins import validate_authenticator_names
-from gateway.core.decode_text_file import decode_utf8
+from gateway.core.decode_strict_utf8 import decode_strict_utf8
 from gateway.core.ip_network_set import parse_network
 from gateway.core.model_cors_policy import ANY, origin_problem
 from gateway.core.suggestions import suggest
@@ -49,7 +49,7 @@ _PLATFORM_NAMES = {
 
 
 class EffectiveSetting(NamedTuple):
-    """One effective setting and where it came from."""
+    """One setting: its effective value, and where that came from."""
 
     name: str  # group.name
     value: Any
@@ -72,7 +72,7 @@ def load_settings(
     config: Path | None = None,
     defaults: Mapping[str, str] | None = None,
 ) -> Settings:
-    """The settings in force. `flags` is by name (`{"server.port": "80"}`); raises SettingsError.
+    """Load the settings in force. `flags` is by name (`{"server.port": "80"}`); raises SettingsError.
 
     `defaults` stand in for the built-in ones, and everything else wins over them.
     """
@@ -85,7 +85,7 @@ def load_effective_settings(
     environ: Mapping[str, str] | None = None,
     config: Path | None = None,
 ) -> list[EffectiveSetting]:
-    """Every setting with its source, safe to show. Raises SettingsError."""
+    """Load every setting with its effective value and source, safe to show. Raises SettingsError."""
     environ = os.environ if environ is None else environ
     settings, sources = _Loader(environ).load(flags or {}, config, {})
     return [
@@ -111,7 +111,7 @@ def setting_types() -> dict[str, Any]:
 
 
 def environment_variable_name(setting: str) -> str:
-    """The environment variable of a setting: `server.port` is CHIPS_SERVER__PORT."""
+    """The name of a setting's environment variable: `server.port` is CHIPS_SERVER__PORT."""
     return "CHIPS_" + setting.upper().replace(".", "__")
 
 
@@ -160,7 +160,7 @@ class _Loader:
         if named is None and not path.exists():
             return
         try:
-            text = decode_utf8(path.read_bytes())
+            text = decode_strict_utf8(path.read_bytes())
         except OSError as error:
             self._problems.append(f"{path} cannot be read: {error.strerror}")
             return
@@ -275,7 +275,7 @@ class _Loader:
         except ValueError as error:
             self._problems.append(f"registry_fallback: {error} (from {self._sources['registry_fallback']})")
         try:
-            open_second_place(self._values.get("audit.second_place") or ".")
+            open_anchor_store(self._values.get("audit.second_place") or ".")
         except ValueError as error:
             self._problems.append(f"audit.second_place: {error} (from {self._sources['audit.second_place']})")
 

@@ -1,11 +1,11 @@
-"""Mask what may be secret in a URL before it is shown."""
+"""Mask what may be secret in a URL before it is shown: its password, and parameters such as tokens."""
 
 import re
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 
 def mask_url(text: str) -> str:
-    """`text` with what may be secret in a URL replaced: who it is for, and parameters by the sound of their names."""
+    """`text` with `***` for what may be secret in a URL: the password (or a lone user name), and parameters with names such as token or key."""
     if "://" not in text:
         return text
     try:

@@ -1,4 +1,4 @@
-"""Records a copy of the answer that a caller gets, without delaying the caller, to compare it with the shadow's."""
+"""Records a copy of the answer that a caller gets, to compare it with the candidate's answer. Recording does not delay the caller."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ _MOST_DIGITS: Final = 12
 
 
 class HeldBytesLimit:
-    """A limit on the bytes that all recorded answers hold together: `now` of `limit`."""
+    """A limit on the bytes that all recorded answers together hold in memory. They hold `now` of `limit`."""
 
     __slots__ = ("limit", "now")
 
@@ -25,7 +25,10 @@ class HeldBytesLimit:
 
 
 class RecordedAnswer:
-    """The record of an answer: its status, two header fields, its body up to a limit, and while `held` has room."""
+    """A recorded answer: its status, two header fields, and its body up to a limit.
+
+    The body is dropped where it is larger, or `held` has no room.
+    """
 
     __slots__ = (
         "_held",
@@ -85,7 +88,7 @@ class RecordedAnswer:
             self.release()
 
     def release(self) -> None:
-        """Release the recorded bytes: hold nothing from now on."""
+        """Release the recorded body, and give its bytes back to the common limit."""
         self._held.now -= sum(map(len, self._pieces))
         self._pieces.clear()
 
@@ -97,7 +100,10 @@ class RecordedAnswer:
 
 
 class RecordingResponse:
-    """A `StreamingResponse` that hands everything on to the caller's own, and keeps what a backend answers in `recording`."""
+    """A response that passes everything on to the caller, and records the backend's answer in `recording`.
+
+    It stands in for the caller's `StreamingResponse`.
+    """
 
     def __init__(
         self, response: StreamingResponse, recording: RecordedAnswer, request: UpstreamRequest
@@ -165,7 +171,7 @@ class RecordingResponse:
 
 
 class RecordOnlyResponse:
-    """Only records a backend's answer: no caller waits for it."""
+    """A response that only records a backend's answer: no caller waits for it."""
 
     started = False
 
@@ -200,7 +206,7 @@ class RecordOnlyResponse:
 
 
 class ResendableBody:
-    """A request's body that has arrived: a `PipedBody` to send again."""
+    """A request body in memory that can be sent again; it stands in for a `PipedBody`."""
 
     complete = True
     error = None

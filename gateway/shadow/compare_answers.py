@@ -1,4 +1,4 @@
-"""Compare two answers to one request: output by output, with a tolerance for numbers. What differed is kept, never a value."""
+"""Compares two answers to one request: output by output, with a tolerance for numbers. What differed is kept, never a value."""
 
 import math
 import sys
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.shadow.decode_answer import Answer, outputs_of
+from gateway.shadow.decode_answer import Answer, decode_outputs
 
 _MOST_DIFFERENCES: Final = 5  # kept of one answer
 _MOST_PATH: Final = 120
@@ -18,7 +18,7 @@ LARGEST_SUM: Final = 1e300  # sums stay numbers that JSON has
 
 
 class Difference(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One place where two answers differ. `amount` only where both have a number there."""
+    """One difference between two answers: where, what, and by how much. There is an `amount` only where both have a number."""
 
     path: str  # such as predictions[3] or price[0].low
     what: str  # number, label, missing, type, length, status, unreadable, bytes
@@ -26,7 +26,7 @@ class Difference(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OutputComparison(msgspec.Struct):
-    """The comparison of one output of a pair of answers."""
+    """The result of comparing one output of two answers."""
 
     agrees: bool = True
     numbers: int = 0
@@ -46,7 +46,7 @@ class AnswerComparison(msgspec.Struct):
 
     @property
     def largest_difference(self) -> float:
-        """The largest difference of a number; infinite where something else differs, too."""
+        """The largest difference between two numbers; infinite where something else differs, too."""
         if any(one.amount is None for one in self.differences):
             return math.inf
         return max((output.largest for output in self.outputs.values()), default=0.0)
@@ -55,8 +55,9 @@ class AnswerComparison(msgspec.Struct):
 def compare_answers(
     stable: Answer, candidate: Answer, tolerance: float, tolerances: Mapping[str, float]
 ) -> AnswerComparison:
-    """Compare two answers: numbers agree within `tolerance` x max(1, |a|, |b|), by output `tolerances`; everything else must be equal.
+    """Compare two answers to one request, output by output.
 
+    Numbers agree within `tolerance` x max(1, |a|, |b|), or the output's own in `tolerances`; everything else must be equal.
     Two whole numbers must be equal, too, unless the tolerance is larger than 1e-6: they may be labels or ids.
     """
     comparison = AnswerComparison()
@@ -67,7 +68,7 @@ def compare_answers(
         candidate.body, candidate.coding, candidate.json_length,
     )  # fmt: skip
     try:
-        before, after = outputs_of(stable), outputs_of(candidate)
+        before, after = decode_outputs(stable), decode_outputs(candidate)
     except (ValueError, RecursionError):
         if not same:
             comparison.differences.append(Difference("", "unreadable"))

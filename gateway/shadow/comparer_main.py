@@ -1,4 +1,4 @@
-"""The main function of the process that compares answers: pairs of answers come in on standard input, findings go out on standard output.
+"""The main function of the comparer process: reads pairs of answers from standard input, writes findings to standard output.
 
 It is a process of its own so that no comparison takes the time of a gateway's event loop. It has no network, no registry and
 no settings. Each frame is its length in four bytes (big-endian), and MessagePack.
@@ -24,7 +24,7 @@ _OOM_SCORE: Final = Path("/proc/self/oom_score_adj")  # of Linux
 
 
 class AnswerPair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
-    """The answers to one request: the stable version's, the candidate's, and the stable version's second one."""
+    """The answers to one request to compare: the stable version's, the candidate's, and sometimes the stable version's second one."""
 
     shadow: str
     request_id: str
@@ -36,13 +36,13 @@ class AnswerPair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
 
 
 class FindingsQuery(msgspec.Struct, frozen=True, tag="ask", array_like=True):
-    """A query for everything that was found since the start for one shadow."""
+    """A query for the findings of one shadow, since the start."""
 
     shadow: str
 
 
 class ForgetShadow(msgspec.Struct, frozen=True, tag="forget", array_like=True):
-    """Forget the findings of a shadow: it has ended."""
+    """A message to forget the findings of a shadow that has ended."""
 
     shadow: str
 
@@ -79,7 +79,7 @@ def _failed(answer: Answer) -> bool:
 
 
 def run(source: BinaryIO, sink: BinaryIO) -> None:
-    """Compare and answer queries until `source` ends."""
+    """Read frames from `source` until it ends: compare pairs, and answer queries on `sink`."""
     found: dict[str, Findings] = {}
     while len(length := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
         message = _decode(source.read(int.from_bytes(length)))

@@ -1,4 +1,4 @@
-"""Runs the process that compares, feeds it without ever waiting for it, and asks it for its findings."""
+"""Runs the comparer process: sends it pairs of answers, and asks it for its findings. It never waits for a comparison."""
 
 import asyncio
 import contextlib
@@ -25,11 +25,11 @@ _PROGRAM: Final = "import sys; sys.path[:] = {path!r}; from gateway.shadow.compa
 
 
 class ComparerLost(Exception):
-    """The process that compares has ended, or does not answer."""
+    """The comparer process has ended, or does not answer."""
 
 
 class ComparerProcess:
-    """The process that compares; `start` it again where it was lost. What it had found is lost with it."""
+    """The child process that compares answers. `start` it again where it was lost; what it had found is lost with it."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -57,7 +57,7 @@ class ComparerProcess:
         )
 
     def offer(self, pair: AnswerPair) -> bool:
-        """Offer a pair of answers for comparison; False where the process is behind, or away."""
+        """Offer a pair of answers for comparison without waiting; False where the process is behind, or has ended."""
         pipe = self._pipe()
         if pipe is None or pipe.transport.get_write_buffer_size() > _BACKLOG_BYTES:
             return False
@@ -70,7 +70,7 @@ class ComparerProcess:
             pipe.write(encode_frame(ForgetShadow(shadow)))
 
     async def findings(self, shadow: str) -> Findings:
-        """Everything that was found for `shadow` since the process began. Raises ComparerLost."""
+        """Ask for everything that was found for `shadow` since the process began. Raises ComparerLost."""
         pipe, process = self._pipe(), self._process
         if pipe is None or process is None or process.stdout is None:
             raise ComparerLost("the process that compares has ended")

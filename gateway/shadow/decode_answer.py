@@ -1,4 +1,4 @@
-"""Decode a backend's answer into outputs by name, whatever its form: predictions in JSON, tensors in JSON, tensors in binary form."""
+"""Decodes a backend's answer into its outputs by name. It knows predictions in JSON, tensors in JSON, and tensors in binary form."""
 
 import json
 import math
@@ -28,7 +28,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True):
-    """A backend's answer as it came. `failure` is a gateway error's code, where there was no whole answer."""
+    """A backend's answer as it came, not decoded. `failure` is a gateway error's code, where there was no whole answer."""
 
     status: int
     body: bytes
@@ -38,8 +38,8 @@ class Answer(msgspec.Struct, array_like=True, frozen=True):
     failure: str = ""
 
 
-def outputs_of(answer: Answer) -> dict[str, Any]:
-    """The outputs by name, as JSON values with a row for each instance; bytes for what is not JSON.
+def decode_outputs(answer: Answer) -> dict[str, Any]:
+    """The outputs of an answer by name, as JSON values with a row for each instance; bytes for what is not JSON.
 
     Of a problem document only its code counts: the texts may differ. Raises ValueError where the body is not what its
     head says.
@@ -159,7 +159,7 @@ def _texts(raw: bytes) -> list[str]:
 
 
 def has_known_coding(coding: str) -> bool:
-    """Whether a body with this value of Content-Encoding can be decoded here. Others say nothing about what is in them."""
+    """Whether a body with this value of Content-Encoding can be decoded here. An answer in another coding cannot be compared."""
     return coding.strip().lower() in _INFLATES | {"", "identity"}
 
 

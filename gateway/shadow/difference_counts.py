@@ -1,4 +1,7 @@
-"""What a shadow has found: counts that add up over gateways, and the worst examples. No payload, no values."""
+"""What a shadow has found: counts of answers that agree and differ, and the worst examples.
+
+The counts of several gateways add up. No payload, no values.
+"""
 
 from collections.abc import Iterable
 from typing import Final
@@ -33,7 +36,7 @@ class DifferenceExample(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OutputFigures(msgspec.Struct, omit_defaults=True):
-    """Figures of one output, over all pairs of answers that have it."""
+    """The counts and differences of one output, over all pairs of answers that have it."""
 
     compared: Count = 0
     agreed: Count = 0
@@ -53,7 +56,10 @@ class OutputFigures(msgspec.Struct, omit_defaults=True):
 
 
 class PairFigures(msgspec.Struct, omit_defaults=True):
-    """Figures of pairs of answers: of the stable version and the candidate, or of the stable version and itself."""
+    """The counts of compared pairs of answers, and of each output.
+
+    A pair is of the stable version and the candidate, or of the stable version and itself.
+    """
 
     compared: Count = 0
     agreed: Count = 0
@@ -82,7 +88,10 @@ class PairFigures(msgspec.Struct, omit_defaults=True):
 
 
 class VersionFigures(msgspec.Struct, omit_defaults=True):
-    """Figures of what one version did with the shadowed requests. `latency` is by bucket (`gateway.rollout.request_counter`)."""
+    """The counts of one version's shadowed requests: requests, failures, latency.
+
+    `latency` is by bucket (`gateway.rollout.request_counter`).
+    """
 
     requests: Count = 0
     failed: Count = 0  # 5xx, or no whole answer
@@ -105,7 +114,7 @@ class VersionFigures(msgspec.Struct, omit_defaults=True):
 
 
 class Findings(msgspec.Struct, omit_defaults=True):
-    """Everything that was found for one shadow."""
+    """All findings of one shadow: both versions' counts, compared pairs, the stable version's noise, the worst examples."""
 
     candidate: VersionFigures = msgspec.field(default_factory=VersionFigures)
     stable: VersionFigures = msgspec.field(default_factory=VersionFigures)
@@ -125,7 +134,7 @@ class Findings(msgspec.Struct, omit_defaults=True):
 
 
 class ShadowReport(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The report on a shadow by one gateway process: `shadow-figures/MODEL.GATEWAY`, outside of the history."""
+    """One gateway process's report on a shadow: the ephemeral document `shadow-figures/MODEL.GATEWAY`."""
 
     shadow: str  # its id
     gateway: str

@@ -1,9 +1,10 @@
-"""The verdict on a shadow: does the candidate differ from the stable version more than the stable version differs from itself?
+"""The verdict on a shadow: whether the candidate's answers agree with the stable version's.
 
-The intervals are confidence sequences: each holds at all times at once with the stated probability, so you may look as often as
-you like. They invert the mixture likelihood ratio of a proportion with the prior Beta(1/2, 1/2): a rate p stays in the interval
-while B(k + 1/2, n - k + 1/2) / B(1/2, 1/2) < p^k (1 - p)^(n - k) / alpha, by Ville's inequality. Source: H. Robbins, "Statistical
-methods related to the law of the iterated logarithm", Ann. Math. Statist. 41 (1970).
+What counts is whether the candidate differs from the stable version more than the stable version differs from itself. The
+intervals are confidence sequences: each holds at all times at once with the stated probability, so you may look as often as
+you like. They invert the mixture likelihood ratio of a proportion with the prior Beta(1/2, 1/2): a rate p stays in the
+interval while B(k + 1/2, n - k + 1/2) / B(1/2, 1/2) < p^k (1 - p)^(n - k) / alpha, by Ville's inequality. Source: H. Robbins,
+"Statistical methods related to the law of the iterated logarithm", Ann. Math. Statist. 41 (1970).
 """
 
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ Finding = Literal["agrees", "differs", "fails", "undecided"]
 
 
 class ConfidenceInterval(NamedTuple):
-    """A rate that was seen, with its confidence interval."""
+    """A confidence interval of a rate, and the rate that was seen."""
 
     seen: float
     low: float
@@ -29,7 +30,7 @@ class ConfidenceInterval(NamedTuple):
 
 
 def always_valid_interval(hits: int, requests: int, alpha: float = ALPHA) -> ConfidenceInterval:
-    """The always-valid interval of a rate of which `hits` in `requests` were seen."""
+    """The always-valid confidence interval of a rate, of which `hits` in `requests` were seen."""
     if not requests:
         return ConfidenceInterval(0.0, 0.0, 1.0)
     k, n = hits, requests
@@ -56,7 +57,7 @@ def _log_likelihood(k: int, n: int, p: float) -> float:
 
 
 class ShadowVerdict(NamedTuple):
-    """The verdict on a shadow, and the reason in a sentence."""
+    """The verdict on a shadow, the reason in a sentence, and the intervals that it rests on."""
 
     finding: Finding
     why: str
@@ -67,10 +68,11 @@ class ShadowVerdict(NamedTuple):
 
 
 def judge_shadow(report: ShadowReport, allowed: float) -> ShadowVerdict:
-    """Judge a shadow by its figures. `allowed`: the share of the answers that the candidate may change.
+    """Judge a shadow by its report.
 
-    Only an answer that the stable version gives again can be seen to change. So of a stable version that differs from itself in
-    a share `r` of the answers, the candidate may differ in r + allowed x (1 - r); one that always differs proves nothing.
+    `allowed`: the share of the answers that the candidate may change. Only an answer that the stable version gives again can
+    be seen to change. So of a stable version that differs from itself in a share `r` of the answers, the candidate may differ
+    in r + allowed x (1 - r); one that always differs proves nothing.
     """
     pairs, noise = report.findings.pairs, report.findings.noise
     alpha = ALPHA / QUESTIONS
@@ -114,7 +116,7 @@ def _complement(rate: ConfidenceInterval) -> ConfidenceInterval:
 
 
 def latency_quantile(share: float, figures: VersionFigures) -> float | None:
-    """A quantile of a version's latency in seconds, 2.2 % too high at most; None where nothing was counted."""
+    """A quantile of a version's latency in seconds; None where nothing was counted. It is 2.2 % too high at most."""
     total = sum(figures.latency.values())
     seen = 0
     for number in sorted(figures.latency):
@@ -134,7 +136,7 @@ def combine_reports(reports: Iterable[ShadowReport], shadow: str) -> ShadowRepor
 
 
 def verdict_document(report: ShadowReport, allowed: float) -> dict[str, Any]:
-    """The verdict with its figures, as JSON values."""
+    """The verdict on a shadow with its counts, as JSON values."""
     verdict, findings = judge_shadow(report, allowed), report.findings
     return {
         "finding": verdict.finding,

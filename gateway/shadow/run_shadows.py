@@ -1,4 +1,4 @@
-"""Runs the shadows that the registry says, in this gateway process, and reports what they find: one small document each."""
+"""Runs the registry's shadows in this gateway process, and reports what they find. A report is one small document for each."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from gateway.core.exchange import Exchange
 from gateway.core.model_updates import to_document
-from gateway.core.shadow import Shadow, why_not_shadowed
+from gateway.core.shadow_document import Shadow, why_not_shadowed
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.shadow.comparer_process import ComparerLost, ComparerProcess
@@ -57,8 +57,9 @@ class _Running:
 
 
 class ShadowRunner:
-    """Runs the shadows of one gateway process, and reports what they find. Call `follow` with each snapshot. `install` sets what sees requests before they are forwarded, and takes it away.
+    """Runs the shadows of one gateway process, and reports what they find.
 
+    Call `follow` with each snapshot. `install` sets what sees requests before they are forwarded, and takes it away.
     `upstream` is for shadows alone. It, the process that compares and the task that reports run only while a shadow does.
     """
 
@@ -84,7 +85,10 @@ class ShadowRunner:
         self._task: asyncio.Task[None] | None = None
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Run the shadows of `snapshot`, as long as their time is not over and their versions are what they were."""
+        """Run the shadows of `snapshot`, and no others.
+
+        A shadow runs as long as its time is not over and its versions are what they were.
+        """
         now = time.time()
         wanted: dict[str, Shadow] = {}
         for name, shadow in snapshot.shadows.items():
@@ -111,7 +115,7 @@ class ShadowRunner:
             self._changed.set()
 
     def counters(self) -> dict[str, dict[str, float]]:
-        """Counters of the shadows for the metrics, by model."""
+        """The shadows' counters for the metrics, by model."""
         senders = {name: one.sender for name, one in list(self._running.items())}
         return {
             "chips_shadow_sampled_total": {name: float(one.sampled) for name, one in senders.items()},
@@ -122,10 +126,10 @@ class ShadowRunner:
 
     async def start(self) -> None:
         await self._upstream.start()
-        self._task = self._supervisor.task("shadows", self._run)
+        self._task = self._supervisor.start_task("shadows", self._run)
 
     async def stop(self) -> None:
-        """Write one last report, if that takes no more than a moment, then stop."""
+        """Write one last report, if that is quick, and stop."""
         self._install(None)
         if self._task is not None:
             self._task.cancel()

@@ -1,7 +1,7 @@
-"""Sends a share of a model's requests to a candidate version, after their callers have been answered.
+"""Sends a copy of a share of a model's requests to a candidate version.
 
-A caller's answer is copied while it passes. Then the request goes to the candidate, and some of them to the stable version once
-more, over connections of their own. Nothing here is waited for by a caller: what does not fit the budget is dropped and counted.
+A caller's answer is copied while it passes. When the caller has it, the request goes to the candidate, and some requests to the
+stable version once more, over connections of their own. Nothing here is waited for by a caller: what does not fit the budget is dropped and counted.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from gateway.core.errors import GatewayError
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.model import Backend
 from gateway.core.pseudo_random import random_share
-from gateway.core.shadow import Shadow
-from gateway.registry.token_bucket import TokenBucket
+from gateway.core.shadow_document import Shadow
+from gateway.core.token_bucket import TokenBucket
 from gateway.server.eager_coroutine_runner import EagerCoroutineRunner
 from gateway.shadow.answer_recording import (
     HeldBytesLimit,
@@ -61,7 +61,10 @@ def _can_be_compared(answer: Answer) -> bool:
 
 
 class ShadowSender:
-    """Sends the requests of one shadow from this process. `compare` takes a pair of answers, and says whether it had room."""
+    """Sends copies of requests to the candidate of one shadow, and hands on the answers to be compared.
+
+    `compare` takes a pair of answers, and says whether it had room.
+    """
 
     def __init__(
         self,
@@ -96,24 +99,27 @@ class ShadowSender:
         return time.monotonic() >= self._ends
 
     async def wait_idle(self) -> None:
-        """Wait until nothing waits or is under way."""
+        """Wait until no copied request waits or is under way."""
         while self._waiting or self._runners:
             self._one_ended.clear()
             await self._one_ended.wait()
 
     def replace_versions(self, candidate: Backend, stable: Backend) -> None:
-        """Replace both versions by what the registry has now: what ID tokens for them are made for may have changed."""
+        """Replace both versions by what the registry has now. What ID tokens for them are made for may have changed."""
         self._candidate, self._stable = candidate, stable
 
     def stop_sampling(self) -> None:
-        """Stop sampling: send nothing from now on; what is under way still counts. The reason to end may be that nothing must be sent twice."""
+        """Stop sampling: copy and send no more requests; what is under way still counts.
+
+        Those that wait are dropped: the reason to end may be that nothing must be sent twice.
+        """
         self._ends = 0.0
         while self._waiting:
             self._let_go(self._waiting.popleft())
             self._drop("ended")
 
     def stop(self) -> None:
-        """Stop: end what is under way; its answers are not compared."""
+        """Stop: cancel what is under way; its answers are not compared."""
         self.stop_sampling()
         for runner in list(self._runners):
             runner.cancel()
@@ -121,7 +127,7 @@ class ShadowSender:
     # -- before the request is forwarded
 
     def observe(self, exchange: Exchange, request: UpstreamRequest) -> None:
-        """Observe a request: have its answer copied where it is one of the share, and fits the budget."""
+        """Sample a request before it is forwarded: have its answer recorded where it is one of the share and fits the budget."""
         shadow, target = self.shadow, exchange.target
         if (
             exchange.backend.version != shadow.stable

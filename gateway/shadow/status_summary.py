@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.core.model import Model
 from gateway.core.model_updates import to_document
-from gateway.core.shadow import Shadow, why_not_shadowed
+from gateway.core.shadow_document import Shadow, why_not_shadowed
 from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.shadow.difference_counts import ShadowReport
@@ -19,8 +19,8 @@ from gateway.shadow.run_shadows import FIGURES
 _log = logging.getLogger(__name__)
 
 
-async def read_shadow_facts(figures: Registry, shadow: Shadow, model: Model | None) -> dict[str, Any]:
-    """Read the facts on a shadow as JSON values: its document, whether it runs, the verdict on what gateways report.
+async def read_shadow_status(figures: Registry, shadow: Shadow, model: Model | None) -> dict[str, Any]:
+    """Read the status of a shadow as JSON values: its document, whether it runs, the verdict on what gateways report.
 
     Raises RegistryError.
 
@@ -48,8 +48,8 @@ async def read_shadow_facts(figures: Registry, shadow: Shadow, model: Model | No
     }
 
 
-class ShadowView:
-    """Reads the status of a model's last shadow, for its page in the console."""
+class ShadowStatusReader:
+    """Reads the status of a model's last shadow for the console. Call it with the model's name."""
 
     def __init__(self, mirror: Mirror, figures: Registry) -> None:
         self._mirror = mirror
@@ -63,7 +63,7 @@ class ShadowView:
             return None
         entry = snapshot.entries.get(name)
         try:
-            return await read_shadow_facts(self._figures, shadow, entry.model if entry is not None else None)
+            return await read_shadow_status(self._figures, shadow, entry.model if entry is not None else None)
         except RegistryError as error:
             _log.info("the shadow of %s is not shown: %s", name, error)
             return None

@@ -1,4 +1,4 @@
-"""Requests for approval: documents of the environment's registry that collect signed decisions, and what they add up to.
+"""Approval requests: documents of the environment's registry that collect signed decisions, and what these add up to.
 
 Nothing in such a document is believed: each time, every signature is verified, and the subject is compared with what
 would serve now. Somebody who can write the registry can remove a decision, which the audit shows, but cannot make one.
@@ -25,7 +25,7 @@ _MAX_SKEW: Final = timedelta(minutes=5)
 
 
 class ApprovalRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request for approval: the body of its document."""
+    """An approval request, as its document in the registry holds it."""
 
     title: str
     request: dict[str, Any]  # the signed statement of the person who asks
@@ -37,7 +37,7 @@ class ApprovalRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """The sign-off policy of a registry, and its digest."""
+    """The sign-off policy that a registry holds, with its digest and revision."""
 
     policy: SignOffPolicy
     digest: str
@@ -45,7 +45,7 @@ class StoredPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApprovalStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The status of a request: whether it is approved, and why not."""
+    """The status of an approval request: whether it is approved, and why not."""
 
     approved: bool
     problems: tuple[str, ...] = ()  # why not, a sentence each
@@ -57,13 +57,13 @@ class ApprovalStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def find_request(registry: Registry, identity: str) -> tuple[Document, ApprovalRequest] | None:
-    """Find a request by its id; None where there is none."""
+    """Find an approval request by its id; None where there is none."""
     document = await registry.read(APPROVALS, identity)
     return None if document is None else (document, read_request(document))
 
 
 def read_request(document: Document) -> ApprovalRequest:
-    """Read a request from its document. ValueError says why it is none."""
+    """Read an approval request from its document. ValueError says why it is none."""
     if document.problem:
         raise ValueError(document.problem)
     try:
@@ -73,7 +73,7 @@ def read_request(document: Document) -> ApprovalRequest:
 
 
 def request_id(statement: Mapping[str, Any]) -> str:
-    """The id of a request: 128 bits of its digest.
+    """The id of an approval request: 128 bits of the digest of its statement.
 
     A requester can try many statements: with fewer bits they find two with one id, show one and have the other approved.
     """
@@ -81,7 +81,7 @@ def request_id(statement: Mapping[str, Any]) -> str:
 
 
 def with_decision(document: Document, decision: Mapping[str, Any], keys: Keys) -> Put:
-    """The write that adds a decision to a request, and the keys of issuers that verify it."""
+    """The write that adds a decision to an approval request, with the issuers' keys that verify it."""
     request = read_request(document)
     body = msgspec.to_builtins(
         msgspec.structs.replace(
@@ -104,9 +104,10 @@ def evaluate_request(
     subject: Subject | None = None,
     with_evidence: bool = False,
 ) -> ApprovalStatus:
-    """Whether `request` approves `subject` (None: what it asks for) now, in the environment whose registry has that id.
+    """Evaluate whether `request` approves `subject` now (None: what it asks for).
 
-    The evidence is compared with that of `subject` only `with_evidence`: an environment has the request's, not the source's.
+    `environment` is the id of the environment's registry. The evidence is compared with that of `subject` only
+    `with_evidence`: an environment has the request's, not the source's.
     """
     now = now or datetime.now(UTC)
     policy = stored.policy
@@ -158,7 +159,10 @@ def evaluate_request(
 def request_problems(
     identity: str, request: ApprovalRequest, asked: VerifiedStatement, environment: str
 ) -> list[str]:
-    """Why nobody is to decide on the request: a decision would be about something else than what is shown, or count elsewhere."""
+    """What is wrong with the request itself, a sentence each.
+
+    A decision on such a request would be about something else than what is shown, or count in another environment.
+    """
     subject, problems = asked.predicate.subject, []
     if asked.predicate.decision != "request" or identity != request_id(request.request):
         problems.append("the request is not the one that was asked for: another one was put in its place")
@@ -169,7 +173,7 @@ def request_problems(
     return problems
 
 
-def sign_offs_until(
+def version_sign_offs_until(
     documents: Sequence[Document],
     stored: StoredPolicy,
     keys: Keys,
@@ -256,7 +260,7 @@ def _changes(asked: Subject, wanted: Subject) -> list[str]:
     ]
 
 
-def judged_decisions(
+def evaluate_decisions(
     identity: str,
     request: ApprovalRequest,
     asked: VerifiedStatement,
@@ -264,7 +268,10 @@ def judged_decisions(
     keys: Keys,
     now: datetime,
 ) -> list[tuple[VerifiedStatement | None, str]]:
-    """Each decision in its order, and why it does not count; None where its signature is not good."""
+    """Each decision of a request in order, and why it does not count (empty: it counts).
+
+    The decision is None where its signature is not good.
+    """
     judged: list[tuple[VerifiedStatement | None, str]] = []
     latest: dict[tuple[str, str], VerifiedStatement] = {}
     for content in request.decisions:
@@ -288,12 +295,15 @@ def judged_decisions(
 def why_last_decision_does_not_count(
     identity: str, request: ApprovalRequest, stored: StoredPolicy, keys: Keys
 ) -> str:
-    """Why the decision that was added last does not count; empty where it does. Raises SigningError where the request does not."""
+    """Why the decision that was added last does not count; empty where it does.
+
+    Raises SigningError where the request does not count.
+    """
     *earlier, last = request.decisions
     if last in earlier:  # a rejection that is added again would replace the approval that followed it
         return "it is there already"
     asked = read_statement(request.request, stored.policy, keys)
-    return judged_decisions(identity, request, asked, stored, keys, datetime.now(UTC))[-1][1]
+    return evaluate_decisions(identity, request, asked, stored, keys, datetime.now(UTC))[-1][1]
 
 
 def _decisions(
@@ -306,7 +316,7 @@ def _decisions(
 ) -> tuple[list[VerifiedStatement], list[str]]:
     """The last decision of each person that counts, and why others do not."""
     counting, ignored = [], []
-    for signed, why in judged_decisions(identity, request, asked, stored, keys, now):
+    for signed, why in evaluate_decisions(identity, request, asked, stored, keys, now):
         if signed is None:
             ignored.append(f"a decision does not count: {why}")
         elif not why:

@@ -1,4 +1,7 @@
-"""The review of a request for approval, as one document for who decides: what it binds, what differs, evidence, decisions."""
+"""The review of an approval request: one document for the people who decide.
+
+It shows what the request binds, what differs, evidence, decisions.
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,8 +19,8 @@ from gateway.signoff.approval_requests import (
     ApprovalRequest,
     ApprovalStatus,
     StoredPolicy,
+    evaluate_decisions,
     evaluate_request,
-    judged_decisions,
     read_request,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
@@ -42,7 +45,7 @@ _BINDS: Final = {
 
 
 def request_summary(document: Document, records: SignOffRecords) -> dict[str, Any]:
-    """The summary of a request: one line of the list of requests."""
+    """The summary of an approval request, for the list of requests."""
     try:
         request = read_request(document)
     except ValueError as error:
@@ -67,7 +70,10 @@ def request_summary(document: Document, records: SignOffRecords) -> dict[str, An
 def review_document(
     document: Document, records: SignOffRecords, model: Document | None, policy: Document
 ) -> dict[str, Any]:
-    """The review of one request: everything about it. `model` and `policy` are the documents that it would change. Starts programs."""
+    """The review of one approval request: everything that people who decide need to see.
+
+    `model` and `policy` are the documents that it would change. Starts programs.
+    """
     found = request_summary(document, records)
     if found["state"] == "unreadable":
         return found
@@ -193,7 +199,7 @@ def _decisions(
 ) -> list[dict[str, Any]]:
     """Each decision, in the order in which they were made, and why it does not count where it does not."""
     found: list[dict[str, Any]] = []
-    for signed, why_not in judged_decisions(identity, request, asked, stored, keys, datetime.now(UTC)):
+    for signed, why_not in evaluate_decisions(identity, request, asked, stored, keys, datetime.now(UTC)):
         if signed is None:
             found.append({"decision": "?", "by": "?", "at": "", "reason": "", "why_not": why_not})
             continue

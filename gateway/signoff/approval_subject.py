@@ -1,8 +1,8 @@
-"""The subject of an approval, by digests: one version as it would serve, or a new sign-off policy.
+"""The subject of an approval: what exactly is approved, by digests.
 
-Addresses are left out, since they differ between environments: the same image and artifact may be copied to another
-registry and bucket. Tags are left out since they move. Of a version with neither image nor artifact, the address is all
-that says what it is, so there it is bound.
+It is one version as it would serve, or a new sign-off policy. Addresses are left out, since they differ between environments:
+the same image and artifact may be copied to another registry and bucket. Tags are left out since they move. Of a version with
+neither image nor artifact, the address is all that says what it is, so there it is bound.
 """
 
 import re
@@ -20,7 +20,7 @@ _CONTRACT: Final = ("predict_path", "concurrency", "platform", "inputs", "output
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What an approval is about. Two subjects are the same if and only if all of this is the same."""
+    """The subject of an approval: what exactly is approved. Two subjects are the same if and only if all fields are the same."""
 
     environment: str  # id of the registry in which it will serve
     sign_off: str  # digest of the sign-off policy
@@ -39,7 +39,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.model}@{self.version}" if self.model else "sign-off policy"
 
     def digest(self) -> str:
-        """SHA-256 of the canonical form (RFC 8785), in hexadecimal."""
+        """The SHA-256 digest of the subject's canonical form (RFC 8785), in hexadecimal."""
         content: dict[str, Any] = msgspec.to_builtins(self)
         digest = text_digest(canonical_json(content).decode())
         assert digest is not None  # noqa: S101  (of a text there is one)
@@ -49,7 +49,10 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 def subject_of(
     model: Model, backend: Backend, *, environment: str, sign_off: str, evidence: Mapping[str, str]
 ) -> Subject:
-    """The subject of one version. ValueError says what has no digest, and so could be replaced unseen."""
+    """The subject of an approval of one version, as it would serve.
+
+    ValueError says what has no digest, and so could be replaced unseen.
+    """
     image, artifact = _image_digest(backend.image), _artifact_digest(backend)
     return Subject(
         environment=environment,

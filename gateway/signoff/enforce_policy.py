@@ -1,8 +1,9 @@
-"""Enforces the sign-off policy: refuses registry writes that put a version, or a policy, into force without its approvals.
+"""Enforces the sign-off policy: refuses registry writes that lack the approvals that it asks for.
 
-It stands in front of every write of the command line. What a version is made of (image, artifact, contract, address) and
-how it may be called (the model's policy) needs an approval; shifting traffic between approved versions, disabling and
-removing do not, so that nobody waits for a signature in order to take a bad version out of service.
+Such a write puts a version, or another policy, into force. The check stands in front of every write of the command line.
+What a version is made of (image, artifact, contract, address) and how it may be called (the model's policy) needs an approval;
+shifting traffic between approved versions, disabling and removing do not, so that nobody waits for a signature in order to
+take a bad version out of service.
 
 The check only reads. What it returns names the revisions that it has read as preconditions of the write, so that a
 rejection or another policy that comes in between is never passed over.
@@ -34,16 +35,16 @@ from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.policy import policy_digest
 from gateway.signoff.read_sign_off_records import (
     SignOffRecords,
+    parse_stored_policy,
     policy_precondition,
     read_records,
-    stored_policy,
 )
 
 _FREE: Final = ("enabled", "description", "owner", "traffic", "sticky")  # slots follow the traffic
 
 
 class ApprovedSubject(NamedTuple):
-    """A subject that is approved, and the request by which it is."""
+    """A subject that is approved, and the request that approves it."""
 
     subject: Subject
     request: Document
@@ -58,7 +59,7 @@ class WriteClearance(NamedTuple):
 
 
 class NotApproved(Exception):
-    """The sign-off policy does not allow the write. `problems` says what is missing, a sentence each."""
+    """The sign-off policy does not allow the write: approvals are missing. `problems` says what, a sentence each."""
 
     def __init__(self, title: str, problems: Sequence[str]) -> None:
         super().__init__(f"{title} may not serve here: {'; '.join(problems)}")
@@ -69,12 +70,12 @@ class NotApproved(Exception):
 async def check_write(
     registry: Registry, changes: Sequence[Put | Delete], policy: Document
 ) -> WriteClearance:
-    """Check a write of `changes` against the sign-off policy in the document `policy`: return why they are allowed; raises NotApproved where they are not.
+    """Check registry changes against the sign-off policy, and return their clearance. Raises NotApproved where they are not allowed.
 
     Nothing is written. A policy that cannot be read allows nothing.
     """
     try:
-        stored = stored_policy(policy)
+        stored = parse_stored_policy(policy)
     except ValueError as error:
         raise NotApproved("nothing", [f"the sign-off policy cannot be read: {error}"]) from None
     environment = (await registry.head()).registry_id
@@ -98,7 +99,7 @@ async def check_write(
 def find_approval(
     subject: Subject, records: SignOffRecords, *, with_evidence: bool = False
 ) -> ApprovedSubject:
-    """Find the request that approves `subject`. Raises NotApproved."""
+    """Find the request that approves `subject`. Raises NotApproved where none does."""
     nearest: ApprovalStatus | None = None
     stored, keys = records.stored, records.keys
     for document in records.requests:

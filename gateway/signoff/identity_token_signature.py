@@ -1,4 +1,4 @@
-"""Signatures by identity token (OpenID Connect): a token that was made for one statement alone.
+"""Identity tokens (OpenID Connect) as signatures: verifies that a token was made for one statement alone.
 
 An identity token says who somebody is, not what they agree to. So it counts only where its audience or its nonce is the
 digest of the statement: it was then asked for to approve this, and is worth nothing anywhere else. Google makes such
@@ -16,7 +16,7 @@ from typing import Any, Final
 import jwt
 import msgspec
 
-from gateway.auth.jwks import JwksKeySet, PublicKey, open_jwks_session
+from gateway.auth.jwks import JwksKeySet, PublicKey, open_ssrf_guarded_session
 from gateway.signoff.policy import AcceptedIdentity
 
 _PREFIX: Final = "chips-approval:sha256:"
@@ -41,14 +41,17 @@ class _Claims(msgspec.Struct):
 
 
 def signature_audience(message: bytes) -> str:
-    """The audience that a token must have been made for, to count as a signature of `message`."""
+    """The audience that an identity token must have, to count as a signature of `message`."""
     return _PREFIX + hashlib.sha256(message).hexdigest()
 
 
 async def fetch_keys(issuers: Sequence[str]) -> dict[str, dict[str, PublicKey]]:
-    """The present public keys of `issuers`, by their discovery documents; none of one that cannot be reached."""
+    """Fetch the present public keys of token issuers, by their discovery documents.
+
+    There are none of an issuer that cannot be reached.
+    """
     sets = {issuer: JwksKeySet("", issuer=issuer) for issuer in issuers}
-    async with open_jwks_session(keys.host for keys in sets.values()) as session:
+    async with open_ssrf_guarded_session(keys.host for keys in sets.values()) as session:
         for keys in sets.values():
             await keys.refresh(session)
             await keys.close()
@@ -56,7 +59,7 @@ async def fetch_keys(issuers: Sequence[str]) -> dict[str, dict[str, PublicKey]]:
 
 
 def token_key_name(token: bytes) -> tuple[str, str] | None:
-    """The issuer and the key id that `token` names, which is not verified; None where it is no token."""
+    """The issuer and the key id that a token names; None where it is no token. The token is not verified."""
     if len(token) > _MAX_BYTES:
         return None
     try:
@@ -74,7 +77,7 @@ def has_signed(
     keys: Mapping[str, Mapping[str, PublicKey]],
     at: datetime,
 ) -> bool:
-    """Whether `token` is one of those of `tokens`, good at the time `at`, and was made for `message`.
+    """Whether `token` signs `message`: it is of an accepted identity, was valid at the time `at`, and was made for `message`.
 
     `keys` decides which keys count: the gate gives it those that issuers publish now, an audit also those that were kept.
     """

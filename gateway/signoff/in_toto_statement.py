@@ -1,8 +1,9 @@
-"""Requests and decisions as signed in-toto statements in DSSE envelopes, so that other programs can read them.
+"""Requests and decisions as signed in-toto statements in DSSE envelopes.
 
-https://github.com/in-toto/attestation (Statement v1), https://github.com/secure-systems-lab/dsse. The predicate is ours:
-somebody requests, approves, rejects, reviews, or puts a subject into service in an emergency. The signature is an SSH
-signature, or an identity token that was made for this very statement.
+Other programs can read them. https://github.com/in-toto/attestation (Statement v1),
+https://github.com/secure-systems-lab/dsse. The predicate is ours: somebody requests, approves, rejects, reviews, or puts a
+subject into service in an emergency. The signature is an SSH signature, or an identity token that was made for this very
+statement.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ _TOKEN: Final = "token"  # noqa: S105  (a kind of signature)
 
 
 class Predicate(msgspec.Struct, frozen=True, kw_only=True):
-    """The predicate of a statement: what somebody says about a subject."""
+    """The predicate of an in-toto statement: who decides what about a subject, when and why."""
 
     decision: Decision
     request: str  # the id of the request that it belongs to
@@ -84,7 +85,7 @@ def token_signer(fetch: Callable[[str], str]) -> Sign:
 def make_statement(
     decision: Decision, request: str, by: str, subject: Subject, sign: Sign, *, reason: str = ""
 ) -> dict[str, Any]:
-    """A signed statement as JSON values: a DSSE envelope."""
+    """Make a signed statement of a decision: a DSSE envelope as JSON values."""
     envelope = Envelope(unsigned_statement(decision, request, by, subject, reason=reason), PAYLOAD_TYPE, {})
     kind, signature = sign(envelope.pae())
     key_id = f"{kind}:{by}"
@@ -96,7 +97,7 @@ def make_statement(
 def unsigned_statement(
     decision: Decision, request: str, by: str, subject: Subject, *, reason: str = ""
 ) -> bytes:
-    """An unsigned statement as JSON, dated now: the payload to sign."""
+    """Make the unsigned statement of a decision, dated now: the JSON payload to sign."""
     predicate = Predicate(
         decision=decision, request=request, by=by, at=now_rfc3339(), subject=subject, reason=reason
     )
@@ -118,7 +119,10 @@ def unsigned_statement(
 
 
 def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys) -> VerifiedStatement:
-    """The statement, if a person of `policy` has signed it. Raises SigningError that says why it does not count."""
+    """Read a signed statement and verify that a person of `policy` has signed it.
+
+    Raises SigningError that says why it does not count.
+    """
     envelope = parse_unverified_envelope(msgspec.json.encode(content))
     if envelope.payload_type != PAYLOAD_TYPE:
         raise SigningError(f"its payload is of the type {envelope.payload_type[:80]!r}")

@@ -1,8 +1,8 @@
-"""Public keys of token issuers, kept with the signatures that they verify, because issuers replace their keys within weeks.
+"""Public keys of token issuers, kept to verify signatures later.
 
-A request's document keeps the public key (JWK, RFC 7517) of each identity token that was verified when it was written, so it is
-in the hash chain from that write on. An audit can verify the token for good. The gate never counts on such a key: somebody who can
-write the registry could keep a key of their own there.
+Issuers replace their keys within weeks. A request's document keeps the public key (JWK, RFC 7517) of each identity token that
+was verified when it was written, so it is in the hash chain from that write on. An audit can verify the token for good. The
+gate never counts on such a key: somebody who can write the registry could keep a key of their own there.
 """
 
 import base64
@@ -24,7 +24,7 @@ _REQUIRED: Final = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y")}  #
 
 
 class KeptIssuerKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A public key as its issuer published it when it had verified a token."""
+    """A token issuer's public key, kept from the time when it verified a token."""
 
     issuer: str
     kid: str
@@ -40,7 +40,7 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
 
 
 def keys_that_verify(tokens: Iterable[bytes], keys: Keys) -> list[KeptIssuerKey]:
-    """The keys, of those that issuers publish now, by which `tokens` are verified."""
+    """The issuers' keys that verify `tokens`, to be kept. `keys` are those that issuers publish now."""
     found = []
     for token in tokens:
         name = token_key_name(token)
@@ -63,7 +63,7 @@ def keys_that_verify(tokens: Iterable[bytes], keys: Keys) -> list[KeptIssuerKey]
 
 
 def with_kept_keys(keys: Keys, kept: Iterable[KeptIssuerKey]) -> Keys:
-    """`keys` and those of `kept` that their issuers do not publish any more. A published key is never replaced."""
+    """Published keys, together with kept ones that their issuers no longer publish. A published key is never replaced."""
     merged = {issuer: dict(of_issuer) for issuer, of_issuer in keys.items()}
     for one in kept:
         public = parse_key(one.jwk)

@@ -1,4 +1,4 @@
-"""An environment's sign-off policy: what evidence and whose approvals a version needs, and for how long they hold.
+"""An environment's sign-off policy: whose approvals and what evidence a version needs, and for how long they hold.
 
 It is a document of the environment's registry, written from a file in TOML. Its digest is part of what every approval
 binds: when the policy changes, all approvals end.
@@ -28,7 +28,7 @@ _SSH_KEY: Final = re.compile(
 
 
 class AcceptedIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whose identity token counts: its issuer, and its verified e-mail address or its subject (OpenID Connect Core 2)."""
+    """An identity whose tokens are accepted: its issuer, and its verified e-mail address or its subject (OpenID Connect Core 2)."""
 
     issuer: str = "https://accounts.google.com"
     email: str = ""
@@ -67,7 +67,7 @@ class SignOffPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 def read_policy_file(text: str) -> SignOffPolicy:
-    """Parse a policy in TOML. ValueError lists everything that is wrong."""
+    """Parse the text of a policy file in TOML. ValueError lists everything that is wrong."""
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -76,7 +76,7 @@ def read_policy_file(text: str) -> SignOffPolicy:
 
 
 def parse_policy(content: Mapping[str, Any]) -> SignOffPolicy:
-    """Parse a policy's document. ValueError lists everything that is wrong."""
+    """Parse a policy from its registry document. ValueError lists everything that is wrong."""
     try:
         policy = msgspec.convert(content, SignOffPolicy)
     except msgspec.ValidationError as error:
@@ -88,7 +88,7 @@ def parse_policy(content: Mapping[str, Any]) -> SignOffPolicy:
 
 
 def policy_document(policy: SignOffPolicy) -> dict[str, Any]:
-    """The policy's document. Without a limit on the age of evidence it is that of releases that knew none."""
+    """A policy as its registry document. Without a limit on the age of evidence it is the document of releases that knew none."""
     document = to_document(policy)
     if not policy.evidence_days:
         del document["evidence_days"]
@@ -172,7 +172,7 @@ def _person_problems(person: Person) -> list[str]:
 
 
 def missing_roles(required: Mapping[str, int], approvers: Sequence[Person]) -> list[str]:
-    """The roles that `approvers` leave open, one for each that is missing. Each person fills one place of one role."""
+    """The required roles that `approvers` leave open, one entry for each missing person. Each person fills one place of one role."""
     places = [role for role, count in required.items() for _ in range(count)]
     filled: dict[int, Person] = {}
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from gateway.registry.base import APPROVALS, SIGN_OFF, Document, Precondition, Registry
-from gateway.signoff.approval_requests import StoredPolicy, sign_offs_until
+from gateway.signoff.approval_requests import StoredPolicy, version_sign_offs_until
 from gateway.signoff.identity_token_signature import fetch_keys
 from gateway.signoff.in_toto_statement import Keys, VerifiedStatement
 from gateway.signoff.policy import POLICY, SignOffPolicy, parse_policy, policy_digest
@@ -19,18 +19,18 @@ _RECENT_S: Final = 30.0
 
 
 class SignOffRecords(NamedTuple):
-    """The sign-off policy in force with everything that decides whether something is approved by it."""
+    """The sign-off policy in force, with the requests and keys that decide what it approves."""
 
     stored: StoredPolicy
     keys: Keys  # that the issuers of the policy's identity tokens publish now
     requests: tuple[Document, ...]
     environment: str  # the registry's id
 
-    def sign_offs_until(
+    def version_sign_offs_until(
         self, *, title: str, artifact: str, image: str, url: str, until: datetime
     ) -> list[tuple[str, VerifiedStatement]]:
         """The approvals and emergencies that were signed for a version until a time, each with the id of its request."""
-        return sign_offs_until(
+        return version_sign_offs_until(
             self.requests,
             self.stored,
             self.keys,
@@ -44,13 +44,13 @@ class SignOffRecords(NamedTuple):
 
 
 async def read_policy(registry: Registry) -> StoredPolicy | None:
-    """The sign-off policy of a registry; None where it asks for nothing. ValueError says what is wrong with it."""
+    """Read the sign-off policy of a registry; None where there is none. ValueError says what is wrong with it."""
     document = await registry.read(SIGN_OFF, POLICY)
-    return None if document is None else stored_policy(document)
+    return None if document is None else parse_stored_policy(document)
 
 
-def stored_policy(document: Document) -> StoredPolicy:
-    """Read the stored policy from its document. ValueError says what is wrong with it."""
+def parse_stored_policy(document: Document) -> StoredPolicy:
+    """Parse the stored sign-off policy from its document. ValueError says what is wrong with it."""
     if document.problem:
         raise ValueError(document.problem)
     return StoredPolicy(
@@ -59,22 +59,29 @@ def stored_policy(document: Document) -> StoredPolicy:
 
 
 async def read_records(
-    registry: Registry, stored: StoredPolicy, recent_keys: "RecentKeys | None" = None
+    registry: Registry, stored: StoredPolicy, issuer_key_cache: "IssuerKeyCache | None" = None
 ) -> SignOffRecords:
-    """Read the records that the policy `stored` is applied to; with `recent_keys` for a page that decides nothing."""
+    """Read the requests and keys that the policy `stored` is applied to. `issuer_key_cache` is for a page that decides nothing."""
     requests = await registry.list(APPROVALS)
-    keys = await (recent_keys.find(stored.policy) if recent_keys is not None else issuers_keys(stored.policy))
+    keys = await (
+        issuer_key_cache.find(stored.policy)
+        if issuer_key_cache is not None
+        else fetch_issuer_keys(stored.policy)
+    )
     return SignOffRecords(stored, keys, requests, (await registry.head()).registry_id)
 
 
-async def read_sign_off(registry: Registry) -> SignOffRecords | None:
-    """Read the sign-off policy and its records; None where there is no policy. ValueError says what is wrong with the policy."""
+async def read_policy_and_records(registry: Registry) -> SignOffRecords | None:
+    """Read the sign-off policy of a registry and its records; None where there is no policy.
+
+    ValueError says what is wrong with the policy.
+    """
     stored = await read_policy(registry)
     return None if stored is None else await read_records(registry, stored)
 
 
-async def issuers_keys(policy: SignOffPolicy) -> Keys:
-    """The present keys of all issuers of the policy's identity tokens; no request where there is none."""
+async def fetch_issuer_keys(policy: SignOffPolicy) -> Keys:
+    """Fetch the present public keys of all token issuers that the policy names. Without such an issuer no request is made."""
     issuers = _issuers(policy)
     return await fetch_keys(issuers) if issuers else {}
 
@@ -83,8 +90,11 @@ def _issuers(policy: SignOffPolicy) -> list[str]:
     return sorted({token.issuer for person in policy.people for token in person.tokens})
 
 
-class RecentKeys:
-    """A cache of the issuers' keys for a moment, for pages that ask every few seconds as long as somebody looks at them."""
+class IssuerKeyCache:
+    """A cache of the token issuers' public keys, for half a minute.
+
+    It is for pages that ask every few seconds as long as somebody looks at them.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -94,11 +104,11 @@ class RecentKeys:
         self._until = 0.0
 
     async def find(self, policy: SignOffPolicy) -> Keys:
-        """The keys of the policy's issuers, at most half a minute old."""
+        """The public keys of the policy's token issuers, at most half a minute old."""
         issuers = _issuers(policy)
         async with self._lock:
             if issuers != self._issuers or self._now() >= self._until:
-                self._keys = await issuers_keys(policy)
+                self._keys = await fetch_issuer_keys(policy)
                 self._issuers, self._until = issuers, self._now() + _RECENT_S
             return self._keys
 

@@ -1,4 +1,4 @@
-"""The evidence that a sign-off policy requires of a version: what is missing, failed, too old, or about something else."""
+"""Checks the evidence that a sign-off policy requires: what is missing, failed, too old, or about something else."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ _MAX_SKEW: Final = timedelta(minutes=5)
 
 
 def evidence_digests(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The SHA-256 of each record of evidence."""
+    """The SHA-256 digest of each record of evidence, by name."""
     return {
         sort: text_digest(msgspec.json.encode(record, order="sorted").decode()) or ""
         for sort, record in sorted(evidence.items())
@@ -28,7 +28,7 @@ def evidence_problems(
     subject: Subject,
     now: datetime | None = None,
 ) -> list[str]:
-    """Which of the evidence that the policy asks for is missing, bad, too old, or about something else."""
+    """What is wrong with the required evidence: what is missing, failed, too old, or about something else."""
     if not subject.model:
         return []
     problems = []

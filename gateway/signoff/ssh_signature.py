@@ -1,6 +1,7 @@
-"""SSH signatures by OpenSSH's own program: `ssh-keygen -Y sign` and `-Y verify` (ssh-keygen(1), PROTOCOL.sshsig).
+"""SSH signatures, made and verified by OpenSSH's own program.
 
-So every kind of key that people have works, in files, in an agent, and in hardware.
+It is run as `ssh-keygen -Y sign` and `-Y verify` (ssh-keygen(1), PROTOCOL.sshsig). So every kind of key that people have
+works, in files, in an agent, and in hardware.
 """
 
 import subprocess
@@ -22,7 +23,7 @@ class SshError(Exception):
 
 
 def public_key_of(key: Path) -> str:
-    """The public key (type and base64) of a private key, or of a public one whose private half is in an agent."""
+    """The public key (type and base64) of an SSH key file. The file holds the private key, or the public one of a key in an agent."""
     if not key.name:
         raise SshError(f"{str(key)!r} is not the file of an SSH key")
     public = key if key.suffix == ".pub" else key.with_name(f"{key.name}.pub")
@@ -41,12 +42,12 @@ def public_key_of(key: Path) -> str:
 
 
 def sign(message: bytes, key: Path) -> bytes:
-    """The signature of `message`, as ssh-keygen writes it. Raises SshError."""
+    """Sign `message` with an SSH key, as ssh-keygen does. Raises SshError."""
     return _run(["-Y", "sign", "-q", "-n", NAMESPACE, "-f", str(key)], message, timeout_s=_SIGN_S)
 
 
 def has_signed(message: bytes, signature: bytes, principal: str, public_keys: Sequence[str]) -> bool:
-    """Whether one of `public_keys` has made `signature` of `message`. Raises SshError where nothing can be verified."""
+    """Whether `signature` of `message` was made by one of `public_keys`. Raises SshError where nothing can be verified."""
     if not public_keys or len(signature) > _MAX_SIGNATURE_BYTES:
         return False
     try:

@@ -1,4 +1,7 @@
-"""The emergencies that nobody else has reviewed yet: a registry document for each, which makes gateways warn until it is deleted."""
+"""Records of emergencies that nobody else has reviewed yet: gateways warn of them.
+
+Each is a registry document, which is deleted after the review.
+"""
 
 from gateway.registry.base import EMERGENCIES, Delete, Put, Registry
 from gateway.signoff.approval_requests import ApprovalStatus
@@ -8,7 +11,10 @@ from gateway.signoff.in_toto_statement import Decision
 async def emergency_changes(
     registry: Registry, identity: str, title: str, decision: Decision, verdict: ApprovalStatus, by: str
 ) -> list[Put | Delete]:
-    """The changes of the unreviewed emergencies that `decision` of the person `by` causes; `verdict` includes the decision."""
+    """The registry changes by which a decision records an unreviewed emergency, or removes one that it reviews.
+
+    `verdict` includes the decision of the person `by`.
+    """
     known = await registry.read(EMERGENCIES, identity)
     expected = known.revision if known is not None else 0
     if decision == "emergency" and verdict.emergency is not None and verdict.review_due:

@@ -6,13 +6,13 @@ from gateway.auth.authenticator_chain import AuthenticatorChain
 from gateway.auth.base import Authentication
 from gateway.core.errors import AddressNotAllowed, GatewayError, Unauthenticated
 from gateway.core.exchange import Exchange
-from gateway.core.needs_wait import NeedsWait
+from gateway.core.header_classification import AUTHORIZATION
+from gateway.core.needs_wait_sentinel import NeedsWait
 from gateway.core.principal import ANONYMOUS, CALLER_VERBS, PIN, Principal
-from gateway.core.sort_headers import AUTHORIZATION
 
 
 class Authenticate:
-    """Fill in the principal. A credential that is ours but not valid is refused, even where the model needs none."""
+    """Authenticate the caller: fill in the principal. A credential that is ours but not valid is refused, even where the model needs none."""
 
     def __init__(self, chain: AuthenticatorChain) -> None:
         self._chain = chain

@@ -1,4 +1,4 @@
-"""Authorize the principal: may it do this to this model?"""
+"""Authorize the request: whether its principal may do this to this model."""
 
 from gateway.core.errors import (
     AddressNotAllowed,
@@ -20,7 +20,7 @@ _TOLD = {SCORE: "call", METADATA: "read about"}
 
 
 class Authorize:
-    """Refuse a request that the principal, the model's networks or the method do not allow."""
+    """Refuse a request that the principal's rights, the model's networks or its method do not allow."""
 
     def __init__(self, *, body_limit_bytes: int, report_only: bool = False) -> None:
         self._body_limit_bytes = body_limit_bytes

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from gateway.core.errors import DeadlineExceeded
 from gateway.core.exchange import Exchange
+from gateway.core.header_classification import asks_for_websocket
 from gateway.core.model import Backend
 from gateway.core.pseudo_random import random_between
-from gateway.core.sort_headers import asks_for_websocket
 from gateway.telemetry.metrics import parse_server_timing
 
 _WINDOWS: Final = 16  # of one model: as many backends are remembered
@@ -76,7 +76,7 @@ class ConcurrencyWindow:
         self._base_outside_s = math.inf  # the least that answers took beyond the backend's own work
 
     def enqueue(self, arrived: float, turn: "asyncio.Future[None]") -> _Waiter:
-        """Add a request in order of arrival; one that the backend has sent back keeps its place."""
+        """Add a request to the waiting queue, in order of arrival; one that the backend has sent back keeps its place."""
         waiter, waiting = _Waiter(arrived, turn), self.waiting
         place = len(waiting)
         while place and waiting[place - 1].arrived > arrived:
@@ -102,7 +102,7 @@ class ConcurrencyWindow:
     # -- learning
 
     def grow_or_shrink(self, exchange: Exchange, now: float) -> None:
-        """Adapt the window to how long an answer took. Called while requests wait, or while the window is smaller than declared."""
+        """Grow or shrink the window by how long a response took. Called while requests wait, or while the window is smaller than declared."""
         attempt = exchange.attempts[-1] if exchange.attempts else None
         if attempt is None or attempt.answered is None:
             return  # it failed, which says nothing about room
@@ -122,7 +122,7 @@ class ConcurrencyWindow:
                 self.size = max(self.share, self.size - self.share / self.size)
 
     def shrink_after_refusal(self, retry_after_s: float, now: float) -> None:
-        """Shrink the window to what is in flight: the backend accepts no more than that now."""
+        """Shrink the window after a refusal, to the requests in flight: the backend accepts no more now. With none in flight, close it for a while."""
         self._slow_start = False
         self._held_until = now + max(_HOLD_S, retry_after_s)
         self.size = min(self.size, float(self.in_flight))
@@ -192,9 +192,9 @@ def is_autoscaled(backend: Backend, *, everywhere: bool) -> bool:
 
 
 class BackendConcurrency:
-    """Give each request a slot at its backend, where the backend declares a concurrency; others have `ConcurrencyLimit` alone.
+    """Limit the requests at each backend: a request gets one of its backend's slots, or waits for one.
 
-    `sharers`: gateway processes here that share the backends. `scales`: whether more instances of a backend start where
+    A backend that declares no concurrency has no such limit, only `ConcurrencyLimit`. `sharers`: gateway processes here that share the backends. `scales`: whether more instances of a backend start where
     more requests come. A WebSocket is not counted: it is no prediction, and may last for hours.
     """
 
@@ -205,7 +205,7 @@ class BackendConcurrency:
         self._refusals = Counter[str]()
 
     def try_nowait(self, exchange: Exchange) -> "BackendSlot | _UnlimitedSlot | None":
-        """A slot where one is free; None: `await` the stage itself to wait for one."""
+        """Take a slot where one is free; None: `await` the stage itself to wait for one."""
         backend = exchange.backend
         declared = backend.concurrency
         if declared is None:
@@ -250,7 +250,10 @@ class BackendConcurrency:
         return BackendSlot(window, exchange)
 
     def waits_for_another_slot(self, exchange: Exchange) -> bool:
-        """Whether a request that the backend refused waits for another slot, as its deadline allows; otherwise its caller gets the refusal."""
+        """Whether a request that the backend refused waits for another slot, as its deadline allows; otherwise its caller gets the refusal.
+
+        Counts the refusal, and clears `exchange.refused_s`.
+        """
         self._refusals[exchange.model.name] += 1
         retry_after_s, exchange.refused_s = exchange.refused_s, None
         return exchange.deadline - time.monotonic() > max(_LEFT_S, retry_after_s or 0.0)

@@ -1,4 +1,4 @@
-"""Refuse what a budget that is used up no longer pays for (402 or 429), until its period ends."""
+"""Refuse requests whose budget is exhausted (402 or 429), until the budget's period ends."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ _NONE: Mapping[tuple[str, str], ExhaustedBudget] = {}
 
 
 class BudgetLimit:
-    """Refuse requests whose budget is exhausted. Call it only while `exhausted` is not empty: then, and only then, a request pays for it."""
+    """Refuse requests whose budget is exhausted. The pipeline calls it only while `exhausted` is not empty, which saves time otherwise."""
 
     __slots__ = ("_now", "exhausted")
 

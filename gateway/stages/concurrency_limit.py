@@ -38,7 +38,7 @@ class Permit(msgspec.Struct, frozen=True, eq=False):
         self.give_back()
 
     def give_back(self) -> None:
-        """Give the permit back, once: what leaving the `with` does, at less cost."""
+        """Give the permit back, as leaving the `with` block does, at less cost. Call it once."""
         self._limit.release(self._queue_of_model)
         if self._held_for is not None:
             self._limit.release_caller(self._held_for)
@@ -74,7 +74,7 @@ class ConcurrencyLimit:
         )
 
     def try_nowait(self, exchange: Exchange) -> Permit | None:
-        """A permit where one is free; None: `await` the stage itself to wait for one."""
+        """Take a permit where one is free; None: `await` the stage itself to wait for one."""
         model = exchange.model
         if self.in_flight >= self._in_flight_limit:
             raise Overloaded("The gateway is handling as many requests as it can. Try again in a moment.")

@@ -2,15 +2,15 @@
 
 from gateway.core.errors import Forbidden
 from gateway.core.exchange import Exchange
+from gateway.core.header_classification import ORIGIN
 from gateway.core.response import Response
-from gateway.core.sort_headers import ORIGIN
 
 _TAKES = frozenset({"GET", "HEAD", "POST"})
 _TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}
 
 
 class Cors:
-    """Add the model's CORS fields to the response, errors included. It grants no access: authentication and authorization follow."""
+    """Apply the model's CORS policy: add its fields to the response, errors included. It grants no access: authentication and authorization follow."""
 
     def __call__(self, exchange: Exchange) -> Response | None:
         """The response to a preflight, which ends the request; None for any other request."""

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from gateway.core.exchange import Exchange
+from gateway.core.header_classification import AUTHORIZATION, CRLF
 from gateway.core.model import Backend
 from gateway.core.request_target import RequestTarget
-from gateway.core.sort_headers import AUTHORIZATION, CRLF
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Forward:
-    """Send the request through the upstream, with the caller's signed identity where backends want it."""
+    """Forward the request to its backend through the upstream. With a `signer`, it carries the caller's signed identity."""
 
     def __init__(self, upstream: Upstream, signer: "CallerTokenSigner | None" = None) -> None:
         self._upstream = upstream
@@ -22,7 +22,7 @@ class Forward:
         self._observe: Callable[[Exchange, UpstreamRequest], None] | None = None
 
     def set_observer(self, observe: Callable[[Exchange, UpstreamRequest], None] | None) -> None:
-        """Set what observes each request just before it is sent; None: nothing."""
+        """Set a function that is called with each request just before it is sent; None: no function."""
         self._observe = observe
 
     def __call__(self, exchange: Exchange) -> Awaitable[None]:
@@ -61,5 +61,5 @@ class Forward:
 
 
 def backend_path(backend: Backend, target: RequestTarget) -> str:
-    """The path and query of the request, below the backend's base URL."""
+    """The path and query of a request at its backend, below the backend's base URL."""
     return (target.rest or backend.predict_path) + target.query

@@ -1,4 +1,4 @@
-"""Admit callers whose address is on the allowlist."""
+"""Admit callers whose IP address is on the gateway's allowlist; refuse others (403)."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -12,9 +12,9 @@ LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
 
 class IpAllowlist:
-    """Admit a caller whose address is in `networks` or in the networks that the registry lists now; refuse others.
+    """Admit callers whose IP address is on the allowlist; refuse others.
 
-    Without `networks`, only loopback is allowed: an unconfigured gateway serves its own machine and nobody else. An unknown
+    The allowlist is `networks` and the networks that the registry lists now. Without `networks`, only loopback is allowed: an unconfigured gateway serves its own machine and nobody else. An unknown
     address is in no network. With `report_only`, refusals are only counted and logged.
     """
 

@@ -8,17 +8,17 @@ from typing import Literal
 
 from gateway.core.errors import GatewayError, Overloaded, TooManyRequests
 from gateway.core.exchange import Exchange
-from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
+from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import UNLIMITED
 from gateway.limits.local_limiter import LocalLimiter
-from gateway.limits.quota import Charge, ChargeResult, quota_charges, rate_limit_lines
+from gateway.limits.quota_charges import Charge, ChargeResult, quota_charges, rate_limit_lines
 from gateway.limits.redis_limiter import RedisLimiter, RedisUnavailable
 
 WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
 
 
 class RateLimit:
-    """Count a request against every limit it has, or refuse it and count it against none.
+    """Count a request against its rate limits and quotas, or refuse it (429) and count it against none.
 
     Counts are this process's own, or, with `shared`, those of all gateways that use the same Redis. `lost` says what to do
     while Redis is unavailable: count here, refuse, or allow. With `report_only`, nothing is refused.
@@ -47,7 +47,7 @@ class RateLimit:
             return NEEDS_WAIT
         now = self._now()
         charged = _charges(exchange, now)
-        return self._judge(exchange, self._local.charge(charged, now)) if charged else None
+        return self._judge(exchange, self._local.charge_all_or_none(charged, now)) if charged else None
 
     async def __call__(self, exchange: Exchange) -> GatewayError | None:
         now = self._now()
@@ -56,13 +56,13 @@ class RateLimit:
             return None
         began = time.monotonic()
         try:
-            verdicts = await self._shared.charge(charged)
+            verdicts = await self._shared.charge_all_or_none(charged)
         except RedisUnavailable:
             if self._lost == "refuse":
                 return Overloaded("Your limits cannot be checked now. Try again in a moment.")
             if self._lost == "admit":
                 return None
-            verdicts = self._local.charge(charged, now)
+            verdicts = self._local.charge_all_or_none(charged, now)
         finally:
             exchange.rate_limit_s = time.monotonic() - began
         return self._judge(exchange, verdicts)

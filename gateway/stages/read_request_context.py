@@ -7,17 +7,17 @@ from functools import lru_cache
 from gateway.core.client_address import TrustedProxies
 from gateway.core.errors import BadRequest, GatewayError, LoopDetected
 from gateway.core.exchange import Exchange
-from gateway.core.ip_network_set import Address, parse_address
-from gateway.core.request_target import parse_target
-from gateway.core.sort_headers import (
+from gateway.core.header_classification import (
     CLOUD_TRACE,
     HOST,
     REQUEST_ID,
     TRACEPARENT,
     VIA,
     RequestHead,
-    sort_request_headers,
+    classify_request_headers,
 )
+from gateway.core.ip_network_set import Address, parse_address
+from gateway.core.request_target import parse_target
 from gateway.core.trace_context import continue_trace, new_trace_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
@@ -77,7 +77,7 @@ class ReadRequestContext:
 
     def _read(self, exchange: Exchange, name: bytes) -> RequestHead:
         """All that follows from the head, the peer and `name` alone, so that it can be remembered."""
-        head = sort_request_headers(exchange.headers)
+        head = classify_request_headers(exchange.headers)
         caller = self._client_address(exchange.peer, head)
         if caller is not None:
             head.address, head.address_text = _address_of(caller)
@@ -95,7 +95,9 @@ class ReadRequestContext:
             exchange.peer.encode("ascii"),
             exchange.scheme.encode("ascii"),
             b"" if host is None else b"X-Forwarded-Host: %b\r\n" % host,
-            b"X-Forwarded-Prefix: %b\r\n" % prefix if (prefix := head.target.prefix.encode("ascii")) else b"",
+            b"X-Forwarded-Prefix: %b\r\n" % prefix
+            if (prefix := head.target.stripped_prefix.encode("ascii"))
+            else b"",
             _via(head.read[VIA], name),
         )
         return head

@@ -32,10 +32,11 @@ def severity_of(status: int) -> str:
     return "WARNING" if status >= 400 else "INFO"
 
 
-class JsonAccessLog:
-    """Formats a request as a line of JSON. Parts that are the same for many requests are cached as fragments.
+class JsonAccessLogFormatter:
+    """Formats a finished request as a JSON line of the access log.
 
-    `_asked` by method, target and status; `_served` by generation, model, version and caller.
+    Parts that are the same for many requests are cached as fragments. `_asked` by method, target and status; `_served` by
+    generation, model, version and caller.
     """
 
     def __init__(self, project: str) -> None:
@@ -186,8 +187,8 @@ def _text(text: str) -> str:
     return _json(text)[1:-1]
 
 
-class TextAccessLog:
-    """Formats a request as a line of text that fits a terminal."""
+class TextAccessLogFormatter:
+    """Formats a finished request as a text line of the access log that fits a terminal."""
 
     def __init__(self, colored: bool = False) -> None:  # noqa: FBT001, FBT002
         self._colored = colored

@@ -1,4 +1,4 @@
-"""Export metrics with OpenTelemetry, to Cloud Monitoring or to an OTLP collector. Imported only in the sender's thread."""
+"""Exports metrics with OpenTelemetry, to Cloud Monitoring or to an OTLP collector. It is imported only in the sender's thread."""
 
 import time
 import warnings
@@ -34,7 +34,7 @@ _UNITS = {"seconds": "s", "bytes": "By", "ratio": "1", "": "1"}
 
 
 def metrics_data(state: MetricsState, resource: Resource, began_ns: int) -> MetricsData:
-    """A metrics state as OpenTelemetry MetricsData."""
+    """Convert a metrics state to OpenTelemetry MetricsData."""
     now_ns = time.time_ns()
     metrics = list(_metrics(state, began_ns, now_ns))
     return MetricsData([ResourceMetrics(resource, [ScopeMetrics(_SCOPE, metrics, "")], "")])
@@ -125,7 +125,7 @@ class CloudMonitoringSink:
 
 
 def open_metrics_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> MetricsSink:
-    """Open the metrics exporter `kind`: `cloud-monitoring` or `otlp`."""
+    """Open the metrics sink of this kind: `cloud-monitoring` or `otlp`."""
     resource = otel_resource(service, instance, project)
     return (
         CloudMonitoringSink(project, resource)

@@ -1,4 +1,4 @@
-"""Export sampled traces to Cloud Trace or an OTLP collector. Imported only in an export queue's thread."""
+"""Exports sampled traces to Cloud Trace or an OTLP collector. It is imported only in an export queue's thread."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ _NS = 1_000_000_000
 
 
 def otel_spans(summary: RequestSummary, resource: Resource) -> list[ReadableSpan]:
-    """A request summary as OpenTelemetry spans."""
+    """Convert a request summary to OpenTelemetry spans."""
     return [_otel_span(span, summary, resource) for span in spans_of(summary)]
 
 
@@ -59,9 +59,10 @@ def otel_resource(service: str, instance: str, project: str = "") -> Resource:
 
 
 class CloudTraceSink:
-    """Sends traces to Cloud Trace by opentelemetry-exporter-gcp-trace, with each call bounded in time.
+    """Sends traces to Cloud Trace, with each call bounded in time.
 
-    By itself that exporter retries without end, ignores the time allowed for a flush, and delays a shutdown by thirty seconds.
+    It uses opentelemetry-exporter-gcp-trace. By itself that exporter retries without end, ignores the time allowed for a
+    flush, and delays a shutdown by thirty seconds.
     """
 
     def __init__(self, project: str, resource: Resource, *, client: Any = None) -> None:
@@ -94,7 +95,7 @@ class CloudTraceSink:
 
 
 class OtlpTraceSink:
-    """Sends traces by OTLP over HTTP to a collector, or to Google's own endpoint with our service account's token."""
+    """Sends traces to an OTLP collector over HTTP. At Google's own endpoint it uses our service account's token."""
 
     def __init__(self, endpoint: str, resource: Resource) -> None:
         from gateway.telemetry.otlp_trace_encoding import encode_otlp_traces
@@ -111,7 +112,7 @@ class OtlpTraceSink:
 
 
 class OtlpClient:
-    """Posts OTLP messages. OpenTelemetry's exporters would retry for longer than a stop may take."""
+    """An HTTP client that posts OTLP messages. OpenTelemetry's exporters would retry for longer than a stop may take."""
 
     def __init__(self, url: str) -> None:
         import requests
@@ -145,6 +146,6 @@ class OtlpClient:
 
 
 def open_trace_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> TraceSink:
-    """Open the trace exporter `kind`: `cloud-trace` or `otlp`."""
+    """Open the trace sink of this kind: `cloud-trace` or `otlp`."""
     resource = otel_resource(service, instance, project)
     return CloudTraceSink(project, resource) if kind == "cloud-trace" else OtlpTraceSink(endpoint, resource)

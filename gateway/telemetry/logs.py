@@ -37,10 +37,11 @@ _GONE: Final = frozenset(
 
 
 class LogWriter:
-    """Writes lines from a thread of its own, in batches, so that a slow reader of the log never stops a request.
+    """Writes log lines from a thread of its own, in batches.
 
-    While the stream takes nothing (a full disk, a paused reader), at most `limit_lines` wait, besides those at hand;
-    what is beyond that, or cannot reach anybody any more, is dropped and counted, and the count is logged.
+    A slow reader of the log never stops a request. While the stream takes nothing (a full disk, a paused reader), at most
+    `limit_lines` wait, besides those at hand; what is beyond that, or cannot reach anybody any more, is dropped and counted,
+    and the count is logged.
     """
 
     def __init__(
@@ -65,21 +66,21 @@ class LogWriter:
         self._reporting = 0  # of `dropped`, by the last line at hand
         self._stopping = threading.Event()
         self._stop_by = 0.0
-        self._thread = self.supervisor.thread("log", self._run, interrupt=self._stopping)
+        self._thread = self.supervisor.create_thread("log", self._run, interrupt=self._stopping)
         self.dropped = 0
 
     def start(self) -> None:
         self._thread.start()
 
     def write(self, line: bytes) -> None:
-        """Add one line, without its line end. Never blocks."""
+        """Queue one log line, without its line end. Never blocks."""
         if len(self._lines) < self._limit:
             self._lines.append(line)
         else:
             self.dropped += 1
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Write the remaining lines and end the thread; after `timeout_s`, count them as lost."""
+        """Write the remaining lines and end the thread; count as lost what is not written within `timeout_s`."""
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         self._thread.join(timeout_s + 0.1)
@@ -232,7 +233,7 @@ class _ToWriter(logging.Handler):
 
 
 def configure_logging(writer: LogWriter, *, json: bool, level: str) -> None:
-    """Send the standard library's log records to `writer`. Only the composition root calls it."""
+    """Configure the standard library's logging: its records go to `writer`. Only the composition root calls this."""
     to_writer = _ToWriter(writer)
     to_writer.setFormatter(JsonFormatter() if json else TextFormatter(colored=writer.colored))
     root = logging.getLogger()
@@ -242,7 +243,7 @@ def configure_logging(writer: LogWriter, *, json: bool, level: str) -> None:
 
 
 def should_log_json(choice: str, stream: TextIO = sys.stdout) -> bool:
-    """Whether to write JSON: as `choice` says; for `auto`, wherever `stream` is not a terminal."""
+    """Whether to log as JSON: as `choice` says; for `auto`, where `stream` is not a terminal."""
     return choice == "json" or (choice == "auto" and not stream.isatty())
 
 

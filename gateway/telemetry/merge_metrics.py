@@ -1,4 +1,4 @@
-"""Merge the metrics of several worker processes, and read quantiles from histograms."""
+"""Merges the metrics of several worker processes, and computes quantiles of histograms."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ _SMALLEST = frozenset({"chips_registry_generation", "chips_registry_connected"})
 
 
 def merge_states(states: Iterable[MetricsState]) -> MetricsState:
-    """The sum of the states of several processes."""
+    """Merge the metrics states of several processes: their sum."""
     total = MetricsState()
     for state in states:
         total.at = max(total.at, state.at)
@@ -93,7 +93,10 @@ def _add_gauge(total: dict[str, float], name: str, labels: dict[str, float]) -> 
 
 
 def quantile(share: float, buckets: Sequence[float], bounds: Sequence[float]) -> float | None:
-    """The value below which `share` of a histogram lies, interpolated within its bucket; None where it is empty."""
+    """A quantile of a histogram: the value below which `share` of it lies; None where it is empty.
+
+    It is interpolated within its bucket.
+    """
     total = sum(buckets)
     if not total:
         return None

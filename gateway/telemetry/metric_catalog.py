@@ -1,4 +1,4 @@
-"""Every metric there is: name, kind, unit, labels, meaning. Exposition, alerts, dashboards and the reference page read this."""
+"""The catalog of all metrics: name, kind, unit, labels, meaning. Exposition, alerts, dashboards and the reference page read this."""
 
 from typing import Final, Literal, NamedTuple
 

@@ -1,6 +1,7 @@
-"""Counters and histograms of this process: plain lists and dictionaries, because every request pays for them.
+"""The metrics of this process: counters and histograms by model and version.
 
-No locks: only the event loop writes. A reader in another thread sees each number whole, but not all numbers at one moment.
+They are plain lists and dictionaries, because every request pays for them. No locks: only the event loop writes. A reader in
+another thread sees each number whole, but not all numbers at one moment.
 """
 
 import resource
@@ -27,7 +28,7 @@ _LATENCY_BUCKETS: Final = len(LATENCY_BOUNDS) + 1
     slots=True
 )  # which the interpreter writes to much faster than to a Struct; msgspec encodes both alike
 class CallerUsage:
-    """What one caller has used of one version of a model."""
+    """What one caller has used of one version of a model: requests, backend seconds, bytes."""
 
     team: str = ""
     requests: int = 0
@@ -65,7 +66,7 @@ class Series:
 
 @dataclass(slots=True)
 class MetricsState:
-    """Everything one process has counted. States of several processes add up (`telemetry.merge_metrics`)."""
+    """All metrics of one process at one time. States of several processes add up (`telemetry.merge_metrics`)."""
 
     at: float = 0.0  # seconds since the epoch
     series: dict[str, dict[str, Series]] = field(default_factory=dict)  # by model and version
@@ -82,10 +83,11 @@ Reading = dict[str, dict[str, float]]
 
 
 class Metrics:
-    """Counts requests with `observe`; `live_state` returns the counts.
+    """Counts finished requests by model, version and caller.
 
-    At most `limit` pairs of model and version, and as many of these with a caller, are counted separately. Further versions of a
-    model that is known are counted together; callers beyond the limit as what `overflow_caller_labels` returns: a caller and a team.
+    `observe` counts one; `live_state` returns the counts. At most `limit` pairs of model and version, and as many of these
+    with a caller, are counted separately. Further versions of a model that is known are counted together; callers beyond the
+    limit as what `overflow_caller_labels` returns: a caller and a team.
     """
 
     def __init__(self, *, limit: int = 5000) -> None:
@@ -101,7 +103,7 @@ class Metrics:
     def add_readers(
         self, *, gauges: Callable[[], Reading] | None = None, counters: Callable[[], Reading] | None = None
     ) -> None:
-        """Add functions that read what other parts count themselves; they are called each time the state is asked for."""
+        """Add functions that read the gauges and counters of other parts. They are called each time the state is asked for."""
         if gauges is not None:
             self._gauges.append(gauges)
         if counters is not None:
@@ -188,7 +190,7 @@ class Metrics:
         kept[why] = kept.get(why, 0) + 1
 
     def live_state(self) -> MetricsState:
-        """The state itself, with fresh gauges. It is not a copy: encode it or merge it, do not change it."""
+        """The current state itself, with fresh gauges: it is not a copy. Encode it or merge it, do not change it."""
         state = self._state
         state.at = time.time()
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -232,7 +234,7 @@ def _other(_: Principal) -> tuple[str, str]:
 
 
 def usage_by_caller(state: MetricsState) -> dict[str, dict[str, CallerUsage]]:
-    """How much each caller has used each model, all versions together: by caller and model."""
+    """The usage by caller and model, all versions together."""
     found: dict[str, dict[str, CallerUsage]] = {}
     for versions in list(state.series.values()):
         for series in list(versions.values()):
@@ -264,7 +266,10 @@ def responsible_side(exchange: Exchange, status: int) -> tuple[str, str]:
 
 
 def is_cold_start(exchange: Exchange) -> bool:
-    """Whether the last response came much later than the backend's own Server-Timing accounts for."""
+    """Whether the last response waited for a cold start of the backend.
+
+    It did where the response came much later than the backend's own Server-Timing accounts for.
+    """
     last = exchange.attempts[-1]
     if last.answered is None or exchange.backend_server_timing is None:
         return False
@@ -283,7 +288,7 @@ _MAX_PHASES = 16
 
 
 def parse_server_timing(value: bytes) -> list[ServerTimingPhase]:
-    """The phases of a `Server-Timing` field that have a duration. Parts that cannot be read are left out: a backend wrote it."""
+    """Parse a `Server-Timing` field: its phases that have a duration. Parts that cannot be read are left out: a backend wrote it."""
     phases = []
     for entry in value[:2048].decode("latin-1").split(","):
         name, *parameters = (part.strip() for part in entry.split(";"))

@@ -10,16 +10,19 @@ from gateway.telemetry.metrics import Metrics, MetricsState
 
 
 class MetricsSink(Protocol):
-    """The interface of a metrics exporter."""
+    """The interface of a destination for metrics, such as an exporter."""
 
     def write(self, state: MetricsState, timeout_s: float) -> None:
-        """Send `state` within `timeout_s`. Any exception counts as a failure."""
+        """Send a metrics state within `timeout_s`. Any exception counts as a failure."""
 
     def close(self) -> None: ...
 
 
 class MetricsPusher:
-    """Pushes this process's metrics to a sink periodically, labelled with its instance; readers add the processes up."""
+    """Pushes this process's metrics to a sink periodically, from a thread.
+
+    They are labelled with its instance; readers add the processes up.
+    """
 
     def __init__(
         self,
@@ -38,7 +41,7 @@ class MetricsPusher:
         self._stopping = threading.Event()
         supervisor = supervisor or Supervisor()
         self._helper = supervisor.helper("metrics export")
-        self._thread = supervisor.thread("metrics export", self._run, interrupt=self._stopping)
+        self._thread = supervisor.create_thread("metrics export", self._run, interrupt=self._stopping)
 
     @property
     def failures_in_a_row(self) -> int:
@@ -49,7 +52,7 @@ class MetricsPusher:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Send once more within `timeout_s`, and end."""
+        """Push once more within `timeout_s`, and stop."""
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         self._thread.join(timeout_s)

@@ -1,4 +1,4 @@
-"""Encode recorded requests as an OTLP trace message (protobuf).
+"""Encodes recorded requests as an OTLP trace message (protobuf).
 
 OpenTelemetry's own way, SDK spans and then its encoder, makes the same message at many times the cost. Most of that cost
 remains when the messages are built with the protobuf library: a gateway that sends every trace would work more for its
@@ -40,7 +40,7 @@ _SPANS, _SCOPE_SPANS, _RESOURCE_SPANS = b"\x12", b"\x12", b"\x0a"
 
 
 def encode_otlp_traces(batch: Sequence[RequestSummary], resource: SdkResource) -> bytes:
-    """An ExportTraceServiceRequest with the spans of `batch`, encoded."""
+    """Encode the spans of recorded requests as one OTLP ExportTraceServiceRequest."""
     parts = [ScopeSpans(scope=_SCOPE).SerializeToString()]
     for summary in batch:
         trace_id = _TRACE_ID + bytes.fromhex(summary.trace_id)

@@ -1,4 +1,4 @@
-"""The periodic aggregation of metrics, in a thread: updates slow-request thresholds, writes ticks, merges the workers' metrics."""
+"""Aggregates metrics periodically, in a thread: slow-request thresholds, ticks, the metrics of all workers."""
 
 import contextlib
 import fcntl
@@ -37,7 +37,10 @@ WriteTicks = Callable[[Sequence[Tick]], None]
 
 
 class SlowThresholds:
-    """Sets each series' `slow_s` to the 99th percentile of about the last minute."""
+    """Updates the threshold above which a request of a series is slow: the 99th percentile of about the last minute.
+
+    It is the series' `slow_s`.
+    """
 
     def __init__(self) -> None:
         self._weights: dict[tuple[str, str], tuple[list[int], list[float]]] = {}
@@ -65,8 +68,8 @@ class _Counted(msgspec.Struct):
     late: int
 
 
-class TickHistory:
-    """Computes ticks: how much each series has counted in the last `seconds`. A tick ends at a multiple of `seconds`."""
+class TickBuilder:
+    """Builds ticks: how much each series has counted in the last `seconds`. A tick ends at a multiple of `seconds`."""
 
     def __init__(self, seconds: int) -> None:
         self.seconds = seconds
@@ -74,7 +77,7 @@ class TickHistory:
         self._last = time.time() // seconds
 
     def due_tick(self, now: float) -> int | None:
-        """The end (seconds since the epoch) of the tick that is over by `now` and not taken yet; None where there is none."""
+        """The end of the tick that is due by `now`, in seconds since the epoch; None where none is due."""
         tick = now // self.seconds
         if tick == self._last:
             return None
@@ -82,7 +85,7 @@ class TickHistory:
         return int(tick) * self.seconds
 
     def take_ticks(self, every: Sequence[Series], at: int) -> list[Tick]:
-        """The tick that ends `at`, for each series that counted something."""
+        """Take the ticks that end `at`: one for each series that counted something."""
         ticks = []
         for series in every:
             key = series.model, series.version
@@ -122,12 +125,12 @@ class _Ended(msgspec.Struct):
 _decode_ended = msgspec.msgpack.Decoder(_Ended).decode
 
 
-class WorkerMetrics:
-    """The metrics of all workers: this one's own, and what the others last wrote to the folder that they share.
+class SharedWorkerMetrics:
+    """The metrics of all workers of a gateway, which they share through files in a folder.
 
-    A worker writes once a second, and once more when it ends. The counters of a worker that has ended are kept, because
-    counters must not fall; its gauges are not. `fold_ended_workers` merges the files of ended workers into one, so that a
-    worker that ends again and again does not fill the folder.
+    They are this worker's own, and what the others last wrote. A worker writes once a second, and once more when it ends. The
+    counters of a worker that has ended are kept, because counters must not fall; its gauges are not. `fold_ended_workers`
+    merges the files of ended workers into one, so that a worker that ends again and again does not fill the folder.
     """
 
     def __init__(self, metrics: Metrics, folder: Path | None, worker: str) -> None:
@@ -155,7 +158,7 @@ class WorkerMetrics:
                 return merge_states([self._metrics.live_state(), ended.state, *others])
 
     def fold_ended_workers(self) -> None:
-        """Merge the files of ended workers into one. The first worker that comes does it for all."""
+        """Merge the metrics files of ended workers into one. The first worker that comes does it for all."""
         if self._folder is None or not self._gone(self._folder):
             return
         with (self._folder / "fold.lock").open("ab") as lock:
@@ -225,12 +228,15 @@ def _has_ended(path: Path) -> bool:
 
 
 class Aggregator:
-    """The aggregation thread of one process: it publishes the metrics of its worker, and writes the ticks where it is asked to."""
+    """The thread that aggregates one process's metrics periodically: thresholds, ticks, the worker's file.
+
+    Ticks are written where `write_ticks` is given.
+    """
 
     def __init__(
         self,
         metrics: Metrics,
-        shared: WorkerMetrics,
+        shared: SharedWorkerMetrics,
         write_ticks: WriteTicks | None,
         *,
         supervisor: Supervisor | None = None,
@@ -239,9 +245,11 @@ class Aggregator:
         self._shared = shared
         self._write_ticks = write_ticks
         self._slowness = SlowThresholds()
-        self._histories = (TickHistory(FINE_S), TickHistory(COARSE_S))
+        self._tick_builders = (TickBuilder(FINE_S), TickBuilder(COARSE_S))
         self._stopping = threading.Event()
-        self._thread = (supervisor or Supervisor()).thread("aggregation", self._run, interrupt=self._stopping)
+        self._thread = (supervisor or Supervisor()).create_thread(
+            "aggregation", self._run, interrupt=self._stopping
+        )
 
     def start(self) -> None:
         self._thread.start()
@@ -273,9 +281,9 @@ class Aggregator:
         if self._write_ticks is None:
             return
         ticks: list[Tick] = []
-        for history in self._histories:
-            at = int(now // history.seconds + 1) * history.seconds if last else history.due_tick(now)
+        for builder in self._tick_builders:
+            at = int(now // builder.seconds + 1) * builder.seconds if last else builder.due_tick(now)
             if at is not None:
-                ticks += history.take_ticks(self._metrics.all_series(), at)
+                ticks += builder.take_ticks(self._metrics.all_series(), at)
         if ticks:
             self._write_ticks(ticks)

@@ -1,4 +1,4 @@
-"""Render metrics in the Prometheus text format (0.0.4)."""
+"""Renders metrics in the Prometheus text format (0.0.4)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ Distribution = tuple[Labels, Sequence[int], Sequence[float], float]  # labels, b
 
 
 def render_exposition(state: MetricsState) -> bytes:
-    """All metrics as Prometheus text."""
+    """Render all metrics in the Prometheus text format."""
     flat = scalar_samples(state)
     distributions = histograms(state)
     lines = []
@@ -31,7 +31,7 @@ def render_exposition(state: MetricsState) -> bytes:
 
 
 def scalar_samples(state: MetricsState) -> dict[str, list[Sample]]:
-    """Counters and gauges by metric name."""
+    """The samples of counters and gauges by metric name."""
     samples = _by_version(state) | _by_caller(state)
     samples["chips_traces_kept_total"] = [({"why": why}, n) for why, n in sorted(state.kept.items())]
     for read in (state.counters, state.gauges):

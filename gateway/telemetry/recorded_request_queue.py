@@ -1,4 +1,7 @@
-"""A bounded queue with a thread that exports recorded requests, so that a slow exporter never delays a request."""
+"""A bounded queue of recorded requests, which a thread writes to the store or an exporter.
+
+A slow destination never delays a request.
+"""
 
 import logging
 import threading
@@ -13,18 +16,21 @@ _log = logging.getLogger(__name__)
 
 
 class TraceSink(Protocol):
-    """The interface of a destination for request summaries (traces). Called from one thread."""
+    """The interface of a destination for request summaries (traces), such as the store or an exporter.
+
+    It is called from one thread.
+    """
 
     def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:
-        """Write or send `batch` within `timeout_s`. Any exception counts as a failure."""
+        """Write or send a batch of summaries within `timeout_s`. Any exception counts as a failure."""
 
     def close(self) -> None: ...
 
 
 class RecordedRequestQueue:
-    """A bounded queue of request summaries: at most `limit` wait.
+    """A bounded queue of request summaries, which a thread writes to a sink in batches.
 
-    More than that, and what the sink cannot take, is dropped and counted.
+    At most `limit` wait. More than that, and what the sink cannot take, is dropped and counted.
 
     The sink is opened in the thread, because its imports must not block the event loop.
     """
@@ -53,13 +59,15 @@ class RecordedRequestQueue:
         self._given_up = False
         self._wake = threading.Event()
         self._deadline: float | None = None  # set when it is to end
-        self._thread = (supervisor or Supervisor()).thread(f"export {name}", self._run, interrupt=self._wake)
+        self._thread = (supervisor or Supervisor()).create_thread(
+            f"export {name}", self._run, interrupt=self._wake
+        )
 
     def start(self) -> None:
         self._thread.start()
 
     def enqueue(self, summary: RequestSummary) -> None:
-        """Add one summary. Never blocks."""
+        """Add one summary to the queue. Never blocks."""
         waiting = self._waiting
         if len(waiting) < self._limit:
             waiting.append(summary)
@@ -69,7 +77,7 @@ class RecordedRequestQueue:
             self.dropped += 1
 
     def stop(self, timeout_s: float) -> None:
-        """Send the rest within `timeout_s`; drop and count what remains."""
+        """Write the rest within `timeout_s` and stop; drop and count what remains."""
         self._deadline = time.monotonic() + timeout_s
         self._wake.set()
         if self._thread.ident is not None:

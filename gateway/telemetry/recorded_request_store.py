@@ -1,4 +1,4 @@
-"""The trace store: recorded requests and recent ticks in one SQLite file that all workers of a gateway share.
+"""The store of recorded requests and recent ticks: one SQLite file that all workers of a gateway share.
 
 It is a ring: bad requests (failed, slow, asked for) have a half of their own, so that good ones cannot push them out.
 """
@@ -63,7 +63,10 @@ _decode_figures = msgspec.msgpack.Decoder(tuple[list[int], list[int], dict[str, 
 
 
 class Tick(NamedTuple):
-    """The counts of one version of one model in the `seconds` that end at `at`, a multiple of `seconds` since the epoch."""
+    """The counts of one version of one model in one tick: the `seconds` that end at `at`.
+
+    `at` is a multiple of `seconds` since the epoch.
+    """
 
     seconds: int
     at: int
@@ -78,7 +81,7 @@ class Tick(NamedTuple):
 
 
 class RequestFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which recorded requests to return. Each field that is set narrows the result further."""
+    """A filter of recorded requests. Each field that is set narrows the result further."""
 
     kind: str = "all"  # failed; bad: failed, slow or asked for
     model: str | None = None
@@ -92,7 +95,7 @@ class RequestFilter(msgspec.Struct, frozen=True, kw_only=True):
     slower_s: float = 0.0
 
     def sql_conditions(self) -> tuple[str, list[Any]]:
-        """The SQL conditions of a WHERE clause, and their values."""
+        """The filter as SQL conditions of a WHERE clause, and their values."""
         low, high = self._statuses()
         found: list[tuple[str, list[Any]]] = [("1", [])]
         given: tuple[tuple[bool, str, list[Any]], ...] = (
@@ -129,13 +132,16 @@ class StoredRequest(NamedTuple):
     summary: RequestSummary
 
 
-def is_worth_a_look(summary: RequestSummary) -> bool:
-    """Whether a recorded request failed, was slow, was asked for, or was left by its caller."""
+def is_notable(summary: RequestSummary) -> bool:
+    """Whether a recorded request is notable: it failed, was slow, was asked for, or its caller left."""
     return summary.failed or summary.kept in {"slow", "asked", "left"}
 
 
 class TraceStore:
-    """Writes recorded requests and ticks to the store; called from the export queue's thread. At most `limit` requests are kept. Opening creates the file."""
+    """Writes recorded requests and ticks to the store, which keeps at most `limit` requests.
+
+    It is called from the export queue's thread. Opening creates the file.
+    """
 
     def __init__(self, path: Path, *, limit: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,18 +221,18 @@ def _row(s: RequestSummary) -> tuple[Any, ...]:
             s.caller_label,
         )
     )
-    numbers = (s.at, s.request_id, s.trace_id, s.model, is_worth_a_look(s), s.failed, s.duration_s)
+    numbers = (s.at, s.request_id, s.trace_id, s.model, is_notable(s), s.failed, s.duration_s)
     return (*numbers, s.version, s.status, s.side, s.caller, s.caller_label, text.lower(), _encode(s))
 
 
 class TraceStoreReader:
-    """Reads recorded requests and ticks from any process. A file that does not exist is an empty store."""
+    """Reads recorded requests and ticks from the store, in any process. A file that does not exist is an empty store."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
 
     def find(self, request_or_trace_id: str) -> list[RequestSummary]:
-        """All requests with this id; a trace may have several."""
+        """Find the requests with this request or trace id; a trace may have several."""
         return [
             kept.summary
             for kept in self._select(
@@ -238,7 +244,7 @@ class TraceStoreReader:
     def newest(
         self, wanted: RequestFilter = ALL_REQUESTS, *, before: int = 0, limit: int = 100
     ) -> list[StoredRequest]:
-        """Recorded requests, newest first; with `before`, only those with a lower number."""
+        """The newest recorded requests that match, newest first; with `before`, only those with a lower number."""
         where, values = wanted.sql_conditions()
         older = " AND id < ?" if before else ""
         return list(
@@ -251,7 +257,7 @@ class TraceStoreReader:
     def slowest(
         self, wanted: RequestFilter = ALL_REQUESTS, *, skip: int = 0, limit: int = 50
     ) -> list[StoredRequest]:
-        """Recorded requests, slowest first, without the first `skip`."""
+        """The slowest recorded requests that match, slowest first, without the first `skip`."""
         where, values = wanted.sql_conditions()
         return list(
             self._select(
@@ -266,7 +272,7 @@ class TraceStoreReader:
         return int(rows[0][0]) if rows else 0
 
     def stored_after(self, number: int, *, limit: int = 200) -> list[StoredRequest]:
-        """Requests stored after `number`, oldest first: for following."""
+        """The requests stored after `number`, oldest first: to follow new ones."""
         return list(
             self._select("SELECT id, summary FROM requests WHERE id > ? ORDER BY id LIMIT ?", (number, limit))
         )
@@ -278,7 +284,7 @@ class TraceStoreReader:
     def ticks(
         self, seconds: int, *, after: float, until: float | None = None, model: str | None = None
     ) -> list[Tick]:
-        """The ticks of this length that end after `after` and by `until`, oldest first; one for each worker."""
+        """The ticks of this length between two times, oldest first; one for each worker. They end after `after` and by `until`."""
         return [
             Tick(seconds, at, name, version, requests, failed, late, *_decode_figures(blob))
             for seconds, at, name, version, requests, failed, late, blob in self._rows(
@@ -289,8 +295,13 @@ class TraceStoreReader:
             )
         ]
 
-    def tick_counts(self, seconds: int, *, after: float, until: float) -> list[tuple[str, int, int, int]]:
-        """Model, time, requests and failures by tick, without the histograms: enough for many small curves."""
+    def request_counts_by_tick(
+        self, seconds: int, *, after: float, until: float
+    ) -> list[tuple[str, int, int, int]]:
+        """The requests and failures by model and tick: (model, time, requests, failures).
+
+        Without the histograms, this is enough for many small curves.
+        """
         return self._rows(
             "SELECT model, at, sum(requests), sum(failed) FROM ticks WHERE seconds = ? AND at > ?"
             " AND at <= ? GROUP BY model, at ORDER BY at",
@@ -298,7 +309,7 @@ class TraceStoreReader:
         )
 
     def oldest_tick_time(self, seconds: int) -> int | None:
-        """The end of the oldest tick of this length, in seconds since the epoch; None where there is none."""
+        """The time at which the oldest tick of this length ends, in seconds since the epoch; None where there is none."""
         rows = self._rows("SELECT min(at) FROM ticks WHERE seconds = ?", (seconds,))
         return rows[0][0] if rows else None
 

@@ -1,4 +1,7 @@
-"""The summary of one recorded request: `chips why`, the console, the store and all spans come from it."""
+"""The summary of one recorded request: what is known about it and its attempts at backends.
+
+`chips why`, the console, the store and all spans come from it.
+"""
 
 import time
 
@@ -10,7 +13,7 @@ MAX_TEXT = 512
 
 
 class AttemptSummary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One attempt at a backend. Times are seconds since the request arrived."""
+    """The summary of one attempt at a backend. Times are seconds since the request arrived."""
 
     span_id: str
     began: float

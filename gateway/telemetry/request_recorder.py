@@ -1,4 +1,4 @@
-"""Records a finished exchange: metrics, access log, and its trace where it is sampled.
+"""Records each finished request: metrics, access log, and its trace where it is sampled.
 
 Runs for every request, however it ended, and never raises. docs/explanation/tracing.md says what it costs.
 """
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from gateway.core.exchange import Exchange
 from gateway.core.pseudo_random import random_share
-from gateway.telemetry.access_log import JsonAccessLog, TextAccessLog
+from gateway.telemetry.access_log import JsonAccessLogFormatter, TextAccessLogFormatter
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST, Metrics, Series, responsible_side
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
@@ -39,8 +39,8 @@ class RequestRecorder:
         gateway: str = "",
     ) -> None:
         self._write = writer.write
-        self._line: JsonAccessLog | TextAccessLog = (
-            JsonAccessLog(project) if json else TextAccessLog(writer.colored)
+        self._line: JsonAccessLogFormatter | TextAccessLogFormatter = (
+            JsonAccessLogFormatter(project) if json else TextAccessLogFormatter(writer.colored)
         )
         self._metrics = metrics
         self._log_ratio = log_ratio

@@ -1,4 +1,4 @@
-"""Assembles telemetry (metrics, access log, trace store, exporters), to be started and stopped as one."""
+"""Sets up telemetry: metrics, access log, trace store and exporters, started and stopped as one."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics, Reading
 from gateway.telemetry.metrics_push import MetricsPusher, MetricsSink
-from gateway.telemetry.periodic_aggregation import Aggregator, WorkerMetrics
+from gateway.telemetry.periodic_aggregation import Aggregator, SharedWorkerMetrics
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue, TraceSink
 from gateway.telemetry.recorded_request_store import Tick, TraceStore, TraceStoreReader
 from gateway.telemetry.request_recorder import RequestRecorder
@@ -22,11 +22,11 @@ _FLUSH_S = 1.5  # of the ten seconds that Cloud Run allows for a stop
 
 
 class Telemetry:
-    """All of telemetry. `store` is the file of the trace store; `exporter` is `cloud-trace`, `otlp` or `none`.
+    """All telemetry of one process: metrics, access log, trace store and exporters, started and stopped as one.
 
-    `metrics_exporter` is `cloud-monitoring`, `otlp` or `none`. `folder` is where the workers of one gateway share their
-    metrics; a single process has none. Recent ticks are kept in the store; without one, in a temporary file that is removed
-    with the gateway.
+    `store` is the file of the trace store; `exporter` is `cloud-trace`, `otlp` or `none`. `metrics_exporter` is
+    `cloud-monitoring`, `otlp` or `none`. `folder` is where the workers of one gateway share their metrics; a single process
+    has none. Recent ticks are kept in the store; without one, in a temporary file that is removed with the gateway.
     """
 
     def __init__(  # noqa: PLR0913  (what is wired has as many ends as it has)
@@ -51,7 +51,7 @@ class Telemetry:
         name = {"project": project, "service": service, "instance": self.instance}
         self._supervisor = logs.supervisor
         self.metrics = Metrics()
-        self.shared = WorkerMetrics(self.metrics, folder, self.instance)
+        self.shared = SharedWorkerMetrics(self.metrics, folder, self.instance)
         self.reader = TraceStoreReader(store) if store is not None else None
         self._store = store
         self._store_requests = store_requests
@@ -117,7 +117,7 @@ class Telemetry:
             self._sender.start()
 
     async def stop(self) -> None:
-        """Send what is left, within the time that a stop allows."""
+        """Send what is left, within the time that a stop allows, and stop."""
         await asyncio.gather(
             *(asyncio.to_thread(export_queue.stop, _FLUSH_S) for export_queue in self._export_queues),
             asyncio.to_thread(self._aggregator.stop, _FLUSH_S),

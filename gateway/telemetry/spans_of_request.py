@@ -1,4 +1,4 @@
-"""Make the spans of a recorded request: the waterfall that the console and `chips why` draw and that exporters send."""
+"""Makes the spans of a recorded request. The console and `chips why` draw them as a waterfall, and exporters send them."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -20,7 +20,7 @@ _STRIDE = 0x9E3779B97F4A7C15  # odd, so that the ids derived from one span are a
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One timed part of a request, with its parent and attributes."""
+    """A span: one timed part of a request, with its parent and attributes."""
 
     name: str
     span_id: str

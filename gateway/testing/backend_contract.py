@@ -1,4 +1,4 @@
-"""The contract of a backend, as a pytest suite: the checks of `chips verify`, one test each."""
+"""The contract of a backend as a pytest suite, to be subclassed: the checks of `chips verify`, one test each."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from gateway.verify.run import (
 
 @dataclass(frozen=True, kw_only=True)
 class BackendUnderTest:
-    """A backend that runs at `url`, or that `command` starts with `environment` (and PORT) in its environment."""
+    """The backend to be tested: one that runs at `url`, or that `command` starts with `environment` (and PORT) in its environment."""
 
     url: str = ""
     command: str = ""
@@ -33,8 +33,8 @@ class BackendUnderTest:
     not_applicable: Mapping[str, str] = field(default_factory=dict)
 
 
-class BackendContract:
-    """A test suite for a backend: the checks of `chips verify`, one test each.
+class BackendContractTests:
+    """A pytest suite for a backend, to be subclassed: the checks of `chips verify`, one test each.
 
     They run once, in their order, before the first test reports.
     """

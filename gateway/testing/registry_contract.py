@@ -1,4 +1,4 @@
-"""The contract of a registry, as a pytest suite."""
+"""The contract of every registry implementation as a pytest suite, to be subclassed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,12 +27,15 @@ _PATIENCE_S = 30.0
 
 
 def put(name: str, expected: int = 0, *, kind: str = MODELS, **body: Any) -> Put:
-    """A Put of a model document, for tests."""
+    """Make a Put of a model document, for tests."""
     return Put(kind=kind, name=name, body=body, expected=expected)
 
 
-class RegistryContract:
-    """A test suite for a registry: what may be assumed of any. Asynchronous tests need pytest-asyncio in its automatic mode."""
+class RegistryContractTests:
+    """A pytest suite for a registry implementation, to be subclassed: what may be assumed of any registry.
+
+    Asynchronous tests need pytest-asyncio in its automatic mode.
+    """
 
     @pytest.fixture
     async def registry(self, open_client: OpenClient) -> AsyncIterator[Registry]:
@@ -41,8 +44,8 @@ class RegistryContract:
         await registry.close()
 
     @pytest.fixture
-    async def other(self, open_client: OpenClient) -> AsyncIterator[Registry]:
-        """Another client of the same store."""
+    async def other_client(self, open_client: OpenClient) -> AsyncIterator[Registry]:
+        """Fixture: another client of the same registry."""
         registry = open_client()
         yield registry
         await registry.close()
@@ -55,7 +58,7 @@ class RegistryContract:
         assert await registry.list(MODELS) == ()
         assert await registry.history() == ()
 
-    async def test_what_is_written_is_read(self, registry: Registry, other: Registry) -> None:
+    async def test_what_is_written_is_read(self, registry: Registry, other_client: Registry) -> None:
         body: dict[str, Any] = {
             "text": "Ünïcödé \u0000\u2028",
             "number": 2**53 + 1,
@@ -64,7 +67,7 @@ class RegistryContract:
             "future": {},
         }
         generation = await registry.write(Put(kind=MODELS, name="wine", body=body, expected=0), author="ana")
-        for client in (registry, other):
+        for client in (registry, other_client):
             document = await client.read(MODELS, "wine")
             assert document is not None
             assert (document.kind, document.name, document.revision, document.body) == (
@@ -76,7 +79,7 @@ class RegistryContract:
             listing = await client.load()
             assert listing.generation == generation
             assert listing.documents == (document,)
-        assert (await registry.load()).registry_id == (await other.load()).registry_id
+        assert (await registry.load()).registry_id == (await other_client.load()).registry_id
 
     async def test_what_is_read_cannot_be_changed_by_the_reader(self, registry: Registry) -> None:
         await registry.write(put("wine", list=[1]), author="ana")
@@ -111,13 +114,13 @@ class RegistryContract:
         assert await registry.load() == before
 
     async def test_a_write_holds_only_while_what_it_depends_on_is_unchanged(
-        self, registry: Registry, other: Registry
+        self, registry: Registry, other_client: Registry
     ) -> None:
         await registry.write(put("policy", kind=KEYS, strict=True), author="ana")
         found = Precondition(kind=KEYS, name="policy", expected=1)
         nothing = Precondition(kind=MODELS, name="wine", expected=0)
         await registry.write(put("tea"), author="ana", preconditions=[found, nothing])
-        await other.write(put("policy", 1, kind=KEYS, strict=False), put("wine"), author="bea")
+        await other_client.write(put("policy", 1, kind=KEYS, strict=False), put("wine"), author="bea")
         before = await registry.load()
         for precondition, actual in ((found, 2), (nothing, 1)):
             with pytest.raises(Conflict) as caught:
@@ -125,12 +128,14 @@ class RegistryContract:
             assert (caught.value.name, caught.value.actual) == (precondition.name, actual)
         assert await registry.load() == before
         assert len(await registry.history()) == 4
-        await other.write(Delete(kind=KEYS, name="policy", expected=2), author="bea")
+        await other_client.write(Delete(kind=KEYS, name="policy", expected=2), author="bea")
         gone = Precondition(kind=KEYS, name="policy", expected=0)
         await registry.write(put("beer"), author="ana", preconditions=[gone])
 
-    async def test_no_write_passes_one_that_ends_its_precondition(self, open_client: OpenClient) -> None:
-        """Of two that start at once, the write that depends on a document is before the one that changes it, or fails."""
+    async def test_a_write_comes_before_a_change_of_its_precondition_or_fails(
+        self, open_client: OpenClient
+    ) -> None:
+        """A write fails, or comes first, where another write at the same time changes what its precondition names."""
         clients = open_client(), open_client()
         await clients[0].write(put("policy", kind=KEYS), author="ana")
         for round_ in range(1, 11):
@@ -217,27 +222,29 @@ class RegistryContract:
         for client in clients:
             await client.close()
 
-    async def test_a_watch_sees_what_another_client_writes(self, registry: Registry, other: Registry) -> None:
+    async def test_a_watch_sees_what_another_client_writes(
+        self, registry: Registry, other_client: Registry
+    ) -> None:
         watch = _Watch(registry)
         first = await watch.listing()
         assert first.documents == ()
-        generation = await other.write(put("wine"), author="ana")
+        generation = await other_client.write(put("wine"), author="ana")
         seen = await watch.listing()
         assert seen.generation == generation
         assert [document.name for document in seen.documents] == ["wine"]
         await registry.write(put("beer"), author="ana")
         assert len((await watch.listing()).documents) == 2
-        await other.write(put("k", kind=REVOCATIONS), author="ana")
+        await other_client.write(put("k", kind=REVOCATIONS), author="ana")
         assert len((await watch.listing()).documents) == 3
         await watch.close()
 
-    async def test_a_watch_never_goes_back(self, registry: Registry, other: Registry) -> None:
+    async def test_a_watch_never_goes_back(self, registry: Registry, other_client: Registry) -> None:
         watch = _Watch(registry)
         last = (await watch.listing()).generation
 
         async def write_many() -> None:
             for number in range(30):
-                await other.write(put(f"m{number}"), author="ana")
+                await other_client.write(put(f"m{number}"), author="ana")
 
         writing = asyncio.create_task(write_many())
         while last < 30:
@@ -265,13 +272,15 @@ class RegistryContract:
         for client in clients:
             await client.close()
 
-    async def test_a_watch_never_shows_half_of_a_batch(self, registry: Registry, other: Registry) -> None:
+    async def test_a_watch_never_shows_half_of_a_batch(
+        self, registry: Registry, other_client: Registry
+    ) -> None:
         watch = _Watch(registry)
         await watch.listing()
 
         async def write_pairs() -> None:
             for n in range(15):
-                await other.write(put("left", n, n=n), put("right", n, n=n), author="ana")
+                await other_client.write(put("left", n, n=n), put("right", n, n=n), author="ana")
 
         writing = asyncio.create_task(write_pairs())
         seen = -1
@@ -285,12 +294,12 @@ class RegistryContract:
         await watch.close()
 
     async def test_a_watch_that_begins_with_what_the_caller_has(
-        self, registry: Registry, other: Registry
+        self, registry: Registry, other_client: Registry
     ) -> None:
-        await other.write(put("wine"), put("beer"), author="ana")
-        known = await other.load()
-        await other.write(Delete(kind=MODELS, name="beer", expected=1), put("tea"), author="ana")
-        now = await other.load()
+        await other_client.write(put("wine"), put("beer"), author="ana")
+        known = await other_client.load()
+        await other_client.write(Delete(kind=MODELS, name="beer", expected=1), put("tea"), author="ana")
+        now = await other_client.load()
         for since in (known, now, msgspec.structs.replace(known, registry_id="another")):
             watch = _Watch(registry, since)
             seen = await watch.listing()
@@ -301,35 +310,37 @@ class RegistryContract:
     @pytest.mark.parametrize(
         "name", ["192.0.2.0/24", "..", "__name__", "a:b", "%2F", " ", "Ünï☃", "x" * 400, "'; --", "head"]
     )
-    async def test_any_text_can_be_a_name(self, registry: Registry, other: Registry, name: str) -> None:
+    async def test_any_text_can_be_a_name(
+        self, registry: Registry, other_client: Registry, name: str
+    ) -> None:
         for kind in (MODELS, KEYS):
             await registry.write(put(name, kind=kind, n=1), author="ana")
-            document = await other.read(kind, name)
+            document = await other_client.read(kind, name)
             assert document is not None
             assert (document.kind, document.name, document.body) == (kind, name, {"n": 1})
-            assert await other.list(kind) == (document,)
-            assert [change.name for change in await other.history(kind=kind, name=name)] == [name]
+            assert await other_client.list(kind) == (document,)
+            assert [change.name for change in await other_client.history(kind=kind, name=name)] == [name]
         assert [document.name for document in (await registry.load()).documents] == [name]
 
-    async def test_the_history_is_a_hash_chain(self, registry: Registry, other: Registry) -> None:
+    async def test_the_history_is_a_hash_chain(self, registry: Registry, other_client: Registry) -> None:
         assert (await registry.head()).sequence == 0
         await registry.write(put("wine", text="Ü\u0000", number=2**53 + 1), put("beer"), author="ana")
-        await other.write(put("wine", 1, n=2), author="bea", reason="“better”\n\u2028")
+        await other_client.write(put("wine", 1, n=2), author="bea", reason="“better”\n\u2028")
         generation = await registry.write(Delete(kind=MODELS, name="beer", expected=1), author="cy")
-        head = await other.head()
+        head = await other_client.head()
         assert (head.generation, head.sequence) == (generation, 4)
         assert head.registry_id == (await registry.load()).registry_id
         entries = [entry async for entry in registry.history_entries()]
         assert [entry.sequence for entry in entries] == [4, 3, 2, 1]
         assert [entry.digest for entry in entries] == [entry_digest(e, head.registry_id) for e in entries]
         assert [head.digest, *(entry.previous for entry in entries)] == [*(e.digest for e in entries), ""]
-        assert [entry.change() for entry in entries] == list(await other.history())
+        assert [entry.change() for entry in entries] == list(await other_client.history())
         stored = {
             (one.name, one.revision, one.body is None)
-            for one in await other.raw_documents_with_deleted(MODELS)
+            for one in await other_client.raw_documents_with_deleted(MODELS)
         }
         assert stored == {("wine", 2, False), ("beer", 2, True)}
-        assert (await verify_history(other)).findings == ()
+        assert (await verify_history(other_client)).findings == ()
 
     async def test_a_write_without_a_change_is_refused(self, registry: Registry) -> None:
         with pytest.raises(ValueError, match="at least one"):

@@ -1,6 +1,6 @@
-"""The plain path to backends: aiohttp's own client, through its public API but for one method of its pool (`_Connector`).
+"""The upstream on aiohttp's own client: the plain path to backends.
 
-The fast path is measured against it, and it stands in where a release of aiohttp changes what the fast path relies on.
+It uses aiohttp's public API, but for one method of its pool (`_Connector`). The fast path is measured against it, and it stands in where a release of aiohttp changes what the fast path relies on.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, Respon
 from gateway.core.response_url_rewriting import rewrite_urls
 from gateway.upstream.backend_tls import backend_tls_context
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_lines
-from gateway.upstream.held_refusal import REFUSALS, refusal_retry_after_s
+from gateway.upstream.hold_retryable_refusal import REFUSALS, refusal_retry_after_s
 from gateway.upstream.response_head import ResponseHead, parse_response_head
-from gateway.upstream.timeout_error import upstream_timeout_error
+from gateway.upstream.timeout_or_deadline_error import timeout_or_deadline_error
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -47,7 +47,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class AiohttpUpstream:
-    """An upstream through aiohttp's client, one shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
+    """An upstream that sends requests with aiohttp's client, one shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class AiohttpUpstream:
             async with asyncio.timeout(exchange.deadline - time.monotonic()):
                 await self._attempt(exchange, request, attempt)
         except TimeoutError:
-            error = upstream_timeout_error(exchange)
+            error = timeout_or_deadline_error(exchange)
             attempt.failure = error.code
             raise error from None
         except GatewayError as error:

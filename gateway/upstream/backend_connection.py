@@ -8,7 +8,7 @@ from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.core.response_url_rewriting import rewrite_urls
-from gateway.upstream.held_refusal import REFUSALS, hold_refusal
+from gateway.upstream.hold_retryable_refusal import REFUSALS, hold_refusal
 from gateway.upstream.request_upload import (
     CHUNKS,
     HEAD,
@@ -30,7 +30,7 @@ _LAST_WORDS_S: Final = 10.0
 
 
 class BackendConnection(RequestUpload):
-    """One connection to a backend, which carries one request at a time: `start` returns an InlineWakeupFuture that completes when the caller has the response, or fails."""
+    """One HTTP/1.1 connection to a backend, which carries one request at a time and relays its response to the caller."""
 
     __slots__ = (
         "_completion",
@@ -81,7 +81,10 @@ class BackendConnection(RequestUpload):
         request: bytes,
         upgrading: bool = False,  # noqa: FBT001, FBT002
     ) -> InlineWakeupFuture:
-        """Send `request`: its head, and its whole body unless `send_body` streams that."""
+        """Start a request: send `request`, which is its head, and its whole body unless `send_body` streams that.
+
+        The future completes when the caller has the response, or fails.
+        """
         self._exchange = exchange
         self._attempt = attempt
         self._response = exchange.response  # type: ignore[assignment]  # the server's own, which relays
@@ -250,7 +253,7 @@ class BackendConnection(RequestUpload):
             self._finish()
 
     def pause(self) -> None:
-        """Stop reading: the caller reads more slowly than the backend writes."""
+        """Pause reading the response: the caller reads more slowly than the backend writes."""
         if not self._paused and self.transport is not None:
             self._paused = True
             self.transport.pause_reading()
@@ -292,7 +295,7 @@ class BackendConnection(RequestUpload):
             completion.complete(error)
 
     def end_tunnel(self) -> None:
-        """The caller has closed the tunnel: bytes already accepted still go out, if the backend reads them in time."""
+        """End the tunnel, because the caller has closed it. Bytes already accepted still go out, if the backend reads them in time."""
         completion = self._completion
         self._state = NOTHING
         self._completion = None
@@ -303,7 +306,7 @@ class BackendConnection(RequestUpload):
             completion.complete()
 
     def expire(self, error: BaseException) -> None:
-        """Fail the request with `error`: its time is over."""
+        """The deadline has passed: fail the request with `error`. A tunnel, which was silent for too long, ends without one."""
         if self._state == TUNNEL:  # nothing has gone through it for long: that is no failure
             self._response.relay_end(b"")
             self.end_tunnel()
@@ -311,7 +314,7 @@ class BackendConnection(RequestUpload):
             self._fail(error)
 
     def abort(self) -> None:
-        """Break the connection, and discard whatever still arrives on it."""
+        """Abort the connection at once, and discard whatever still arrives on it."""
         self._state = NOTHING
         self._completion = self._dechunker = None
         self.deadline = NEVER

@@ -1,4 +1,4 @@
-"""TLS to backends: verified, and resumed where a backend gave us a session."""
+"""TLS to backends: verifies certificates, and resumes sessions."""
 
 import asyncio
 import ssl
@@ -16,7 +16,7 @@ class SessionResumingContext(ssl.SSLContext):
         return super().wrap_bio(*args, **kwargs)
 
     def remember_session(self, transport: asyncio.Transport | None) -> None:
-        """Keep the session of a connection that has received a response: in TLS 1.3 it comes after the handshake."""
+        """Remember the TLS session of a connection, once it has received a response: in TLS 1.3 it comes after the handshake."""
         connection = None if transport is None else transport.get_extra_info("ssl_object")
         if connection is not None and connection.session is not None:
             self.session = connection.session
@@ -34,7 +34,7 @@ def backend_tls_context(ca_file: str = "") -> SessionResumingContext:
 
 
 def check_ca_file(path: str) -> None:
-    """Raise ValueError where the file cannot be used, at the start rather than at the first https request."""
+    """Check that a file of certificates can be used, at the start rather than at the first https request. Raises ValueError."""
     try:
         backend_tls_context(path)
     except OSError as error:  # ssl.SSLError is one

@@ -1,4 +1,4 @@
-"""The interface of an upstream: it sends a request to a backend and pipes the response to the caller."""
+"""The interfaces of upstreams, which send requests to backends and relay the responses, and of the parts they are made of."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -6,15 +6,12 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.core.exchange import Attempt, Exchange, RequestBody, ResponseWriter
-from gateway.core.sort_headers import TRACESTATE
+from gateway.core.header_classification import TRACESTATE
 from gateway.upstream.response_head import ResponseHead
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):
-    """A request as the backend will see it, but for Host, `trace_lines` and the framing of its body.
-
-    `fields` are whole header field lines, each with its CRLF.
-    """
+    """A request to a backend. The upstream adds Host, `trace_lines` and the framing of the body."""
 
     method: str
     url: str  # the backend's address, no trailing slash
@@ -38,38 +35,38 @@ class Upstream(Protocol):
 
 
 class OwningPool(Protocol):
-    """The pool that a connection belongs to, as far as the connection uses it."""
+    """The pool that owns a connection, as the connection uses it."""
 
     tunnel_idle_s: float
 
     def release(self, connection: Any) -> None:
-        """Take the connection back: it can carry another request."""
+        """Take the connection back into the pool: it can carry another request."""
 
     def discard(self, connection: Any) -> None:
-        """Forget the connection: it is, or will be, closed."""
+        """Remove the connection from the pool: it is, or will be, closed."""
 
 
 class EgressCheck(Protocol):
-    """Decides where the gateway may connect to. Called with the resolved addresses before each connection."""
+    """Checks whether the gateway may connect to a backend's addresses. Called with the resolved ones before each connection."""
 
     def __call__(self, host: str, addresses: Sequence[str]) -> None:
         """Raise UpstreamUnreachable where one of `addresses` must not be connected to."""
 
 
 class BackendCredentials(Protocol):
-    """Header fields that prove the gateway's identity to the backend at a URL, as parts of field lines.
+    """Provides the gateway's credentials at a backend: header fields that prove its identity, as parts of field lines.
 
     `audience` is what the backend accepts such a proof for, where that is not its own origin.
     """
 
     def cached_fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
-        """The fields, if they are cached; None: await `fetch_fields`."""
+        """The fields for the backend at `url`, if they are cached; None: await `fetch_fields`."""
 
     async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]: ...
 
 
 class ResponseSource(Protocol):
-    """The backend connection that a response is relayed from; in a tunnel, also where the caller's bytes go."""
+    """The source of a response that is relayed: the backend connection. In a tunnel, the caller's bytes go there, too."""
 
     def pause(self) -> None: ...
 
@@ -78,7 +75,7 @@ class ResponseSource(Protocol):
     def upload(self, piece: bytes) -> None: ...
 
     def end_tunnel(self) -> None:
-        """The caller has closed the tunnel."""
+        """End the tunnel, because the caller has closed it."""
 
 
 class ResponseSink(Protocol):
@@ -93,18 +90,18 @@ class ResponseSink(Protocol):
         source: ResponseSource,
         trailers: bytes = b"",
     ) -> None:
-        """The head, and the part of the body that came with it. `complete`: that is the whole body."""
+        """Relay the head, and the part of the body that came with it. `complete`: that is the whole body."""
 
     def relay_piece(self, piece: bytes) -> None: ...
 
     def relay_end(self, trailers: bytes) -> None:
-        """The body is complete. `trailers`: field lines, each with its CRLF."""
+        """Relay the end of the body. `trailers`: field lines, each with its CRLF."""
 
     def relay_interim(self, head: ResponseHead) -> None:
-        """An interim response (1xx, RFC 9110 section 15.2), before the final one."""
+        """Relay an interim response (1xx, RFC 9110 section 15.2), before the final one."""
 
     def relay_tunnel(self, head: ResponseHead, first: bytes, source: ResponseSource) -> None:
-        """The backend switched protocols: from here on bytes go both ways as they are, until one side closes."""
+        """Relay a tunnel, because the backend switched protocols: from here on bytes go both ways as they are, until one side closes."""
 
 
 class StreamingResponse(ResponseWriter, ResponseSink, Protocol):
@@ -122,16 +119,16 @@ class BodySink(Protocol):
 
 
 class PipedBody(RequestBody, Protocol):
-    """A body that can be taken at once if it has arrived, or else piped to a `BodySink`."""
+    """A request body that can be piped to a `BodySink`, or taken at once if all of it has arrived."""
 
     error: BaseException | None  # why there will be no more of it
     piping_started: bool  # some of it may have been handed on, so that it cannot be sent again
 
     def pipe_to(self, sink: BodySink, limit_bytes: int) -> None:
-        """Give `sink` the bytes that have arrived, and the others as they arrive."""
+        """Pipe the body to `sink`: the bytes that have arrived, and the others as they arrive; beyond `limit_bytes`, PayloadTooLarge."""
 
     def stop_piping(self) -> None:
-        """Stop giving the sink bytes; discard the rest of the body."""
+        """Stop piping: the sink gets no more of the body."""
 
     def pause(self) -> None: ...
 

@@ -95,7 +95,7 @@ class Pool:
 
     @property
     def has_deadlines(self) -> bool:
-        """Whether any connection or waiting request has a deadline."""
+        """Whether any request has a deadline here: one on a connection, or one that waits for a connection."""
         return bool(self.busy or self._waiters)
 
     @property
@@ -140,7 +140,7 @@ class Pool:
         return connection
 
     def release(self, connection: BackendConnection) -> None:
-        """Take the connection back: it can carry another request."""
+        """Take the connection back into the pool: it can carry another request."""
         if self._tls is not None and connection.uses == 1:
             self._tls.remember_session(connection.transport)
         transport = connection.transport
@@ -157,7 +157,7 @@ class Pool:
             self.idle.append(connection)
 
     def discard(self, connection: BackendConnection) -> None:
-        """Forget the connection: it is, or will be, closed."""
+        """Remove the connection from the pool: it is, or will be, closed."""
         if connection in self.busy:
             self.busy.remove(connection)
             if self._waiters:
@@ -195,7 +195,7 @@ class Pool:
         while len(self._opening) < len(self._waiters) and (
             len(self.busy) + len(self.idle) + len(self._opening) < self._limit
         ):
-            task = self._supervisor.one_off_task("connections to backends", self._open())
+            task = self._supervisor.start_one_off_task("connections to backends", self._open())
             self._opening.add(task)
 
     async def _open(self) -> None:

@@ -31,11 +31,11 @@ _METADATA: Final = NetworkSet(
 
 
 class EgressRefused(OSError):
-    """The host or address is not allowed. Its text is for the log and for the person who registers a backend, never for callers."""
+    """The egress policy does not allow the host or address. Its text is for the log and for the person who registers a backend, never for callers."""
 
 
 class EgressPolicy:
-    """Where the gateway may connect to. `local`: any name; this machine and private networks too. `cloud`: names in `hosts`, and public addresses only.
+    """Decides where the gateway may connect to. `local`: any name; this machine and private networks too. `cloud`: names in `hosts`, and public addresses only.
 
     `networks` are private networks in which backends may be, under either policy.
     """
@@ -59,7 +59,7 @@ class EgressPolicy:
             raise UpstreamUnreachable("The backend cannot be reached.") from refused
 
     def check_url(self, url: str) -> None:
-        """Check the host's name, and the addresses it resolves to now, if any. Raises EgressRefused. Blocks; for registering."""
+        """Check the URL of a backend that is registered: its host name, and the addresses that resolves to now, if any. Raises EgressRefused. Blocks."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         self.check_host(host)

@@ -15,8 +15,8 @@ import aiohttp
 import msgspec
 
 from gateway.core.errors import UpstreamNotTried
+from gateway.core.header_classification import CRLF
 from gateway.core.read_at_most import read_at_most
-from gateway.core.sort_headers import CRLF
 from gateway.task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class IdTokenProvider:
         return token.fields
 
     async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]:
-        """The field for the backend at `url`; fetches the token from the metadata server where it is not cached. Raises UpstreamNotTried."""
+        """Fetch the field for the backend at `url`, from the metadata server where its token is not cached. Raises UpstreamNotTried."""
         found = self.cached_fields(url, audience)
         if found is not None:
             return found
@@ -110,7 +110,7 @@ class IdTokenProvider:
     def _start(self, audience: str) -> asyncio.Task[_Token]:
         task = self._fetching.get(audience)
         if task is None:
-            task = self._supervisor.one_off_task(
+            task = self._supervisor.start_one_off_task(
                 "ID tokens", self._fetch(audience), expected=(aiohttp.ClientError, OSError, ValueError)
             )
             self._fetching[audience] = task

@@ -1,4 +1,4 @@
-"""Gauges and counters of the pools of connections to backends."""
+"""Metrics of the pools of connections to backends: gauges and counters."""
 
 from collections.abc import Callable, Mapping
 from typing import Final

@@ -1,4 +1,7 @@
-"""The fast path to backends: pooled connections of our own, one write for a small request, responses relayed as they arrive."""
+"""The upstream on pooled connections of our own: the fast path to backends.
+
+A small request takes one write, and responses are relayed as they arrive.
+"""
 
 import asyncio
 import time
@@ -7,15 +10,15 @@ from urllib.parse import urlsplit
 
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
-from gateway.core.inline_wakeup_future import InlineWakeupFuture, switch_to_task
-from gateway.core.sort_headers import asks_for_websocket
+from gateway.core.header_classification import asks_for_websocket
+from gateway.core.inline_wakeup_future import InlineWakeupFuture, continue_in_own_task
 from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.backend_tls import backend_tls_context
 from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_lines
 from gateway.upstream.connection_pool import Pool
 from gateway.upstream.pool_metrics import Reading, pool_counters, pool_gauges
-from gateway.upstream.timeout_error import upstream_timeout_error
+from gateway.upstream.timeout_or_deadline_error import timeout_or_deadline_error
 
 _TICK_S: Final = 0.02  # how late a deadline may be noticed
 _IDLE_TICK_S: Final = 1.0
@@ -48,7 +51,7 @@ class _Origin:
 
 
 class PooledUpstream:
-    """An upstream with pooled connections of our own: per backend, `connections` of them at most."""
+    """An upstream that sends requests over pooled connections of our own: per backend, `connections` of them at most."""
 
     def __init__(
         self,
@@ -133,7 +136,7 @@ class PooledUpstream:
                 fresh = True
                 pool.repeats += 1
             except TimeoutError:
-                late = upstream_timeout_error(exchange)
+                late = timeout_or_deadline_error(exchange)
                 attempt.failure = late.code
                 raise late from None
             finally:
@@ -147,7 +150,7 @@ class PooledUpstream:
         audience = exchange.backend.audience
         fields = identity.cached_fields(url, audience)
         if fields is None:
-            await switch_to_task()
+            await continue_in_own_task()
             fields = await identity.fetch_fields(url, audience)
         return b"".join(fields)
 

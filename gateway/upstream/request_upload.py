@@ -1,4 +1,4 @@
-"""One direction of a backend connection: the caller's request body on its way to the backend, and what flows into a tunnel."""
+"""Upload the caller's request body to the backend, or what flows into a tunnel: the sending half of a backend connection."""
 
 import asyncio
 import time
@@ -53,7 +53,7 @@ class RequestUpload(asyncio.Protocol):
         return self.transport is not None and not self.transport.is_closing()
 
     def send_body(self, body: "PipedBody", *, chunked: bool, limit_bytes: int) -> None:
-        """Send the body as it arrives."""
+        """Send the body to the backend as it arrives, in chunks if `chunked`. Beyond `limit_bytes`, the request fails."""
         self._body = body
         self._chunked_upload = chunked
         body.pipe_to(self, limit_bytes)

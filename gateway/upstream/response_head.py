@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 
 from gateway.core.head_line_matcher import LineMatcher, byte_table
+from gateway.core.header_classification import RESPONSE_FIELDS_DROPPED, parse_token_list
 from gateway.core.response_url_rewriting import ADDRESS_FIELDS
-from gateway.core.sort_headers import RESPONSE_FIELDS_DROPPED, parse_token_list
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 
@@ -69,7 +69,7 @@ class ResponseHead(msgspec.Struct, eq=False):
 
 
 class ResponseHeadReader:
-    """Parses the heads of one connection's responses.
+    """Reads the response heads of one connection.
 
     A backend sends nearly the same head each time: where one differs from the last only in date, length and timing, only
     those fields are parsed.

@@ -1,4 +1,4 @@
-"""TCP keep-alive, to detect that the peer of a silent connection (a tunnel) is gone."""
+"""Enable TCP keep-alive, to detect that the peer of a silent connection (a tunnel) is gone."""
 
 import socket
 from asyncio import BaseTransport

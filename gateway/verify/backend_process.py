@@ -1,4 +1,4 @@
-"""A backend process that the conformance kit starts, to check its start, log and stop."""
+"""A backend process that the conformance checks start, to check its start, log and stop."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class BackendProcess:
-    """A process of `command` with `environment`; `lines` collects its standard output, `errors` its standard error."""
+    """A backend process: `command` run with `environment`. `lines` collects its standard output, `errors` its standard error."""
 
     def __init__(self, command: str, environment: Mapping[str, str], folder: Path | None = None) -> None:
         self._arguments = shlex.split(command)
@@ -60,7 +60,7 @@ class BackendProcess:
         return self._process.returncode if self._process is not None else None
 
     async def wait_for_line(self, text: str, *, timeout_s: float) -> str | None:
-        """The first line of standard output that contains `text`; None where none comes within `timeout_s`."""
+        """Wait for the first line of standard output that contains `text`; None where none comes within `timeout_s`."""
 
         def found() -> str | None:
             return next((line for line in self.lines if text in line), None)
@@ -85,7 +85,7 @@ class BackendProcess:
                     os.kill(int(child), signal.SIGTERM)
 
     async def wait_for_exit(self, *, timeout_s: float) -> int | None:
-        """The exit code; None where the process has not ended within `timeout_s`."""
+        """Wait for the process to end; return its exit code, None where it has not ended within `timeout_s`."""
         if self._process is None:
             return None
         try:
@@ -97,7 +97,7 @@ class BackendProcess:
         return code
 
     async def stop(self) -> None:
-        """End the process and everything that it started."""
+        """Stop the process and everything that it started."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -21,7 +21,7 @@ class ContractViolation(Exception):
 
 
 class CheckSkipped(Exception):
-    """The check does not apply here, or needs what was not given; the text says which."""
+    """The check is skipped: it does not apply here, or needs what was not given; the text says which."""
 
 
 class NotPossibleOnThisMachine(CheckSkipped):
@@ -38,7 +38,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 @dataclass
 class CheckContext:
-    """What a check is given: the backend under test, what is known about it, and every exchange so far."""
+    """The context of a check: the backend under test, what is known about it, and every exchange so far."""
 
     client: RawClient
     model: str
@@ -82,7 +82,7 @@ class CheckContext:
         return await self.request(RawRequest("POST", path, fields, body))
 
     def last_exchange(self) -> tuple[str, str]:
-        """The last request and its response, as text to show."""
+        """The last request and its response, as text to show people."""
         return (str(self.last[0]), str(self.last[1])) if self.last is not None else ("", "")
 
     def require_good_request(self) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def require_status(response: RawResponse, *statuses: int) -> None:
 
 
 def require_json(response: RawResponse) -> Any:
-    """The response's body as JSON. Raises ContractViolation where its type or content is not JSON."""
+    """Raise ContractViolation unless the response's type and body are JSON; return the body."""
     kind = response.get("Content-Type").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ContractViolation(f"Content-Type is {kind or 'missing'} instead of application/json")
@@ -196,7 +196,7 @@ def require_json(response: RawResponse) -> Any:
 
 
 def require_problem(request: RawRequest, response: RawResponse, status: int, code: str) -> dict[str, Any]:
-    """The problem document of a refusal with `status` and `code`. Raises ContractViolation."""
+    """Raise ContractViolation unless the response is a problem document with `status` and `code`; return it."""
     require_status(response, status)
     kind = response.get("Content-Type").partition(";")[0].strip().lower()
     if kind != "application/problem+json":
@@ -224,7 +224,7 @@ def require_problem(request: RawRequest, response: RawResponse, status: int, cod
 
 
 def require_server_timing(response: RawResponse) -> dict[str, float]:
-    """The durations of Server-Timing in milliseconds, by name. Raises ContractViolation where there are none."""
+    """Raise ContractViolation unless the response has Server-Timing; return its durations in milliseconds, by name."""
     value = response.get("Server-Timing")
     if not value:
         raise ContractViolation("there is no Server-Timing")
@@ -244,7 +244,7 @@ def require_server_timing(response: RawResponse) -> dict[str, float]:
 
 
 def require_predictions(response: RawResponse) -> list[Any]:
-    """The `predictions` of a response. Raises ContractViolation."""
+    """Raise ContractViolation unless the response is 200 with a list of predictions; return it."""
     require_status(response, 200)
     content = require_json(response)
     if not isinstance(content, dict) or not isinstance(content.get("predictions"), list):

@@ -1,4 +1,4 @@
-"""A stand-in for Cloud Storage that can only be read: it serves one artifact, and records what was fetched."""
+"""A fake Cloud Storage server, to check how backends download: serves objects, and records what was fetched. It can only be read."""
 
 import asyncio
 import re
@@ -13,7 +13,10 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class FakeGcs:
-    """Serves `objects` by name. Of the object named `stalls_at` it sends half, and then nothing more."""
+    """A fake Cloud Storage server that serves `objects` by name.
+
+    Of the object named `stalls_at` it sends half, and then nothing more.
+    """
 
     def __init__(self, objects: Mapping[str, bytes | memoryview]) -> None:
         self._objects = objects
@@ -23,7 +26,7 @@ class FakeGcs:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
-        """Listen; return the value for STORAGE_EMULATOR_HOST."""
+        """Start to listen; return the server's address, for STORAGE_EMULATOR_HOST."""
         app = web.Application()
         for path in ("/storage/v1/b/{bucket}/o/{name:.+}", "/download/storage/v1/b/{bucket}/o/{name:.+}"):
             app.router.add_get(path, self._get)

@@ -28,7 +28,7 @@ class EmptyResponse(NoResponse):
 
 
 class RawRequest(NamedTuple):
-    """A request of a check. `raw`, if given, is sent as it is instead of everything else."""
+    """A request that a check sends. `raw`, if given, is sent as it is instead of everything else."""
 
     method: str
     path: str
@@ -45,7 +45,7 @@ class RawRequest(NamedTuple):
 
 
 class RawResponse(NamedTuple):
-    """A whole response; `seconds` is how long it took."""
+    """A response as it was received; `seconds` is how long it took."""
 
     status: int
     fields: Fields
@@ -60,16 +60,16 @@ class RawResponse(NamedTuple):
         return [value for n, value in self.fields if n.lower() == name.lower()]
 
     def get(self, name: str) -> str:
-        """The field's values, joined by commas; empty where the field is missing."""
+        """The values of a header field, joined by commas; empty where the field is missing."""
         return ", ".join(self.get_all(name))
 
     def json(self) -> object:
-        """The body as JSON, strictly: NaN and Infinity are none. Raises ValueError."""
+        """Parse the body as strict JSON, without NaN and Infinity. Raises ValueError."""
         return msgspec.json.decode(self.body)
 
 
 class RawConnection:
-    """One connection to the backend."""
+    """One open connection to the backend, on which a check sends requests."""
 
     def __init__(
         self, client: "RawClient", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -100,7 +100,7 @@ class RawConnection:
         return RawResponse(status, fields, body, time.monotonic() - began)
 
     def send(self, request: RawRequest) -> None:
-        """Write the request without waiting until it is sent: an early response counts."""
+        """Send a request without waiting until all is sent: an early response counts."""
         self._writer.write(self._wire.render(request))
 
     async def _answer(self, *, head_only: bool) -> tuple[int, Fields, bytes]:
@@ -132,7 +132,7 @@ class RawConnection:
         return await self._reader.read()
 
     def abort(self) -> None:
-        """Break the connection, as a caller does who gives up."""
+        """Abort the connection, as a caller does who gives up."""
         self._writer.transport.abort()
 
     async def close(self) -> None:
@@ -143,7 +143,7 @@ class RawConnection:
 
 
 class RawClient:
-    """Opens connections to one backend, on which checks send bytes that no HTTP library would.
+    """A raw HTTP/1.1 client of one backend: sends bytes that no HTTP library would.
 
     `fields` are added to every request, such as a platform's Authorization.
     """

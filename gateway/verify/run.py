@@ -1,4 +1,4 @@
-"""Run the conformance checks against a backend, and report the results."""
+"""Runs the conformance checks against a backend, and reports the results."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.decode_text_file import decode_utf8
+from gateway.core.decode_strict_utf8 import decode_strict_utf8
 from gateway.core.model import Tensor
 from gateway.free_ports import free_port
 from gateway.verify.backend_process import BackendProcess
@@ -21,13 +21,13 @@ from gateway.verify.checks import (
     batch_invariance,
     binary_tensors,
     concurrency,
+    headers,
     invalid_requests,
     malformed_http,
     metadata_and_health,
     open_inference,
     predict,
     process_lifecycle,
-    response_headers,
 )
 from gateway.verify.conformance_check_type import JSON, Check, CheckContext, CheckResult, Sample, run_check
 from gateway.verify.raw_http import Fields, NoResponse, RawClient, RawRequest, RawResponse
@@ -39,11 +39,11 @@ CHECKS: tuple[Check, ...] = (
     *binary_tensors.CHECKS,
     *batch_invariance.CHECKS,
     *invalid_requests.CHECKS,
-    *response_headers.CHECKS,
+    *headers.CHECKS,
     *malformed_http.CHECKS,
     *concurrency.CHECKS,
     *backend_logs.CHECKS,
-    *response_headers.LAST,
+    *headers.LAST,
     *artifact_download.CHECKS,
     *process_lifecycle.CHECKS,
 )
@@ -64,7 +64,7 @@ class BackendNotReady(Exception):
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """The report of one verification: the results, with the backend's model and version."""
+    """The report of one verification: the results of all checks, with the backend's model and version."""
 
     url: str
     model: str
@@ -101,7 +101,7 @@ def read_samples(path: Path) -> ArtifactManifestSubset:
 def parse_manifest_or_samples(content: bytes, name: str) -> ArtifactManifestSubset:
     """Parse a manifest, or a list of samples; a ValueError names the file `name`."""
     try:
-        text = decode_utf8(content)
+        text = decode_strict_utf8(content)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None
     try:
@@ -113,7 +113,7 @@ def parse_manifest_or_samples(content: bytes, name: str) -> ArtifactManifestSubs
 
 
 def select_checks(patterns: Sequence[str], *, short: bool = False) -> list[Check]:
-    """The checks whose names match one of `patterns` (as in fnmatch); the name of a group selects the whole group."""
+    """Select the checks whose names match one of `patterns` (as in fnmatch). The name of a group selects the whole group."""
     wanted = [check for check in CHECKS if check.short or not short]
     if not patterns:
         return wanted
@@ -155,7 +155,7 @@ async def prepare_context(
     fields: Fields = (),
     wait_s: float = 30.0,
 ) -> CheckContext:
-    """Wait until the backend is ready, and collect what the checks need to know of it."""
+    """Prepare the context of the checks: wait until the backend is ready, and read what they need to know of it."""
     manifest = manifest or ArtifactManifestSubset()
     client = RawClient(url, fields=fields)
     early: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""Score each row alone once, and compare that with its predictions in requests with other rows (batch invariance)."""
+"""Scores each row alone, to compare that with its predictions in requests with other rows (batch invariance)."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ _EXACT: Final = 1e-6  # a sample's tolerance unless it names another
 
 @dataclass
 class RowGroup:
-    """Rows that share request parameters, with the prediction of each row from a request of its own."""
+    """A group of rows that share request parameters, with the prediction that each got alone, in a request of its own."""
 
     rest: Mapping[str, Any]  # the request without its instances
     rows: list[Any]
@@ -54,7 +54,7 @@ def depends_on_other_rows(context: CheckContext) -> bool:
 
 
 async def score_rows_alone(context: CheckContext) -> list[RowGroup]:
-    """Groups of rows, each row scored alone.
+    """Score each known row alone, in a request of its own; return them in groups.
 
     Raises CheckSkipped where no row is known, ContractViolation where one is not answered.
     """
@@ -76,7 +76,7 @@ async def score_rows_alone(context: CheckContext) -> list[RowGroup]:
 
 
 async def predict_rows(context: CheckContext, group: RowGroup, rows: Sequence[Any]) -> list[Any]:
-    """The predictions for `rows` in one request. Raises ContractViolation where they are not one for each row."""
+    """Predict rows of a group in one request. Raises ContractViolation where there is not one prediction for each row."""
     predictions = require_predictions(await context.post("/predict", group.request(rows)))
     require_one_prediction_per_row(predictions, len(rows))
     return predictions
@@ -94,7 +94,10 @@ def predict_request(group: RowGroup, rows: Sequence[Any]) -> RawRequest:
 
 
 def require_same_predictions(group: RowGroup, got: Sequence[Any], places: Sequence[int], how: str) -> None:
-    """Compare the predictions `got`, for the rows at `places`, with those of the same rows scored alone."""
+    """Raise ContractViolation unless the predictions `got` equal those of the same rows scored alone.
+
+    `places`: where the rows stand in the group.
+    """
     require_one_prediction_per_row(got, len(places))
     scales = _scales(group.alone)
     for at, place in enumerate(places):
@@ -108,7 +111,7 @@ def require_same_predictions(group: RowGroup, got: Sequence[Any], places: Sequen
 def is_same_prediction(
     got: Any, wanted: Any, scales: Mapping[tuple[Any, ...], float], tolerance: float = 0.0
 ) -> bool:
-    """Whether two predictions are equal; floats within TOLERANCE of the largest number at their place.
+    """Whether two predictions are the same: floats within TOLERANCE of the largest number at their place.
 
     A positive `tolerance` is allowed, too (absolute, or relative to the larger number).
     """

@@ -21,7 +21,7 @@ from gateway.signoff.approval_requests import (
 from gateway.signoff.approval_subject import subject_of
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
 from gateway.signoff.policy import policy_digest, read_policy_file
-from gateway.signoff.read_sign_off_records import read_sign_off
+from gateway.signoff.read_sign_off_records import read_policy_and_records
 from gateway.signoff.required_evidence import evidence_digests
 from gateway.signoff.unreviewed_emergencies import emergency_changes
 from tests.unit.signoff.people import People
@@ -79,7 +79,7 @@ class SignOffScene:
 
     async def decide(self, decision: Decision, who: str, reason: str = "seen") -> None:
         found = await find_request(self.registry, self.id)
-        records = await read_sign_off(self.registry)
+        records = await read_policy_and_records(self.registry)
         assert found is not None
         assert records is not None
         change = with_decision(found[0], self.statement(decision, self.id, who, reason), records.keys)
@@ -93,7 +93,7 @@ class SignOffScene:
 
     async def verdict(self) -> dict[str, Any]:
         found = await find_request(self.registry, self.id)
-        records = await read_sign_off(self.registry)
+        records = await read_policy_and_records(self.registry)
         assert found is not None
         assert records is not None
         verdict = evaluate_request(

@@ -6,7 +6,7 @@ from gateway.core.rollout_document import RolloutPlan, new_rollout
 from gateway.registry.base import ROLLOUTS, Put
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import hold
-from gateway.rollout.reporter import RolloutReport, RolloutWindow
+from gateway.rollout.request_count_reporter import RolloutReport, RolloutWindow
 from tests.console.conftest import Watched
 from tests.console.stage import Stage
 from tests.unit.rollout.fleet import tally

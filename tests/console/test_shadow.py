@@ -7,7 +7,7 @@ import msgspec
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.core.rollout_document import backend_fingerprint
-from gateway.core.shadow import Shadow, utc_text
+from gateway.core.shadow_document import Shadow, utc_text
 from gateway.registry.base import SHADOWS, Put
 from gateway.shadow.compare_answers import Difference
 from gateway.shadow.difference_counts import (

@@ -16,7 +16,7 @@ from gateway.core.sticky_shares import StickyShares
 from gateway.registry.base import MODELS, ROLLOUTS
 from gateway.rollout.controller import AUTHOR
 from gateway.rollout.process_liveness import current_process
-from gateway.rollout.reporter import FIGURES
+from gateway.rollout.request_count_reporter import FIGURES
 from tests.e2e.fleet import CALLERS, PLAN, Fleet
 from tests.firestore.cable import Cable
 from tests.firestore.emulator import Emulator

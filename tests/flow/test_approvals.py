@@ -14,9 +14,9 @@ from gateway.core.model_updates import to_document
 from gateway.core.principal import VERBS
 from gateway.registry.base import APPROVALS, KEYS, SIGN_OFF, SIGN_OFF_POLICY, Put
 from gateway.signoff.approval_requests import request_id
+from gateway.signoff.externally_signed_decisions import prepare_statement
 from gateway.signoff.in_toto_statement import Decision, ssh_signer, unsigned_statement
-from gateway.signoff.read_sign_off_records import read_sign_off
-from gateway.signoff.signed_elsewhere import prepare_statement
+from gateway.signoff.read_sign_off_records import read_policy_and_records
 from tests.console.sign_off_scene import SignOffScene
 from tests.flow.scene import Scene, assert_problem
 from tests.unit.signoff.people import People
@@ -47,7 +47,7 @@ class Desk:
     async def signed(
         self, who: str, decision: Decision = "approve", *, key: str = "", reason: str = ""
     ) -> bytes:
-        records = await read_sign_off(self.scene.registry)
+        records = await read_policy_and_records(self.scene.registry)
         assert records is not None
         document = next(one for one in records.requests if one.name == self.sign_off.id)
         made = prepare_statement(document, records, decision, f"{who}@example.com", reason)

@@ -8,8 +8,8 @@ import pytest
 from gateway.auth import authenticator_plugins
 from gateway.auth.base import Authentication, Authenticator
 from gateway.core.errors import Unauthenticated
+from gateway.core.header_classification import RequestHead, register_credential_field
 from gateway.core.principal import Principal
-from gateway.core.sort_headers import RequestHead, register_credential_field
 from gateway.settings import SettingsError, load_settings
 from tests.flow.scene import Scene, assert_problem
 

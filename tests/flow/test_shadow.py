@@ -15,7 +15,7 @@ import pytest
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.core.rollout_document import backend_fingerprint
-from gateway.core.shadow import PureBy, Shadow, ShadowBudget, utc_text
+from gateway.core.shadow_document import PureBy, Shadow, ShadowBudget, utc_text
 from gateway.registry.base import SHADOWS, Put
 from gateway.shadow.difference_counts import ShadowReport
 from gateway.shadow.difference_verdict import combine_reports

@@ -111,13 +111,13 @@ async def test_only_so_many_may_send_slowly_at_once():
         slow = [await scene.caller() for _ in range(2)]
         for caller in slow:
             await caller.send(head(scene, length(10)) + b"12345")
-        while scene.gateway.buffer_request_body.waiting < 2:
+        while scene.gateway.buffer_start_of_body.waiting < 2:
             await asyncio.sleep(0)
         late = await scene.caller()
         await late.send(head(scene, length(10)) + b"12345")
         assert_problem(await late.answer(), 503, "overloaded")
         for caller in slow:
             caller.leave()
-        while scene.gateway.buffer_request_body.waiting:
+        while scene.gateway.buffer_start_of_body.waiting:
             await asyncio.sleep(0)
         await scene.still_good(backend)

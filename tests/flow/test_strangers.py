@@ -100,7 +100,7 @@ async def test_a_slow_upload_in_chunks_holds_no_permit(first: bytes):
         slow = await scene.caller()
         head = f"POST /wine HTTP/1.1\r\nHost: chips\r\nX-Api-Key: {scene.key}\r\nTransfer-Encoding: chunked\r\n\r\n"
         await slow.send(head.encode() + first)
-        while not scene.gateway.buffer_request_body.waiting:
+        while not scene.gateway.buffer_start_of_body.waiting:
             await asyncio.sleep(0)
         assert (await scene.call()).status == 200
         assert scene.gateway.concurrency_limit.in_flight == 0

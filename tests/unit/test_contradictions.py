@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.app import Gateway
-from gateway.core import sort_headers
+from gateway.core import header_classification
 from gateway.settings import SettingsError, load_settings, setting_types
 from gateway.telemetry.logs import LogWriter
 
@@ -338,8 +338,8 @@ def refusals(flags: dict[str, str], environ: dict[str, str]) -> list[str]:
 
 def test_what_is_taken_makes_a_gateway(monkeypatch: pytest.MonkeyPatch):
     """Each sample alone, with what it needs, so that nothing is left to be found out by the first request."""
-    monkeypatch.setattr(sort_headers, "_KIND", dict(sort_headers._KIND))
-    monkeypatch.setattr(sort_headers, "_blank", list(sort_headers._blank))
+    monkeypatch.setattr(header_classification, "_KIND", dict(header_classification._KIND))
+    monkeypatch.setattr(header_classification, "_blank", list(header_classification._blank))
     needs = {
         "auth.certificates": {"edge.trusted_hops": "2"},
         "edge.forwarding_header": {"edge.trusted_hops": "1"},
@@ -348,4 +348,4 @@ def test_what_is_taken_makes_a_gateway(monkeypatch: pytest.MonkeyPatch):
     for name, value in SAMPLES.items():
         settings = load_settings(flags={"trace.store": "off", name: value, **needs.get(name, {})}, environ={})
         Gateway(settings, LogWriter(io.TextIOWrapper(io.BytesIO())))
-    sort_headers._learned.clear()
+    header_classification._learned.clear()

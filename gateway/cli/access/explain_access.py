@@ -1,4 +1,4 @@
-"""`chips explain-access`: may this caller call this model, and why (not)?"""
+"""`chips explain-access`: explain whether a caller may call a model, and why or why not."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ EX_NO = 1
 
 
 class AccessReason(NamedTuple):
-    """One reason for or against access: what it is about, the text, and which way it counts."""
+    """One reason for or against access: whether it allows or refuses, what it is about, and the text."""
 
     allowed: bool
     about: str
@@ -129,7 +129,7 @@ def access_reasons(
 
 
 class MatchedRule(NamedTuple):
-    """The rule in the settings that a caller's token or certificate matches, and that caller."""
+    """The access rule in the settings that a caller's token or certificate matches, with that caller's subject."""
 
     entry: AccessRule
     subject: str

@@ -1,4 +1,4 @@
-"""One API key as `chips keys list` shows it to a person: what it may do, how much, and until when."""
+"""Format an API key for people, as `chips keys list` shows it: what it may do, how much, and until when."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

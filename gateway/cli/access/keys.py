@@ -1,4 +1,4 @@
-"""`chips keys`: who may call, as keys that are shown once and kept as digests."""
+"""`chips keys`: create, rotate, list and revoke API keys, which are shown once and kept as digests."""
 
 import re
 import sys
@@ -68,7 +68,7 @@ def create(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Make a key and print it, this once. Nothing else is printed on standard output, so it can be captured.
+    """Create a key and print it, this once. Nothing else is printed on standard output, so it can be captured.
 
     Example: `KEY=$(chips keys create "mobile app" --models wine --expires 90d)`
     """
@@ -153,7 +153,7 @@ def rotate(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Make a key that may do what another one may, and let the other one end after a while. Prints the new one, once.
+    """Replace a key by a new one with the same rights and limits, and end the old one after a while. Prints the new one, once.
 
     Example: `KEY=$(chips keys rotate 3f0c2b1a9d8e --overlap 7d)`
     """
@@ -285,7 +285,10 @@ def revoke(
 
 
 async def find_key(registry: Registry, identifier: str) -> Document:
-    """The registry document of the key with this id, its beginning, or the key itself. Raises Failure."""
+    """Find a key's document in the registry.
+
+    `identifier` is the key's id, the first four or more characters of it, or the key itself. Raises Failure.
+    """
     wanted = digest_key(identifier) if identifier.startswith("chips_") else identifier.lower()
     documents = await registry.list(KEYS)
     found = [document for document in documents if document.name.startswith(wanted)]

@@ -1,4 +1,4 @@
-"""`chips networks`: the IP networks whose callers are admitted, changed while gateways run."""
+"""`chips networks`: list, add and remove the IP networks from which callers are admitted, while gateways run."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`chips budget`: what the calls of a model, a key or a team may cost, and what happens then."""
+"""`chips budget`: set, list and remove the budgets of models, keys and teams."""
 
 import re
 from decimal import Decimal
@@ -8,7 +8,7 @@ import typer
 
 from gateway.cli.access.keys import find_key
 from gateway.cli.cost.environment_ledger import EnvironmentLedger, read_ledger, this_month
-from gateway.cli.cost.report import format_amount, spent_budgets
+from gateway.cli.cost.report import budgets_with_spending, format_amount
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.api_keys import key_id
@@ -137,7 +137,7 @@ def list_budgets(registry_url: console.RegistryOption = None, as_json: console.J
         return await read_ledger(registry, settings, this_month(), bill=False)
 
     ledger = console.with_registry(registry_url, work)
-    found = spent_budgets(ledger)
+    found = budgets_with_spending(ledger)
     if as_json:
         console.print_json(found)
         return
@@ -210,7 +210,7 @@ def _named(model: str | None, key: str | None, team: str | None) -> tuple[Scope,
 async def _known(registry: Registry, scope: Scope, name: str) -> str:
     """The name as gateways count it. Raises Failure where there is nothing of that name to count."""
     if scope == "model":
-        await console.find_document(registry, name)
+        await console.find_model_document(registry, name)
         return name
     if scope == "team":
         try:

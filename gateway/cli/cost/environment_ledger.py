@@ -1,9 +1,9 @@
-"""The ledger of one environment and month, read from its registry and its store of figures."""
+"""Read the cost ledger of one environment for a month: usage from its store of figures, prices and budgets from its registry."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 
-from gateway.cli.support.figures_store import figures_store
+from gateway.cli.support.open_figures_store import open_figures_store
 from gateway.core.budget import Budget
 from gateway.core.prices import Prices, prices_at, tables_in_one_currency
 from gateway.cost.billing_export import ADDRESS, BilledAmount, BillingError, read_billing
@@ -20,7 +20,7 @@ _ALL_CHANGES: Final = 1_000_000
 
 
 class EnvironmentLedger(NamedTuple):
-    """The ledger of one environment in a month, with what else `chips cost` needs of it."""
+    """The cost ledger of an environment for a month: its entries, and prices, budgets, plans and Google's bill for that month."""
 
     entries: list[LedgerEntry]
     tables: tuple[Prices, ...]  # that it is priced by, all in one currency
@@ -35,7 +35,7 @@ class EnvironmentLedger(NamedTuple):
 
     @property
     def price_dates(self) -> set[str]:
-        """The dates of the tables that its days are priced by."""
+        """The dates of the price tables by which the days of the ledger are priced."""
         return {prices_at(self.tables, day).date for day in self.days} or {self.tables[-1].date}
 
 
@@ -52,9 +52,10 @@ def this_month() -> str:
 async def read_ledger(
     registry: Registry, settings: Settings, month: str, *, bill: bool = True
 ) -> EnvironmentLedger:
-    """Read and price a month such as 2026-11, with Google's bill unless `bill` is False: its query costs time and money.
+    """Read and price the ledger of a month such as 2026-11.
 
-    ValueError: it is no month. Raises RegistryError.
+    Google's bill is read unless `bill` is False: its query costs time and money. Raises ValueError where `month` is no month,
+    and RegistryError.
     """
     now = utc_now()
     days = [day for day in month_days(month) if day <= now.date()]
@@ -63,7 +64,7 @@ async def read_ledger(
     in_force = (prices_at(all_tables, day).currency for day in (*days, last))
     tables = tables_in_one_currency(all_tables, last)
     currency = tables[0].currency
-    async with figures_store(settings, registry) as store:
+    async with open_figures_store(settings, registry) as store:
         usage = await read_usage(store, days)
     changes = await registry.history(kind=MODELS, limit=_ALL_CHANGES)
     warm = warm_instances(reversed(changes), days, now)

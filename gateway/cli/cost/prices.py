@@ -1,4 +1,4 @@
-"""`chips prices`: the price tables in force, and their update from Google's catalogue."""
+"""`chips prices`: show the price tables in force, and update them from Google's catalogue."""
 
 from itertools import pairwise
 from typing import Annotated, Any

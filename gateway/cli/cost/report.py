@@ -1,4 +1,4 @@
-"""`chips cost`: what the calls of a month cost, by model, version, caller, team or environment. It adds up."""
+"""`chips cost`: show what the calls of a month cost, by model, version, caller, team or environment."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def cost(
         "total": _document(total),
         "billed": _billed(ledgers, total, by),
         "assumed_size": sorted({place for ledger in ledgers.values() for place in _assumed(ledger)}),
-        "budgets": _of_each(ledgers, spent_budgets),
+        "budgets": _of_each(ledgers, budgets_with_spending),
         "plans": _of_each(ledgers, lambda ledger: [comparison_document(plan) for plan in ledger.plans]),
         "problems": _named(ledgers, lambda ledger: ledger.problems),
         "warnings": _named(ledgers, lambda ledger: ledger.warnings),
@@ -219,8 +219,8 @@ def _assumed(ledger: EnvironmentLedger) -> set[str]:
     }
 
 
-def spent_budgets(ledger: EnvironmentLedger) -> list[dict[str, Any]]:
-    """Each budget with what was spent of it in the month, or on its last day."""
+def budgets_with_spending(ledger: EnvironmentLedger) -> list[dict[str, Any]]:
+    """Each budget with what was spent of it, in the month or on the month's last day, as JSON values."""
     of_month: Counter[str] = Counter()
     of_day: Counter[str] = Counter()
     rows: dict[date, list[DailyUsage]] = {}

@@ -140,7 +140,7 @@ def _document(
 async def _save(
     name: str, load: TrafficLoad, deployment: InstanceSettings, author: str, registry: Registry
 ) -> None:
-    await console.find_document(registry, name)  # what nobody calls has no cost to compare
+    await console.find_model_document(registry, name)  # what nobody calls has no cost to compare
     plan = SavedPlan(
         model=name,
         rps=load.rps,

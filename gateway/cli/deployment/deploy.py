@@ -1,4 +1,4 @@
-"""`chips deploy` and `chips undeploy`: from a backend folder to a version in the registry by one command."""
+"""`chips deploy` and `chips undeploy`: deploy a backend folder as a registered version, or end a version and its backend."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,14 +8,14 @@ import typer
 from gateway.cli.deployment.deployment_run import (
     DeploymentRun,
     StepReporter,
-    check_owner,
+    check_same_owner,
     run_deployment,
 )
 from gateway.cli.deployment.dry_run import check_without_changes
 from gateway.cli.deployment.input_signature_changes import input_signature_changes
 from gateway.cli.deployment.redeploy_on_change import watch_folder
-from gateway.cli.deployment.refresh_model import bring_model_up_to_date
-from gateway.cli.models.lifecycle import remove_version
+from gateway.cli.deployment.refresh_copied_model import bring_model_up_to_date
+from gateway.cli.models.deregister_or_disable import deregister_version
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
 from gateway.core.name_validation import check_model_name, check_version
@@ -108,8 +108,8 @@ def deploy(
             check_without_changes(run, as_json=as_json)
             return
         report = StepReporter(as_json=as_json)
-        console.run_async(check_owner(run))
-        console.confirm_write(settings)
+        console.run_async(check_same_owner(run))
+        console.confirm_protected_write(settings)
         report.summarize(run, run_deployment(run, report))
         changed = console.run_async(input_signature_changes(settings, source.model, source.version))
         if changed:
@@ -139,9 +139,11 @@ def undeploy(
         raise Failure(str(error), code=EX_DATAERR) from None
     settings = console.settings_for(registry_url)
     chosen = _target(target, settings, image="")
-    console.confirm_write(settings)
+    console.confirm_protected_write(settings)
     removed = console.run_async(
-        remove_version(settings, name, version, force=force, author=console.author_name(by), reason=reason)
+        deregister_version(
+            settings, name, version, force=force, author=console.author_name(by), reason=reason
+        )
     )
     try:
         stopped = chosen.stop(name, version)

@@ -1,4 +1,4 @@
-"""One deployment as the command carries it out: its steps, and what it says on the way."""
+"""Run one deployment step by step (check, try, publish, build, start, verify, register), and report each step."""
 
 import shlex
 import sys
@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Final
 
-from gateway.artifacts.base import ArtifactStore, PublishedWithOtherContent, StoreError, is_published
-from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
-from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.artifact_store import (
+    ArtifactStore,
+    PublishedWithOtherContent,
+    StoreError,
+    is_published,
+)
+from gateway.artifacts.open_store_by_url import open_store
+from gateway.artifacts.prepare_artifact import PreparedArtifact, prepare_artifact
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
-from gateway.cli.deployment.stage_unpublished_backend import folder_command
+from gateway.cli.deployment.stage_unpublished_backend import prepare_backend_command
 from gateway.cli.models.backend_inspection import RegistrationRequest
 from gateway.cli.models.merge_registration import Verification, register_backend
 from gateway.cli.support import console
@@ -26,7 +31,7 @@ from gateway.deploy.deployment_steps import deploy as take_steps
 from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
 from gateway.deploy.try_candidate import CandidateRejected, try_candidate
 from gateway.registry.base import MODELS
-from gateway.settings import Settings, inherited_environment, state_folder
+from gateway.settings import Settings, environment_for_backend, state_folder
 from gateway.verify.report import as_evidence
 from gateway.verify.run import (
     ArtifactManifestSubset,
@@ -51,15 +56,15 @@ class DeploymentRun:
     traffic: int | None = None
     reason: str = ""
     trying: bool = True
-    _described: list[DescribedArtifact] = field(default_factory=list)
+    _prepared: list[PreparedArtifact] = field(default_factory=list)
 
     @property
-    def described_artifact(self) -> DescribedArtifact:
+    def prepared_artifact(self) -> PreparedArtifact:
         """The description of the artifact, made once. Raises DeployError."""
-        if not self._described:
+        if not self._prepared:
             settings = self.source.settings
             try:
-                found = describe_artifact(
+                found = prepare_artifact(
                     self.source.artifact,
                     model=self.source.model,
                     version=self.source.version,
@@ -74,12 +79,15 @@ class DeploymentRun:
                 raise DeployError(
                     str(error), hint="fix it, then run the same command again", code=EX_DATAERR
                 ) from None
-            self._described.append(found)
-        return self._described[0]
+            self._prepared.append(found)
+        return self._prepared[0]
 
     @property
     def artifact_store_url(self) -> str:
-        """The address of the artifact store; a deployment to this machine has a folder of its own if none is set."""
+        """The address of the artifact store to publish to.
+
+        Where the settings name none, a deployment to this machine has a folder of its own.
+        """
         is_local = self.target.name == "local"
         return self.settings.artifacts or (str(state_folder() / "artifacts") if is_local else "")
 
@@ -88,7 +96,7 @@ class DeploymentRun:
 
 
 class StepReporter:
-    """Reports the steps: as they go, for people; in one JSON document at the end, for machines."""
+    """Reports the steps of a deployment: each as it begins and ends, or all in one JSON document at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -150,7 +158,7 @@ class StepReporter:
         gateway = f"{console.gateway_address(None, run.settings)}/{run.source.model}"
         address = gateway if share else f"{deployed.url}/predict"
         needs_key = bool(share) and self.facts.get("access") != "public"
-        for label, line in example_call(address, run.described_artifact.manifest, needs_key=needs_key):
+        for label, line in example_call(address, run.prepared_artifact.manifest, needs_key=needs_key):
             console.say(label, line)
 
     def _is_unchanged(self, deployed: DeployedBackend) -> bool:
@@ -163,13 +171,13 @@ def _indented(text: str, style: str = "") -> None:
 
 
 def run_deployment(run: DeploymentRun, report: StepReporter) -> DeployedBackend:
-    """Take all steps. Raises Failure with a hint for the step that failed."""
+    """Take all steps of a deployment. Raises Failure with a hint for the step that failed."""
     try:
         return take_steps(
             run.source,
             run.target,
             report,
-            check=lambda _, tell: check_artifact(run, tell),
+            check=lambda _, tell: check_artifact_publishable(run, tell),
             try_=lambda _, tell: try_artifact(run, tell),
             publish=lambda _, tell: _publish(run, tell),
             verify=lambda _, deployed, tell: _verify(run, deployed, report, tell),
@@ -195,8 +203,8 @@ def hint_of_step(step: str, run: DeploymentRun) -> str:
     }.get(step, "run the same command again: what is done is not repeated")
 
 
-async def check_owner(run: DeploymentRun) -> None:
-    """Raise Failure where the model's name belongs to another owner. Called before anything is made."""
+async def check_same_owner(run: DeploymentRun) -> None:
+    """Check that the model's name does not belong to another owner. Called before anything is made. Raises Failure."""
     name, owner = run.source.model, run.owner
     async with console.open_registry_of(run.settings) as registry:
         document = await registry.read(MODELS, name)
@@ -209,11 +217,14 @@ async def check_owner(run: DeploymentRun) -> None:
         )
 
 
-def check_artifact(run: DeploymentRun, tell: Tell) -> str:
-    """Check, before anything is started, that the artifact can be published under its version; return what was found."""
-    described = run.described_artifact
-    manifest = described.manifest
-    for warning in [*described.warnings, *_too_little_memory(run)]:
+def check_artifact_publishable(run: DeploymentRun, tell: Tell) -> str:
+    """Check that the artifact can be published under its version; return a summary of it.
+
+    Called before anything is started. Raises DeployError.
+    """
+    prepared = run.prepared_artifact
+    manifest = prepared.manifest
+    for warning in [*prepared.warnings, *_too_little_memory(run)]:
         tell(f"warning: {warning}")
     is_artifact_published(run)
     files = f"{len(manifest.files)} file{'s' * (len(manifest.files) != 1)}"
@@ -223,29 +234,29 @@ def check_artifact(run: DeploymentRun, tell: Tell) -> str:
 def _too_little_memory(run: DeploymentRun) -> list[str]:
     """Where the target is Cloud Run: a warning, if the artifact does not fit the memory that backend.toml asks for."""
     memory, has_gib = run.source.settings.memory, run.source.settings.memory_gib
-    needs_gib = memory_needed_gib(run.described_artifact.manifest.total_bytes / 1024**3)
+    needs_gib = memory_needed_gib(run.prepared_artifact.manifest.total_bytes / 1024**3)
     if run.target.name == "local" or has_gib >= needs_gib:
         return []
     return [f'memory = "{memory}" is too little for this artifact: it needs about {needs_gib:.1f} GiB']
 
 
 def try_artifact(run: DeploymentRun, tell: Tell) -> str:
-    """Load the artifact and score its samples before a version is used up; return what was found."""
+    """Load the artifact and score its samples, before its version is published; return what was found."""
     if not run.trying:
         return "left out, as --no-try says"
     if is_artifact_published(run):
         return "published before, so no version can be lost"
-    described = run.described_artifact
+    prepared = run.prepared_artifact
     words = _command(run, tell)
     if words is None:
-        tell(f"no backend for {described.manifest.format} runs here, so the first start is the trial")
+        tell(f"no backend for {prepared.manifest.format} runs here, so the first start is the trial")
         return ""
     try:
         return try_candidate(
-            described.manifest,
-            described.files,
+            prepared.manifest,
+            prepared.files,
             words,
-            environ={**inherited_environment(), **run.source.environment()},
+            environ={**environment_for_backend(), **run.source.environment()},
             folder=run.source.path.absolute(),
         )
     except CandidateRejected as error:
@@ -259,29 +270,27 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
 
 def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
     if run.source.has_local_command:
-        return folder_command(run.source, tell)
-    known = (
-        run.described_artifact.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
-    )
+        return prepare_backend_command(run.source, tell)
+    known = run.prepared_artifact.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
     return [sys.executable, "-m", "chips_backend"] if known else None
 
 
 def is_artifact_published(run: DeploymentRun) -> bool:
-    """Whether this very artifact is in the store. Raises DeployError."""
+    """Whether the store has this version with this very artifact. Raises DeployError where it has another one."""
     try:
         with closing(run.open_artifact_store()) as store:
-            return is_published(store, run.described_artifact.manifest)
+            return is_published(store, run.prepared_artifact.manifest)
     except StoreError as error:
         raise _store_error(error, run) from error
 
 
 def _publish(run: DeploymentRun, tell: Tell) -> str:
     """Publish the artifact; return its address."""
-    described = run.described_artifact
+    prepared = run.prepared_artifact
     try:
         with closing(run.open_artifact_store()) as store:
-            is_new = store.publish(described.manifest, dict(described.files), lambda _: None)
-            tell(f"{described.manifest.total_bytes} bytes" + ("" if is_new else ", there already"))
+            is_new = store.publish(prepared.manifest, dict(prepared.files), lambda _: None)
+            tell(f"{prepared.manifest.total_bytes} bytes" + ("" if is_new else ", there already"))
             return store.address(run.source.model, run.source.version)
     except StoreError as error:
         raise _store_error(error, run) from error
@@ -335,7 +344,7 @@ def _verify(run: DeploymentRun, deployed: DeployedBackend, report: StepReporter,
 
 
 def registration_request_of(run: DeploymentRun, url: str) -> RegistrationRequest:
-    """The registration of the backend at `url` that this deployment asks for."""
+    """The request to register the backend at `url` as this deployment's version."""
     settings = run.source.settings
     return RegistrationRequest(
         name=run.source.model,

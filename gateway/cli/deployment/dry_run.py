@@ -2,12 +2,12 @@
 
 from contextlib import closing
 
-from gateway.artifacts.base import StoreError
+from gateway.artifacts.artifact_store import StoreError
 from gateway.cli.artifacts.publish import store_failure
 from gateway.cli.deployment.deployment_run import (
     DeploymentRun,
-    check_artifact,
-    check_owner,
+    check_artifact_publishable,
+    check_same_owner,
     hint_of_step,
     is_artifact_published,
     try_artifact,
@@ -26,8 +26,8 @@ def check_without_changes(run: DeploymentRun, *, as_json: bool) -> None:
     quiet: Tell = lambda text: found.__setitem__("warnings", f"{found.get('warnings', '')}{text}\n")  # noqa: E731
     step = "check"
     try:
-        console.run_async(check_owner(run))
-        found["check"] = f"{run.target.check_deployable(source)}; {check_artifact(run, quiet)}"
+        console.run_async(check_same_owner(run))
+        found["check"] = f"{run.target.check_deployable(source)}; {check_artifact_publishable(run, quiet)}"
         step = "try"
         found["try"] = try_artifact(run, quiet)
         step = "publish"

@@ -1,4 +1,4 @@
-"""A call of a model that was just deployed, as commands to paste into a shell."""
+"""Make an example call of a model that was just deployed, as commands to paste into a shell."""
 
 import shlex
 from typing import Any, Final

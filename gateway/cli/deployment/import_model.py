@@ -1,4 +1,4 @@
-"""`chips import-model`: a backend folder around a model that MLflow, vetiver or Hugging Face's transformers saved."""
+"""`chips import-model`: make a backend folder around a model that MLflow, vetiver or Hugging Face's transformers saved."""
 
 import shlex
 import shutil

@@ -1,4 +1,4 @@
-"""Find how the signature's inputs of a new version differ from those of the version that callers use, before it gets traffic."""
+"""Compare the inputs of a new version's signature with those of the version that callers use, before it gets traffic."""
 
 from collections.abc import Sequence
 from typing import Any

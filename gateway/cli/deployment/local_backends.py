@@ -1,4 +1,4 @@
-"""`chips ps`, `up`, `logs`, `restart` and `stop`: the backends that `chips deploy --target local` started on this machine."""
+"""`chips ps`, `up`, `logs`, `restart` and `stop`: manage the backends that `chips deploy --target local` started on this machine."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ WaitOption = Annotated[float, typer.Option(min=0, help="Seconds to wait until th
 
 
 def ps(as_json: console.JsonOption = False) -> None:
-    """List the backends of this machine: where they listen, whether they are ready, how often they fell.
+    """List the backends of this machine: where they listen, whether they are ready, how often they crashed.
 
     Example: `chips ps`
     """

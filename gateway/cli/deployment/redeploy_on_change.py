@@ -7,9 +7,14 @@ from typing import Final
 
 import msgspec
 
-from gateway.cli.deployment.deployment_run import DeploymentRun, StepReporter, check_owner, run_deployment
-from gateway.cli.deployment.refresh_model import bring_model_up_to_date, source_path
-from gateway.cli.models.lifecycle import remove_version
+from gateway.cli.deployment.deployment_run import (
+    DeploymentRun,
+    StepReporter,
+    check_same_owner,
+    run_deployment,
+)
+from gateway.cli.deployment.refresh_copied_model import bring_model_up_to_date, source_path
+from gateway.cli.models.deregister_or_disable import deregister_version
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
 from gateway.deploy.backend_folder import BackendFolder, FolderError
@@ -30,7 +35,7 @@ def watch_folder(source: BackendFolder, settings: Settings, author: str, owner: 
     settings = msgspec.structs.replace(settings, artifacts=str(scratch))
     target = LocalProcessTarget(state_folder() / "local", process_environment())
     path, model = source.path, source.model
-    console.confirm_write(settings)
+    console.confirm_protected_write(settings)
     try:
         while True:
             copied_from = source_path(path)
@@ -56,7 +61,7 @@ def _deploy_once(
         run = DeploymentRun(
             source, target, settings, author, owner, reason="chips deploy --watch", trying=False
         )
-        console.run_async(check_owner(run))
+        console.run_async(check_same_owner(run))
         report = StepReporter(as_json=False)
         report.summarize(run, run_deployment(run, report))
     except FolderError as error:
@@ -98,7 +103,7 @@ def _fingerprint(path: Path | None) -> tuple[tuple[str, int, int], ...]:
 
 def _take_away(settings: Settings, target: LocalProcessTarget, model: str, version: str, author: str) -> None:
     console.run_async(
-        remove_version(
+        deregister_version(
             settings, model, version, force=True, author=author, reason="chips deploy --watch ended"
         )
     )

@@ -1,4 +1,4 @@
-"""Stage the backend of a folder without publishing it: copy its artifact, so that its backend can be started here without publishing."""
+"""Stage the backend of a folder: copy its artifact to a temporary place, so that the backend can start without a publication."""
 
 import shlex
 from collections.abc import Iterator
@@ -6,21 +6,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.manifest import MANIFEST_NAME
-from gateway.cli.deployment.refresh_model import note_stale_model
+from gateway.artifacts.prepare_artifact import prepare_artifact
+from gateway.cli.deployment.refresh_copied_model import note_stale_model
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError, Tell
 from gateway.deploy.try_candidate import staged_artifact
-from gateway.settings import inherited_environment, state_folder
+from gateway.settings import environment_for_backend, state_folder
 from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
 
 
 class StagedBackend(NamedTuple):
-    """The command, environment and folder that start a backend on its staged artifact, and that artifact's manifest."""
+    """A staged backend: the command, environment and folder that start it, and the manifest of its artifact."""
 
     command: str
     environ: dict[str, str]
@@ -28,8 +28,8 @@ class StagedBackend(NamedTuple):
     manifest: ArtifactManifestSubset
 
 
-def folder_command(source: BackendFolder, tell: Tell) -> list[str]:
-    """The command that runs the folder's backend here, with its requirements installed. Raises DeployError."""
+def prepare_backend_command(source: BackendFolder, tell: Tell) -> list[str]:
+    """Install the requirements of a Python backend, and return the command that runs the backend here. Raises DeployError."""
     python = ""
     if source.runs_in_python:
         python = python_with_requirements(source.path, state_folder() / "environments", tell)
@@ -38,12 +38,12 @@ def folder_command(source: BackendFolder, tell: Tell) -> list[str]:
 
 @contextmanager
 def stage_backend(path: Path) -> Iterator[StagedBackend]:
-    """Copy the folder's artifact to a temporary place; yield what starts the backend on it. Raises Failure."""
+    """Stage the folder's backend on a temporary copy of its artifact; yield what starts it. Raises Failure."""
     note_stale_model(path)
     try:
         source = BackendFolder(path)
         settings = source.settings
-        described = describe_artifact(
+        prepared = prepare_artifact(
             source.artifact,
             model=source.model,
             version=source.version,
@@ -54,16 +54,16 @@ def stage_backend(path: Path) -> Iterator[StagedBackend]:
             rows=settings.rows,
             pure=settings.pure,
         )
-        words = folder_command(source, console.note)
+        words = prepare_backend_command(source, console.note)
     except (FolderError, ValueError) as error:
         raise Failure(str(error), code=EX_DATAERR) from None
     except DeployError as error:
         raise Failure(str(error), hint=error.hint, code=error.code) from None
-    for warning in described.warnings:
+    for warning in prepared.warnings:
         console.note(f"warning: {warning}")
-    with staged_artifact(described.manifest, described.files) as artifact:
+    with staged_artifact(prepared.manifest, prepared.files) as artifact:
         environ = {
-            **inherited_environment(),
+            **environment_for_backend(),
             **source.environment(),
             "CHIPS_MODEL": source.model,
             "CHIPS_VERSION": source.version,
@@ -71,5 +71,5 @@ def stage_backend(path: Path) -> Iterator[StagedBackend]:
             "CHIPS_CACHE_DIR": str(artifact.parent / "cache"),
             "CHIPS_CONCURRENCY": str(settings.concurrency),
         }
-        manifest = parse_manifest_or_samples(described.manifest.encode(), MANIFEST_NAME)
+        manifest = parse_manifest_or_samples(prepared.manifest.encode(), MANIFEST_NAME)
         yield StagedBackend(shlex.join(words), environ, path.absolute(), manifest)

@@ -1,4 +1,4 @@
-"""`chips verify`: does a backend, in whatever language, do what the contract says?"""
+"""`chips verify`: check that a backend, in whatever language, keeps the backend contract."""
 
 import signal
 from collections import Counter

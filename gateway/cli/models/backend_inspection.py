@@ -32,7 +32,7 @@ class RegistrationRequest(NamedTuple):
 
 
 class ProgressReporter:
-    """Reports progress: a line for each step to a person, or one JSON document at the end."""
+    """Reports the progress of a registration: a line for each step, or one JSON document at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -173,7 +173,11 @@ async def run_conformance_checks(
     *,
     force: bool,
 ) -> str:
-    """Run the checks of `chips verify --short`. Return a note for the history's reason; raises Failure where one fails without `force`."""
+    """Run the checks of `chips verify --short` against the backend.
+
+    Return a note for the history's reason, which names what failed where `force` lets it pass. Raises Failure where a check
+    fails without `force`.
+    """
     version = requested.version or metadata.versions[0]
     try:
         found = await verify(

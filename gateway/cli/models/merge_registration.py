@@ -1,4 +1,4 @@
-"""Write a backend's registration: merge what was asked and what the backend says with the model's entry, show it, write it."""
+"""Merge a backend's registration into its model's registry entry: what was asked and what the backend says; show and write it."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.cli.support.read_published_artifact import published_card
-from gateway.cli.support.verified_before_traffic import check_verified, newly_served
+from gateway.cli.support.verified_before_traffic import check_verified, newly_served_versions
 from gateway.core.model import Backend, Model, Resources, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
 from gateway.core.version_evidence import CARD, VERIFY, EvidenceRecord, evidence_address
@@ -26,7 +26,7 @@ _OUR_PATH = "/predict"
 
 
 class Verification(NamedTuple):
-    """What a verification of the backend has found, to be kept with the registration."""
+    """The result of a verification of the backend, which is kept with the registration."""
 
     passed: bool
     summary: str
@@ -112,7 +112,7 @@ async def merge_registration(
         )
     outcome = RegisteredVersion(model, version)
     before = console.read_model(document) if document is not None else None
-    if verified is None and version in newly_served(before, model):
+    if verified is None and version in newly_served_versions(before, model):
         forced = await check_verified(registry, model, [version], force=force)
         reason = "; ".join(filter(None, (reason, forced)))
     if dry_run:

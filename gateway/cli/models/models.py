@@ -1,4 +1,4 @@
-"""`chips models` and `chips show`: what the registry holds."""
+"""`chips models` and `chips show`: list the registered models, and show one."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -57,7 +57,7 @@ def show(
     """
 
     async def work(registry: Registry) -> tuple[Document, Any, list[RegisteredCard]]:
-        document = await console.find_document(registry, name)
+        document = await console.find_model_document(registry, name)
         changes = await registry.history(kind=MODELS, name=name, limit=1)
         return document, changes, await read_registered_cards(registry, _readable(document))
 

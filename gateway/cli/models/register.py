@@ -1,5 +1,5 @@
 # Long: one command with more than thirty options, each read once.
-"""`chips register`: put a backend into the registry, and see it live."""
+"""`chips register`: register a backend, and wait until a gateway serves it."""
 
 import shlex
 from ipaddress import ip_address

@@ -1,4 +1,4 @@
-"""`chips shadow`: send a share of a model's requests to a candidate version as well, compare the answers, and say what came of it."""
+"""`chips shadow`: send a copy of a share of a model's requests to a candidate version, compare the answers, and report."""
 
 import asyncio
 import re
@@ -14,13 +14,13 @@ from gateway.cli.models.shadow_cost_estimate import shadow_cost_estimate
 from gateway.cli.models.shadow_report import print_shadow_report
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.figures_store import figures_store
+from gateway.cli.support.open_figures_store import open_figures_store
 from gateway.cli.support.read_published_artifact import published_manifest
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.core.rollout_document import backend_fingerprint
-from gateway.core.shadow import (
+from gateway.core.shadow_document import (
     LONGEST_S,
     PureBy,
     Shadow,
@@ -36,7 +36,7 @@ from gateway.registry.evidence_records import evidence_change, image_of, read_ev
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
 from gateway.shadow.run_shadows import FIGURES
-from gateway.shadow.status_summary import read_shadow_facts
+from gateway.shadow.status_summary import read_shadow_status
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -252,9 +252,9 @@ async def _begin(
     expected = document.revision if document is not None else 0
     changes = [Put(kind=SHADOWS, name=made.model, body=to_document(made), expected=expected)]
     before = _readable(document)
-    async with figures_store(settings, registry) as store:
+    async with open_figures_store(settings, registry) as store:
         if before is not None and not await _is_kept(registry, before):
-            facts = await read_shadow_facts(store, before, model)
+            facts = await read_shadow_status(store, before, model)
             if facts["compared"]:
                 changes += await _verdict(registry, before, model, facts)
         generation = await registry.write(*changes, author=made.by, reason=reason)
@@ -285,8 +285,8 @@ async def _look(
             change = Put(kind=SHADOWS, name=name, body=to_document(found), expected=document.revision)
             await registry.write(change, author=author, reason=reason)
             await asyncio.sleep(_LAST_REPORT_S)  # what is under way still counts
-        async with figures_store(settings, registry) as store:
-            facts = await read_shadow_facts(store, found, model)
+        async with open_figures_store(settings, registry) as store:
+            facts = await read_shadow_status(store, found, model)
         if stop and (kept := await _verdict(registry, found, model, facts)):
             await registry.write(*kept, author=author, reason=reason)
         elif ended and facts["compared"] and not await _is_kept(registry, found):

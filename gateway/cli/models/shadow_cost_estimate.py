@@ -7,7 +7,7 @@ from gateway.cli.support.console import EX_USAGE, Failure
 from gateway.core.budget import MICRO
 from gateway.core.model import Model
 from gateway.core.prices import Prices
-from gateway.core.shadow import Shadow
+from gateway.core.shadow_document import Shadow
 from gateway.cost.ledger import request_cost
 from gateway.cost.usage_documents import Usage, instance_size_of
 
@@ -25,8 +25,9 @@ class ShadowCostEstimate(NamedTuple):
 def shadow_cost_estimate(
     shadow: Shadow, model: Model, prices: Prices, *, rps: float | None, latency: str, seconds: float
 ) -> ShadowCostEstimate:
-    """Estimate the cost of the additional work of both versions, each on instances of its declared size, of which a prediction takes one for itself.
+    """Estimate the cost of the predictions that a shadow adds, of the candidate and of the stable version.
 
+    Each version runs on instances of its declared size, and a prediction takes one instance for itself.
     `rps`: the model's requests a second; None: the price of a million that are shadowed. Raises Failure.
     """
     match = _DURATION.fullmatch(latency)

@@ -1,15 +1,15 @@
-"""Print the report on a shadow (what it has found) on a terminal."""
+"""Print the report on a shadow (verdict, agreement, latency, examples) on a terminal."""
 
 from typing import Any
 
 from gateway.cli.support import console
-from gateway.core.shadow import Shadow
+from gateway.core.shadow_document import Shadow
 
 _STYLES = {"agrees": "bold green", "differs": "bold red", "fails": "bold red", "undecided": "bold yellow"}
 
 
 def print_shadow_report(shadow: Shadow, verdict: dict[str, Any]) -> None:
-    """Print the report on a shadow: the verdict first, then what it rests on, then the worst examples."""
+    """Print the report on a shadow: its verdict, the figures behind that, and the worst examples."""
     stable, candidate = shadow.stable, shadow.candidate
     console.say(shadow.model, f"version {candidate} in the shadow of version {stable}")
     console.say(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.support.console import EX_USAGE, Failure
-from gateway.core.sort_headers import FIELDS_IN_USE
+from gateway.core.header_classification import FIELDS_IN_USE
 from gateway.core.sticky_shares import StickyShares, parse_sticky_by
 
 StickyOption = Annotated[

@@ -1,4 +1,4 @@
-"""`chips tail`: requests as they are kept."""
+"""`chips tail`: show recorded requests live, as they are kept."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -59,7 +59,7 @@ def tail(
             )
 
     if project:
-        from gateway.cli.observe.google_cloud_requests import requests_from_cloud
+        from gateway.cli.observe.requests_in_google_cloud import requests_from_cloud
 
         for request in requests_from_cloud(project, model=model, errors=errors, last=last, follow=follow):
             show(request)
@@ -100,11 +100,11 @@ async def _from_store(reader: TraceStoreReader, *, last: int, follow: bool) -> A
 async def _from_gateway(address: str, key: str, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
     async with gateway_client(address, key) as at:
         if last:
-            before = await at.read("/-/requests", limit=str(last))
+            before = await at.get_json("/-/requests", limit=str(last))
             for request in reversed(before["requests"]):
                 yield request
         if follow:
-            async for name, content in at.events("/-/events?only=requests"):
+            async for name, content in at.server_sent_events("/-/events?only=requests"):
                 if name == "requests":
                     for request in content:
                         yield request

@@ -1,4 +1,4 @@
-"""`chips top`: what every model does at present."""
+"""`chips top`: show each model's request rate, failures, latency and requests in flight, live."""
 
 from typing import Annotated, Any
 
@@ -41,7 +41,7 @@ def top(
     async def work() -> None:
         async with gateway_client(gateway, key) as at:
             if once or as_json:
-                board = await at.read("/-/models", window="10s")
+                board = await at.get_json("/-/models", window="10s")
                 if board is None:
                     raise console.Failure(
                         f"what answers at {gateway} is not this gateway", code=console.EX_PROTOCOL
@@ -52,7 +52,7 @@ def top(
                     console.out.print(_picture(board, sort, rows))
                 return
             with Live(console=console.out, auto_refresh=False, screen=console.out.is_terminal) as live:
-                async for name, content in at.events("/-/events?window=10s"):
+                async for name, content in at.server_sent_events("/-/events?window=10s"):
                     if name == "board":
                         live.update(_picture(content, sort, rows), refresh=True)
 

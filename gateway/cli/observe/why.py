@@ -1,4 +1,4 @@
-"""`chips why`: why one request was slow or failed: its stages and times as a waterfall, from the trace store, a gateway, or Google Cloud."""
+"""`chips why`: explain one request, with its stages and times as a waterfall, from the trace store, a gateway, or Google Cloud."""
 
 import re
 import time
@@ -64,7 +64,7 @@ def why(
     ] = "",
     as_json: console.JsonOption = False,
 ) -> None:
-    """Why did this request go as it went? Who sent it, what answered, and where the time went.
+    """Explain one request: who sent it, what answered, and where the time went.
 
     It is looked for in the store on this machine, then at --gateway (CHIPS_GATEWAY), then in Google Cloud's --project: in
     Cloud Trace, or, where its trace was not kept, in its line in Cloud Logging.
@@ -90,7 +90,7 @@ def why(
             code=console.EX_USAGE,
         )
     if project:
-        from gateway.cli.observe.google_cloud_requests import spans_from_cloud
+        from gateway.cli.observe.requests_in_google_cloud import spans_from_cloud
 
         if not request_or_trace_id:
             raise console.Failure(
@@ -140,7 +140,7 @@ async def _choose(slowest_of: str | None, *, errors: bool, gateway: str, key: st
                 {"version": version} if version else {}
             )
         async with gateway_client(gateway, key) as at:
-            document = await at.read(f"/-/requests?{urlencode(query)}")
+            document = await at.get_json(f"/-/requests?{urlencode(query)}")
         found = [str(row["request_id"]) for row in (document or {"requests": []})["requests"]]
         place = gateway
     else:
@@ -181,7 +181,7 @@ async def _find(
     if gateway:
         looked.append(gateway)
         async with gateway_client(gateway, key) as at:
-            document = await at.read(f"/-/requests/{request_or_trace_id}")
+            document = await at.get_json(f"/-/requests/{request_or_trace_id}")
         if document is not None:
             return [
                 FoundRequest(msgspec.convert(request, RequestSummary), gateway)
@@ -297,9 +297,10 @@ def _ms(seconds: float) -> str:
 
 
 def request_line(request: dict[str, Any], *, width: int | None = None) -> Text:
-    """One recorded request as a line of at most `width` columns; caller and note are shortened first.
+    """One recorded request as a line for the terminal.
 
-    The request id stays whole, because `chips why` takes it.
+    Where `width` columns do not suffice, caller and note are shortened first. The request id stays whole, because
+    `chips why` takes it.
     """
     status = request["status"]
     served = printable(

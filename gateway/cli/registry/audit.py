@@ -1,4 +1,4 @@
-"""`chips audit`: check that the history is what was written, what served at a time, and the history for auditors."""
+"""`chips audit`: verify, anchor and export the registry's history, and show what served at a given time."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from gateway.audit.export import to_csv, to_html, to_json
+from gateway.audit.export_history import to_csv, to_html, to_json
 from gateway.audit.model_states_at import ModelState, model_states_at, parse_time
 from gateway.audit.verify_history import AnchoredHead, HistoryReport, verify_history
 from gateway.cli.support import console
@@ -126,10 +126,10 @@ def _of(state: ModelState, approvals: dict[str, list[str]]) -> dict[str, list[st
 
 async def _approvals(registry: Registry, states: list[ModelState], at: datetime) -> dict[str, list[str]]:
     """By MODEL@VERSION, who had signed for what served; nothing where the environment has no sign-off policy."""
-    from gateway.signoff.read_sign_off_records import read_sign_off
+    from gateway.signoff.read_sign_off_records import read_policy_and_records
 
     try:
-        records = await read_sign_off(registry)
+        records = await read_policy_and_records(registry)
     except ValueError as error:
         console.note(f"who approved it cannot be shown: the sign-off policy cannot be read: {error}")
         return {}
@@ -139,7 +139,7 @@ async def _approvals(registry: Registry, states: list[ModelState], at: datetime)
     for state in states:
         for one in state.served:
             title = f"{state.name}@{one.version}"
-            signed = records.sign_offs_until(
+            signed = records.version_sign_offs_until(
                 title=title,
                 artifact=one.artifact_digest,
                 image=one.image,

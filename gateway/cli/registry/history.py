@@ -1,4 +1,4 @@
-"""`chips history`: who changed what, when, why, and how it differed before."""
+"""`chips history`: show who changed what in the registry, when and why, with the difference."""
 
 from typing import Annotated, Any
 

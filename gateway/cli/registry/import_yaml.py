@@ -11,8 +11,8 @@ import typer
 from gateway.cli.registry.history import difference_lines
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.registry_declaration import Declared, read_declaration
-from gateway.cli.support.verified_before_traffic import ForceOption, check_verified, newly_served
+from gateway.cli.support.registry_yaml import Declared, read_declaration
+from gateway.cli.support.verified_before_traffic import ForceOption, check_verified, newly_served_versions
 from gateway.core.model import Model, parse_model
 from gateway.deploy.read_foreign_models import READERS
 from gateway.registry.base import MODELS, NETWORKS, Delete, Document, Put, Registry, now_rfc3339
@@ -143,7 +143,7 @@ async def _unverified(registry: Registry, steps: list[_Step], *, force: bool) ->
         before = _model(document.body) if document is not None else None
         after = _model(step.change.body)
         if after is not None:
-            new = newly_served(before, after)
+            new = newly_served_versions(before, after)
             note = await check_verified(registry, after, new, force=force or document is None)
             if note:
                 notes.append(f"{note} ({after.name})" if len(steps) > 1 else note)

@@ -1,4 +1,4 @@
-"""`chips watch`: what changes in the registry, as it happens."""
+"""`chips watch`: show changes in the registry live."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""What `chips canary --status` shows: the rollout, its steps, and the evidence up to now."""
+"""Read and print the status of a canary (`chips canary --status`): the rollout, its steps, and the evidence up to now."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, ROLLOUTS, Registry
 from gateway.registry.snapshot import read_rollout
-from gateway.rollout.status_summary import read_status_view
+from gateway.rollout.status_summary import read_rollout_status
 
 _STYLES = {"running": "bold", "succeeded": "bold green", "returned": "bold red", "held": "bold yellow"}
 _NAMES = {"errors": "errors", "refusals": "refused (4xx)", "p95": "above its p95", "p99": "above its p99"}
 
 
 async def read_status(registry: Registry, name: str) -> dict[str, Any]:
-    """The rollout of `name` as facts: JSON values. Raises Failure."""
+    """Read the status of the rollout of the model `name`, as JSON values. Raises Failure."""
     document = await registry.read(ROLLOUTS, name)
     if document is None:
         await console.find_model(registry, name)
@@ -23,7 +23,7 @@ async def read_status(registry: Registry, name: str) -> dict[str, Any]:
         rollout = read_rollout(document)
     except ValueError as error:
         raise Failure(f"the rollout of {name} cannot be read: {error}", code=EX_DATAERR) from None
-    return await read_status_view(registry, rollout, await _model(registry, name))
+    return await read_rollout_status(registry, rollout, await _model(registry, name))
 
 
 async def _model(registry: Registry, name: str) -> Model | None:
@@ -35,7 +35,7 @@ async def _model(registry: Registry, name: str) -> Model | None:
 
 
 def print_status(facts: dict[str, Any]) -> None:
-    """Print the facts of `read_status` for people."""
+    """Print the status that `read_status` returned, for people."""
     state = facts["state"]
     steps = facts["plan"]["steps"]
     console.say(

@@ -1,4 +1,4 @@
-"""`chips rollouts`: run the controller of a fleet's rollouts, or show all rollouts at a glance."""
+"""`chips rollouts`: run the controller that takes the steps of all rollouts, or list the rollouts."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""`chips evidence`: what is known about a version, bound to its artifact and image."""
+"""`chips evidence`: show the evidence about a version (verification, verdicts, model card), bound to its artifact and image."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ def evidence(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show what was found out about a version: its verification, the verdict of its rollout, its model card, and what they are about.
+    """Show the evidence about a version: its verification, the verdicts of its rollout and shadow, its model card, and what they are about.
 
     A record that is about another artifact or address than the one that is registered now is marked: it does not count.
 

@@ -1,4 +1,4 @@
-"""`chips doctor`: is this machine, and the environment it acts on, fit? What is wrong, and the command that fixes it."""
+"""`chips doctor`: check this machine and the environment it acts on; show what is wrong, and the command that fixes it."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -14,13 +14,13 @@ from gateway.cli.setup.doctor_checks import (
     check_artifact_store,
     check_cloud_run_services,
     check_credentials,
-    check_emulators,
-    check_policy,
+    check_emulator_variables,
+    check_model_registration,
     check_programs_and_packages,
     read_models,
 )
-from gateway.cli.setup.doctor_iam_roles import check_roles, firestore_database_of
-from gateway.cli.setup.doctor_unapproved_versions import check_second_place, check_sign_off
+from gateway.cli.setup.doctor_excessive_iam_roles import check_excessive_iam_roles, firestore_database_of
+from gateway.cli.setup.doctor_unapproved_versions import check_audit_second_place, check_sign_off
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption
@@ -86,7 +86,7 @@ async def _examine(registry_url: str | None, address: str | None) -> AsyncGenera
         yield Finding("settings", "wrong", str(error), "chips check")
         return
     yield Finding("settings", "ok", f"registry {mask_url(settings.registry)}")
-    for finding in check_emulators(settings):
+    for finding in check_emulator_variables(settings):
         yield finding
     for finding in await asyncio.to_thread(check_credentials, settings):
         yield finding
@@ -95,18 +95,18 @@ async def _examine(registry_url: str | None, address: str | None) -> AsyncGenera
         async with console.open_registry_of(settings) as registry:
             listing = await registry.load()
             signed = [one async for one in check_sign_off(registry, read_models(listing)[0])]
-            roles = await check_roles(registry, firestore_database_of(settings.registry))
+            roles = await check_excessive_iam_roles(registry, firestore_database_of(settings.registry))
     except RegistryError as error:
         yield Finding("registry", "wrong", str(error), "is it the right one? chips env show, chips check")
         return
     models, problems = read_models(listing)
     yield Finding("registry", "ok", f"generation {listing.generation}, {len(models)} models")
-    for found in (*problems, check_second_place(settings), *signed, *roles):
+    for found in (*problems, check_audit_second_place(settings), *signed, *roles):
         yield found
     async for finding in doctor_checks.check_gateway(console.gateway_address(address, settings), listing):
         yield finding
     for model in models:
-        for finding in check_policy(model):
+        for finding in check_model_registration(model):
             yield finding
     for finding in await asyncio.to_thread(check_cloud_run_services, models):
         yield finding

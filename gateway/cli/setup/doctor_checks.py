@@ -10,8 +10,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from gateway.artifacts.base import StoreError
-from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.artifact_store import StoreError
+from gateway.artifacts.open_store_by_url import open_store
 from gateway.cli.support import console
 from gateway.cli.support.connection_errors import connection_error_text
 from gateway.core.model import Model, parse_model
@@ -70,8 +70,8 @@ def check_programs_and_packages() -> Sequence[Finding]:
     return found
 
 
-def check_emulators(settings: Settings) -> Sequence[Finding]:
-    """Check that no forgotten emulator variable sends a command for the cloud to a test server."""
+def check_emulator_variables(settings: Settings) -> Sequence[Finding]:
+    """Check that no emulator variable (`FIRESTORE_EMULATOR_HOST`, …) diverts cloud commands to a test server."""
     environ = process_environment()
     found = []
     for name, used in (
@@ -224,8 +224,8 @@ async def check_gateway(address: str, listing: Listing) -> AsyncGenerator[Findin
             yield Finding("clock", "ok", "the gateway's and this one agree")
 
 
-def check_policy(model: Model) -> Sequence[Finding]:
-    """Find what the model's policy allows but Cloud Run does not."""
+def check_model_registration(model: Model) -> Sequence[Finding]:
+    """Check a model's registration: a version takes traffic, and Cloud Run takes bodies up to its body limit."""
     found = []
     limit = model.policy.body_limit_bytes
     on_cloud_run = [backend for backend in model.backends if ".run.app" in backend.url]

@@ -1,4 +1,4 @@
-"""What `chips doctor` finds about sign-off: versions that serve without approvals, emergencies to review, images by tags."""
+"""The checks of `chips doctor` on sign-off: versions that serve without approvals, emergencies to review, images by tags."""
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
-    """A finding for each version with traffic that nobody has signed for; nothing where no policy asks for it."""
+    """Check that each version with traffic has the approvals that the sign-off policy asks for.
+
+    Emergencies that wait for a review, and images that are named by a tag, are findings too, even without a policy.
+    """
     for document in await registry.list(EMERGENCIES):
         said = document.body
         yield Finding(
@@ -38,11 +41,11 @@ async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGe
 
 
 async def _check_approvals(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
-    from gateway.signoff.read_sign_off_records import read_sign_off
+    from gateway.signoff.read_sign_off_records import read_policy_and_records
     from gateway.signoff.ssh_signature import SshError
 
     try:
-        records = await read_sign_off(registry)
+        records = await read_policy_and_records(registry)
     except ValueError as error:
         yield Finding("sign-off", "wrong", f"the policy cannot be read: {error}", "chips sign-off set FILE")
         return
@@ -61,7 +64,7 @@ def _approval_findings(records: "SignOffRecords", models: Sequence[Model]) -> It
             if not model.traffic.get(backend.version, 0):
                 continue
             title = f"{model.name}@{backend.version}"
-            signed = records.sign_offs_until(
+            signed = records.version_sign_offs_until(
                 title=title,
                 artifact=backend.artifact_digest,
                 image=backend.image,
@@ -118,7 +121,7 @@ def _drifted(
     policies = {
         one.predicate.subject.policy
         for each in model.backends
-        for _, one in records.sign_offs_until(
+        for _, one in records.version_sign_offs_until(
             title=f"{model.name}@{each.version}",
             artifact=each.artifact_digest,
             image=each.image,
@@ -144,8 +147,8 @@ def _enough(signed: "Sequence[tuple[str, VerifiedStatement]]", required: Mapping
     return []
 
 
-def check_second_place(settings: Settings) -> Finding:
-    """Whether the history's head is kept apart from the registry."""
+def check_audit_second_place(settings: Settings) -> Finding:
+    """Check that the settings name a second place, where the heads of the history are kept apart from the registry."""
     if settings.audit.second_place:
         return Finding("history", "ok", f"its heads are kept in {settings.audit.second_place}")
     return Finding("history", "skipped", "its heads are kept in no second place (audit.second_place)")

@@ -13,7 +13,7 @@ from gateway.cli.support.signer_options import (
     SshKeyOption,
     TokenCommandOption,
     identify_signer,
-    policy_of,
+    read_sign_off_policy,
     sign_and_verify,
 )
 from gateway.core.suggestions import suggest
@@ -32,7 +32,7 @@ from gateway.signoff.approval_requests import (
 )
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.in_toto_statement import Decision, Keys, read_statement
-from gateway.signoff.read_sign_off_records import SignOffRecords, issuers_keys, read_records
+from gateway.signoff.read_sign_off_records import SignOffRecords, fetch_issuer_keys, read_records
 from gateway.signoff.unreviewed_emergencies import emergency_changes
 
 _DONE: Final = {"approve": "approved", "reject": "rejected", "emergency": "emergency", "review": "reviewed"}
@@ -101,7 +101,7 @@ def approvals(
     """
 
     async def work(registry: Registry) -> list[dict[str, Any]]:
-        records = await read_records(registry, await policy_of(registry))
+        records = await read_records(registry, await read_sign_off_policy(registry))
         documents = [one for one in records.requests if identity in {None, one.name}]
         if identity is not None and not documents:
             await _find(registry, identity)  # says what there is
@@ -129,8 +129,8 @@ def _decide(
     as_json: bool,
 ) -> None:
     async def work(registry: Registry) -> dict[str, Any]:
-        stored = await policy_of(registry)
-        keys = await issuers_keys(stored.policy)
+        stored = await read_sign_off_policy(registry)
+        keys = await fetch_issuer_keys(stored.policy)
         document, request = await _find(registry, identity)
         who = identify_signer(stored.policy, ssh_key, token_command, name)
         environment = (await registry.head()).registry_id

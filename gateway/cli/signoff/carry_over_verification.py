@@ -1,4 +1,4 @@
-"""Carry a version's verification over from the environment that it comes from to the one that it is promoted to."""
+"""Carry the verification of a promoted version over to the environment that it is promoted to."""
 
 import msgspec
 
@@ -14,7 +14,7 @@ from gateway.settings import Settings
 async def carry_over_verification(
     registry: Registry, origin: Settings, source: VersionWithEvidence, model: Model, environment: str
 ) -> list[Put]:
-    """The change that carries the source's verification over, as one of the same artifact at its address in `model`.
+    """The change that writes the source's verification as evidence about the same version in `model`, at its address there.
 
     Call it once the backend there has said that it serves that very artifact. Empty where the source's verification does
     not count, where no artifact digest says that the two are the same, or where the backend was verified there: that counts

@@ -1,4 +1,4 @@
-"""Copy the image of a promoted version: where it goes, and its copy by digest."""
+"""Copy the container image of a promoted version, by its digest, to the repository of the target environment."""
 
 from functools import partial
 

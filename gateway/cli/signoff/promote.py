@@ -1,4 +1,4 @@
-"""`chips promote`: bring a version from one environment to another, bit for bit, with the approvals that this wants."""
+"""`chips promote`: bring a version from one environment to another, by its digests and with the approvals that this needs."""
 
 import sys
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar
 import msgspec
 import typer
 
-from gateway.artifacts.base import ArtifactStore, StoreError
+from gateway.artifacts.artifact_store import ArtifactStore, StoreError
 from gateway.artifacts.copy_artifact import copy_artifact, require_manifest_digest
-from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.open_store_by_url import open_store
 from gateway.cli.artifacts.publish import store_failure
 from gateway.cli.models.merge_registration import card_evidence_changes
 from gateway.cli.registry.history import difference_lines
@@ -25,7 +25,11 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.backend_probe import NotAChipsBackend, probe
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
-from gateway.cli.support.environment_stores import artifact_store_url_of, image_repository_of, registry_url_of
+from gateway.cli.support.environment_store_urls import (
+    artifact_store_url_of,
+    image_repository_of,
+    resolve_registry_url,
+)
 from gateway.cli.support.signer_options import split_model_and_version
 from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.cli.support.verified_before_traffic import ForceOption, check_verified
@@ -99,7 +103,7 @@ def promote(
             code=EX_USAGE,
         )
     name, number = split_model_and_version(version)
-    origin, target = (console.settings_for(registry_url_of(env)) for env in (source, to))
+    origin, target = (console.settings_for(resolve_registry_url(env)) for env in (source, to))
     given = [parse_header(text) for text in header or []]
     stores, images = (
         (artifact_store_url_of(source, origin), artifact_store_url_of(to, target)),

@@ -10,7 +10,7 @@ import typer
 from gateway.cli.signoff.sign_off_policy import read_policy_from
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.environment_stores import artifact_store_url_of, registry_url_of
+from gateway.cli.support.environment_store_urls import artifact_store_url_of, resolve_registry_url
 from gateway.cli.support.read_published_artifact import published_card
 from gateway.cli.support.signer_options import (
     AsOption,
@@ -18,7 +18,7 @@ from gateway.cli.support.signer_options import (
     SshKeyOption,
     TokenCommandOption,
     identify_signer,
-    policy_of,
+    read_sign_off_policy,
     sign_and_verify,
     split_model_and_version,
 )
@@ -37,7 +37,7 @@ from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Keys, identity_tokens_in
 from gateway.signoff.kept_issuer_keys import keys_that_verify
 from gateway.signoff.policy import SignOffPolicy, policy_digest, policy_document
-from gateway.signoff.read_sign_off_records import issuers_keys
+from gateway.signoff.read_sign_off_records import fetch_issuer_keys
 from gateway.signoff.required_evidence import evidence_digests, evidence_problems
 
 
@@ -80,15 +80,15 @@ def request_approval(
             hint="MODEL@VERSION --to ENV, or --policy FILE --to ENV",
             code=EX_USAGE,
         )
-    target = console.settings_for(registry_url_of(to))
-    origin = console.settings_for(registry_url_of(source) if source is not None else registry_url)
+    target = console.settings_for(resolve_registry_url(to))
+    origin = console.settings_for(resolve_registry_url(source) if source is not None else registry_url)
     store = origin.artifacts if source is None else artifact_store_url_of(source, origin)
 
     async def work() -> dict[str, Any]:
         async with console.open_registry_of(target) as registry:
-            stored = await policy_of(registry)
+            stored = await read_sign_off_policy(registry)
             identity = identify_signer(stored.policy, ssh_key, token_command, name)
-            keys = await issuers_keys(stored.policy)
+            keys = await fetch_issuer_keys(stored.policy)
             if policy is not None:
                 proposal = policy_document(read_policy_from(policy))
                 new = policy_digest(proposal)
@@ -102,7 +102,14 @@ def request_approval(
             environment = (await registry.head()).registry_id
             subject = approvable_subject(found, stored, environment)
             return await _write(
-                registry, stored, keys, identity, subject, reason, found.proposal, found.evidence
+                registry,
+                stored,
+                keys,
+                identity,
+                subject,
+                reason,
+                found.single_version_document,
+                found.evidence,
             )
 
     facts = console.run_async(work())
@@ -119,7 +126,7 @@ def request_approval(
 
 
 class VersionWithEvidence(NamedTuple):
-    """A version where it is now, with the evidence that the policy asks for, by sort."""
+    """A version as registered in the environment it is in now, with the evidence that the sign-off policy asks for, by kind."""
 
     model: Model
     backend: Backend
@@ -130,8 +137,8 @@ class VersionWithEvidence(NamedTuple):
         return f"{self.model.name}@{self.backend.version}"
 
     @property
-    def proposal(self) -> dict[str, Any]:
-        """The model's document with this version alone: what an approval binds, in full."""
+    def single_version_document(self) -> dict[str, Any]:
+        """The model's document with this version alone, at 100 % of the traffic: the full text that an approval binds."""
         return to_document(
             msgspec.structs.replace(
                 self.model, backends=(self.backend,), traffic={self.backend.version: 100}, sticky=None
@@ -142,7 +149,7 @@ class VersionWithEvidence(NamedTuple):
 async def read_version_with_evidence(
     origin: Settings, store: str, policy: SignOffPolicy | None, name: str, version: str
 ) -> VersionWithEvidence:
-    """The version in the registry of `origin`, with the evidence for `policy` that is about it. Raises Failure.
+    """Read a version from the registry of `origin`, with the evidence about it that `policy` asks for. Raises Failure.
 
     The model card is read from the artifact itself, in `store`, and from the registry where that cannot be reached.
     """

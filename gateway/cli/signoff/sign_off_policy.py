@@ -8,7 +8,7 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.cli.support.signer_options import policy_of
+from gateway.cli.support.signer_options import read_sign_off_policy
 from gateway.registry.base import SIGN_OFF, Put, Registry
 from gateway.signoff.policy import (
     POLICY,
@@ -65,7 +65,7 @@ def show(registry_url: console.RegistryOption = None, as_json: console.JsonOptio
 
     Example: `chips --env prod sign-off show`
     """
-    stored = console.with_registry(registry_url, policy_of)
+    stored = console.with_registry(registry_url, read_sign_off_policy)
     if as_json:
         console.print_json({**msgspec.to_builtins(stored.policy), "digest": stored.digest})
         return

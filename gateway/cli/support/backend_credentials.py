@@ -31,7 +31,10 @@ def parse_header(text: str) -> tuple[str, str]:
 
 
 def is_cloud_run(url: str) -> bool:
-    """Whether `url` is on Cloud Run, so that an ID token may be sent there: a stranger who gets one could use it in our name."""
+    """Whether `url` is an address of Cloud Run.
+
+    Only there may an ID token be sent: a stranger who gets one could use it in our name.
+    """
     parts = urlsplit(url)
     return parts.scheme == "https" and (parts.hostname or "").endswith(".run.app")
 
@@ -54,7 +57,7 @@ async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple
 
 
 class CredentialsRefused(Failure):
-    """The server answered 401 or 403. A service of another kind may answer so for any path that it does not know."""
+    """The backend answered 401 or 403. A server of another kind may answer so for any path that it does not know."""
 
 
 def credentials_refused(url: str) -> CredentialsRefused:

@@ -1,4 +1,4 @@
-"""Say in plain words why a connection failed (refused, timed out, DNS, TLS)."""
+"""Turn connection errors (refused, timed out, DNS, TLS) into plain text."""
 
 import errno
 import os

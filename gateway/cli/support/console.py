@@ -21,8 +21,8 @@ from gateway.cli.support.environments_file import (
     find_environment,
     read_environments,
 )
-from gateway.cli.support.options_before_command import GlobalOptions as GlobalOptions  # noqa: PLC0414  (others read both here)
-from gateway.cli.support.options_before_command import choice as choice  # noqa: PLC0414
+from gateway.cli.support.global_options import GlobalOptions as GlobalOptions  # noqa: PLC0414  (others read both here)
+from gateway.cli.support.global_options import choice as choice  # noqa: PLC0414
 from gateway.core.escape_unprintable import printable, printable_json, printable_lines
 from gateway.core.model import Model, parse_model
 from gateway.core.suggestions import suggest
@@ -111,12 +111,12 @@ _BEFORE_COMMANDS = frozenset({"next", "approve", "key", "look", "not live", "fin
 def say(label: str, text: str, *, style: str = "bold", to: Console = out) -> None:
     """Print one line of a report: `label` in the left column, then the text."""
     if label in _BEFORE_COMMANDS or text.startswith("  → "):  # elsewhere stands what people wrote
-        text = choice.with_environment(text)
+        text = choice.add_environment_to_commands(text)
     to.print(Text.assemble((printable(f"{label:<9} "), style), printable(text)))
 
 
 def note(text: str) -> None:
-    """Print one line on standard error that a reader may skip."""
+    """Print one line of secondary information on standard error."""
     err.print(text, style="dim")
 
 
@@ -145,7 +145,7 @@ def print_json_line(content: Any) -> None:
 
 def report_failure(failure: Failure, *, as_json: bool) -> NoReturn:
     """Print a failure with its hint, or as JSON, and exit with its code."""
-    hint = choice.with_environment(failure.hint)
+    hint = choice.add_environment_to_commands(failure.hint)
     if as_json:
         print_json({"error": {"message": failure.message, "hint": hint, "exit_code": failure.code}})
     else:
@@ -212,8 +212,8 @@ def gateway_address(given: str | None, settings: Settings) -> str:
     return (given or known or f"http://127.0.0.1:{settings.server.port}").rstrip("/")
 
 
-def confirm_write(settings: Settings, *, store: str = "") -> None:
-    """Ask before a write to the registry or artifact store of a protected environment. Raises Failure or Abort."""
+def confirm_protected_write(settings: Settings, *, store: str = "") -> None:
+    """Ask for confirmation before a write to a protected environment's registry or artifact store. Raises Failure or Abort."""
     chosen = chosen_environment()
     if chosen is None or not chosen.environment.protected or choice.yes:
         return
@@ -288,7 +288,7 @@ class _Guarded:
                 unchanged = await _check_approvals(self._registry, changes)
             except Unavailable as error:
                 raise Unavailable(f"{error} Nothing was written.") from error
-            confirm_write(self._settings)
+            confirm_protected_write(self._settings)
         generation = await self._registry.write(
             *changes, author=author, reason=reason, preconditions=(*preconditions, *unchanged)
         )
@@ -298,7 +298,7 @@ class _Guarded:
 
 @asynccontextmanager
 async def open_registry_of(settings: Settings) -> AsyncIterator[Registry]:
-    """Open the registry of `settings`; writes to a protected environment must be confirmed."""
+    """Open the registry of `settings`, and close it afterwards. Writes to a protected environment must be confirmed."""
     registry = open_registry(settings.registry)
     guarded: Any = _Guarded(registry, settings)
     try:
@@ -325,13 +325,13 @@ async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
 
 async def _keep_head(settings: Settings, registry: Registry) -> None:
     """A writer also keeps the head of the history in the second place; if that fails, the write is still valid."""
+    from gateway.audit.anchor_store import open_anchor_store
     from gateway.audit.anchors import write_anchor
     from gateway.audit.dsse_envelope import SigningError, read_signer
-    from gateway.audit.second_place import open_second_place
 
     try:
         signer = read_signer(Path(settings.audit.signing_key))
-        await write_anchor(open_second_place(settings.audit.second_place), registry, signer)
+        await write_anchor(open_anchor_store(settings.audit.second_place), registry, signer)
     except (RegistryError, SigningError) as error:
         err.print(
             f"written, but its place in the history is not kept in {settings.audit.second_place} yet: {error}. "
@@ -355,8 +355,8 @@ def with_registry(registry_url: str | None, work: Callable[[Registry], Awaitable
     return run_async(opened())
 
 
-async def find_document(registry: Registry, name: str) -> Document:
-    """The registry document of the model `name`, even if it cannot be read as a model. Raises Failure."""
+async def find_model_document(registry: Registry, name: str) -> Document:
+    """Find the registry document of the model `name`, without reading it as a model. Raises Failure."""
     document = await registry.read(MODELS, name)
     if document is None:
         known = [listed.name for listed in await registry.list(MODELS)]
@@ -370,7 +370,7 @@ async def find_document(registry: Registry, name: str) -> Document:
 
 async def find_model(registry: Registry, name: str) -> tuple[Document, Model]:
     """The document and the model called `name`. Raises Failure where there is none."""
-    document = await find_document(registry, name)
+    document = await find_model_document(registry, name)
     return document, read_model(document)
 
 

@@ -17,7 +17,10 @@ _VALUES: Final[Mapping[str, Any]] = {
 
 
 def json_post_operations(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Operations that take a JSON body by POST, by path; those with parameters in the path are left out."""
+    """The POST operations of an OpenAPI document that may score, by path.
+
+    Paths with parameters in them, and those of the service's own pages, are left out.
+    """
     paths = document.get("paths")
     found: dict[str, Mapping[str, Any]] = {}
     for path, item in (paths if isinstance(paths, dict) else {}).items():

@@ -37,7 +37,7 @@ class GatewayClient:
         self._session = session
         self._address = address.rstrip("/")
 
-    async def read(self, path: str, **query: str) -> Any:
+    async def get_json(self, path: str, **query: str) -> Any:
         """The JSON document at `path`; None where there is none. Raises Failure."""
         import aiohttp
 
@@ -53,7 +53,7 @@ class GatewayClient:
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, ValueError) as error:
             raise self._away(error) from None
 
-    async def events(self, path: str) -> AsyncIterator[tuple[str, Any]]:
+    async def server_sent_events(self, path: str) -> AsyncIterator[tuple[str, Any]]:
         """The server-sent events at `path`, until the gateway ends them. Raises Failure."""
         import aiohttp
 

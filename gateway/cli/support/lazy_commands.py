@@ -1,4 +1,4 @@
-"""Commands that are imported lazily, when they are run: a command must not pay for what all others need."""
+"""Import the module of a command only when the command runs, so that it does not pay for what all others need."""
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import import_module
@@ -10,7 +10,7 @@ import typer.main
 
 
 class LazyCommand(NamedTuple):
-    """Where a command is, and how the help shows it."""
+    """A command that is imported on first use: its module, its name there, and its panel in the help."""
 
     module: str
     name: str  # of a function, or of a Typer application with commands of its own

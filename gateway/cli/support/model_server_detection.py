@@ -32,7 +32,7 @@ _LIKELY: Final = ("predict", "score", "infer", "invocations", "classify", "gener
 
 @dataclass(frozen=True)
 class ThirdPartyModelServer:
-    """A model server that is not one of ours, and how to reach one model of it."""
+    """A model server that is not a CHIPS backend: its kind, and how to reach one model of it."""
 
     kind: str
     path: str
@@ -44,7 +44,7 @@ class ThirdPartyModelServer:
 
 
 class CachingProbe:
-    """Fetches pages of one server, and caches each answer; None where the answer is not usable."""
+    """Fetches pages of one server, each once, and caches the answers; None where an answer is not usable."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -62,8 +62,8 @@ class CachingProbe:
         status, body = await self._ask(path, "GET")
         return body.decode("utf-8", "replace").strip() if status == 200 else None
 
-    async def is_known(self, path: str) -> bool:
-        """Whether the server knows a path, as far as GET shows, which a path for POST answers with 405."""
+    async def knows_path(self, path: str) -> bool:
+        """Whether the server knows a path: GET answers anything but 404, such as 405 for a path that takes POST only."""
         status, _ = await self._ask(path, "GET")
         return status not in {0, 404}
 
@@ -278,7 +278,7 @@ async def _base_path(site: CachingProbe, document: Mapping[str, Any], path: str)
     Many documents name the address of a proxy there, which takes that part away.
     """
     for base in server_base_paths(document):
-        if await site.is_known(base + path) and not await site.is_known(path):
+        if await site.knows_path(base + path) and not await site.knows_path(path):
             return base
     return ""
 

@@ -1,4 +1,4 @@
-"""Parse sizes as people write them (512Mi), and the size of an instance from its options."""
+"""Parse sizes in bytes such as 512Mi, and the options for an instance's resources (CPU, memory, minimum of instances)."""
 
 import re
 from typing import Any, Final
@@ -21,7 +21,7 @@ def parse_bytes(text: str) -> float:
 def given_resources(
     cpu: float | None, memory: str | None, min_instances: int | None
 ) -> dict[str, Any] | None:
-    """The fields of `Resources` that were given; None where none was. Raises Failure."""
+    """The resources of an instance that options gave, as fields of `Resources`; None where none was given. Raises Failure."""
     memory_gib = None if memory is None else parse_bytes(memory) / GIB
     fields = {"cpu": cpu, "memory_gib": memory_gib, "min_instances": min_instances}
     return {name: value for name, value in fields.items() if value is not None} or None

@@ -1,4 +1,4 @@
-"""The options that say who signs, and with what, of the commands that request and decide approvals."""
+"""The options of approval commands that say who signs, and with which key or token; sign by them."""
 
 import shlex
 import subprocess
@@ -45,7 +45,7 @@ AsOption = Annotated[
 
 
 class SignerIdentity(NamedTuple):
-    """A person of the sign-off policy, and how they sign."""
+    """A person of the sign-off policy who signs: their name there, and the function that signs."""
 
     name: str
     sign: Sign
@@ -111,7 +111,7 @@ def sign_and_verify(
     subject: Subject,
     reason: str,
 ) -> dict[str, Any]:
-    """Sign a statement, and verify its signature as everybody will. Raises Failure."""
+    """Sign a decision about a request, and verify the signature as everybody will. Raises Failure."""
     try:
         statement = make_statement(decision, request, identity.name, subject, identity.sign, reason=reason)
         read_statement(statement, policy, keys)
@@ -120,7 +120,7 @@ def sign_and_verify(
     return statement
 
 
-async def policy_of(registry: Registry) -> StoredPolicy:
+async def read_sign_off_policy(registry: Registry) -> StoredPolicy:
     """The registry's sign-off policy. Raises Failure where there is none."""
     try:
         stored = await read_policy(registry)

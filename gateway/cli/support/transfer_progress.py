@@ -1,4 +1,4 @@
-"""Show how far an upload or download has come."""
+"""Show the progress of an upload or download."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Check before a version gets traffic that it is verified, or forced (which the history then says), and that no rollout is active."""
+"""Check that a version is verified before it gets traffic, and warn where a rollout is active."""
 
 from typing import Annotated
 
@@ -18,8 +18,11 @@ ForceOption = Annotated[
 ]
 
 
-def newly_served(before: Model | None, after: Model) -> list[str]:
-    """The versions whose backends had no requests, and get some: a share, or the share of what they replace."""
+def newly_served_versions(before: Model | None, after: Model) -> list[str]:
+    """The versions that take traffic in `after` by a backend that took none in `before`.
+
+    These are versions that had no share, and versions with a share whose backend was replaced by another one.
+    """
     served = {}
     if before is not None:
         served = {
@@ -35,9 +38,9 @@ def newly_served(before: Model | None, after: Model) -> list[str]:
 
 
 async def check_verified(registry: Registry, model: Model, versions: list[str], *, force: bool) -> str:
-    """Check by their evidence that `versions` are verified; return what to add to the reason.
+    """Check by their evidence that `versions` are verified.
 
-    Raises Failure where one is not, unless `force`.
+    Raises Failure where one is not. With `force`, return instead which are not and why, to add to the history's reason.
     """
     found = []
     for version in versions:

@@ -35,7 +35,10 @@ class _Readiness(msgspec.Struct):
 
 
 async def wait_until_served(address: str, listing: Listing) -> str:
-    """Wait until the gateway at `address` serves all of `listing`; return what prevents it, or an empty text."""
+    """Wait, at most 5 seconds, until the gateway at `address` serves the registry state `listing`.
+
+    Return what prevents it; empty where the gateway serves it.
+    """
     import aiohttp
 
     give_up_at = time.monotonic() + _WAIT_S

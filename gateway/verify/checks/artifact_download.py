@@ -1,4 +1,4 @@
-"""Checks how a backend downloads its artifact: of a backend that the kit started itself, from a Cloud Storage that is the kit's own."""
+"""Checks how a backend downloads its artifact from Cloud Storage. The kit starts the backend itself, and serves as Cloud Storage."""
 
 import asyncio
 import hashlib

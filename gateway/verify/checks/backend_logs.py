@@ -1,4 +1,7 @@
-"""Checks of the backend's log, as far as the kit can see it: of a process that it started itself."""
+"""Checks of the backend's log: its format, its fields, and that no payload is in it.
+
+The kit can see the log of a process that it started itself.
+"""
 
 import json
 from typing import Any

@@ -1,9 +1,12 @@
-"""Checks of batch invariance: the answer for a row is the same alone, in company, in any order, and next to other callers."""
+"""Checks of batch invariance: the answer for a row does not depend on the rows around it.
+
+It is the same alone, with other rows, in any order, and next to other callers.
+"""
 
 import asyncio
 from typing import Any, Final
 
-from gateway.verify.checks.open_inference import flatten, infer_request, outputs_of
+from gateway.verify.checks.open_inference import flatten, infer_request, require_outputs
 from gateway.verify.conformance_check_type import (
     CheckContext,
     CheckSkipped,
@@ -86,7 +89,7 @@ async def tensors(context: CheckContext) -> None:
     if len({_width(prediction) for prediction in group.alone}) > 1:
         raise CheckSkipped("the predictions have differing lengths, which no tensor has")
     response = await context.post(f"{context.open_inference}/infer", infer_request(context, group.rows))
-    outputs = outputs_of(context, response)
+    outputs = require_outputs(context, response)
     wanted = [_by_output(prediction, outputs[0]["name"]) for prediction in group.alone]
     as_tensors = RowGroup(group.rest, group.rows, wanted, group.tolerance)
     require_same_predictions(

@@ -1,4 +1,7 @@
-"""Checks of the Open Inference Protocol's binary tensor data extension: the same answers, with tensors as bytes behind the JSON."""
+"""Checks of the Open Inference Protocol's binary tensor data extension.
+
+The answers must be the same, with tensors as bytes behind the JSON.
+"""
 
 import math
 import struct
@@ -7,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.verify.checks.open_inference import flatten, infer_request, outputs_of
+from gateway.verify.checks.open_inference import flatten, infer_request, require_outputs
 from gateway.verify.conformance_check_type import (
     CheckContext,
     CheckSkipped,
@@ -29,7 +32,10 @@ _CODES: Final = {
 
 
 def pack_tensor(values: Sequence[Any], datatype: str) -> bytes:
-    """The bytes of a tensor: little-endian; NaN where a number is missing. Raises CheckSkipped where that cannot be said."""
+    """Pack the values of a tensor into little-endian bytes; NaN where a number is missing.
+
+    Raises CheckSkipped where that cannot be said.
+    """
     if datatype != "BYTES" and None in values and not datatype.startswith("FP"):
         raise CheckSkipped(f"the good request misses a value of {datatype}, which has no binary form")
     if datatype == "BYTES":
@@ -41,7 +47,7 @@ def pack_tensor(values: Sequence[Any], datatype: str) -> bytes:
 
 
 def unpack_tensor(content: bytes, datatype: str) -> list[Any]:
-    """The values of a tensor's bytes. Raises ContractViolation where these are not whole values."""
+    """Unpack the values from a tensor's bytes. Raises ContractViolation where these are not whole values."""
     if datatype == "BYTES":
         texts, at = [], 0
         while at < len(content):
@@ -58,7 +64,7 @@ def unpack_tensor(content: bytes, datatype: str) -> list[Any]:
 
 
 class BinaryRequest(NamedTuple):
-    """A request with binary tensors, in parts, so that a check can break one."""
+    """An inference request with binary tensors, in parts, so that a check can break one."""
 
     request: dict[str, Any]
     behind: bytes
@@ -71,7 +77,7 @@ class BinaryRequest(NamedTuple):
 
 
 def binary_request(request: dict[str, Any], **more: Any) -> BinaryRequest:
-    """An inference request with all its tensors in binary form."""
+    """Make an inference request with all its tensors in binary form."""
     tensors, contents = [], []
     for tensor in request["inputs"]:
         content = pack_tensor(tensor["data"], tensor["datatype"])
@@ -122,7 +128,7 @@ def binary_outputs(response: RawResponse) -> list[dict[str, Any]]:
 
 
 def require_same_outputs(got: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]]) -> None:
-    """Compare outputs in binary form with those in JSON, bit for bit. Raises ContractViolation."""
+    """Raise ContractViolation unless outputs in binary form equal those in JSON, bit for bit."""
     if [_bits(output) for output in got] != [_bits(output) for output in wanted]:
         raise ContractViolation(f"in binary form {list(got)}, in JSON {list(wanted)}")
 
@@ -143,8 +149,8 @@ def _bits(output: dict[str, Any]) -> tuple[Any, ...]:
 async def request(context: CheckContext) -> None:
     asked = infer_request(context)
     response = await _taken(context, binary_request(asked))
-    wanted = outputs_of(context, await context.post(f"{context.open_inference}/infer", asked))
-    require_same_outputs(outputs_of(context, response), wanted)
+    wanted = require_outputs(context, await context.post(f"{context.open_inference}/infer", asked))
+    require_same_outputs(require_outputs(context, response), wanted)
 
 
 @check("binary/answer", "binary_data_output asks for outputs as bytes: the same answer, bit for bit")
@@ -152,7 +158,7 @@ async def answer(context: CheckContext) -> None:
     asked = infer_request(context)
     binary = binary_request(asked, parameters={"binary_data_output": True})
     await _taken(context, binary_request(asked))
-    wanted = outputs_of(context, await context.post(f"{context.open_inference}/infer", asked))
+    wanted = require_outputs(context, await context.post(f"{context.open_inference}/infer", asked))
     response = await _post(context, binary)
     no_form = [w for w in wanted if not w["datatype"].startswith("FP") and None in flatten(w["data"])]
     if len(no_form) == len(wanted):
@@ -164,12 +170,12 @@ async def answer(context: CheckContext) -> None:
 async def chosen(context: CheckContext) -> None:
     asked = infer_request(context)
     await _taken(context, binary_request(asked))
-    wanted = outputs_of(context, await context.post(f"{context.open_inference}/infer", asked))
+    wanted = require_outputs(context, await context.post(f"{context.open_inference}/infer", asked))
     outputs = [{"name": output["name"], "parameters": {"binary_data": False}} for output in wanted]
     response = await _post(
         context, binary_request(asked, parameters={"binary_data_output": True}, outputs=outputs)
     )
-    require_same_outputs(outputs_of(context, response), wanted)
+    require_same_outputs(require_outputs(context, response), wanted)
 
 
 @check("binary/missing-value", "a NaN is a missing value, as null is in JSON")
@@ -185,7 +191,7 @@ async def missing_value(context: CheckContext) -> None:
     if response.status != in_json.status:
         raise ContractViolation(f"NaN in binary form gets {response.status}, null in JSON {in_json.status}")
     if in_json.status == 200:
-        require_same_outputs(outputs_of(context, response), outputs_of(context, in_json))
+        require_same_outputs(require_outputs(context, response), require_outputs(context, in_json))
 
 
 @check("binary/lengths", "every length is compared with the body: 422 invalid-instances")

@@ -1,4 +1,7 @@
-"""Checks of concurrency: as many requests at once as declared, and a full queue that refuses the next with 503."""
+"""Checks of many requests at once: as many predictions run as declared, each request is answered.
+
+A full queue refuses the next request with 503.
+"""
 
 import asyncio
 import re

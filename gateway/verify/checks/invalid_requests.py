@@ -1,4 +1,7 @@
-"""Checks with invalid requests of every kind: each gets its status and its code, and after each the next good request is answered."""
+"""Checks that invalid requests of every kind are refused with the right status and error code.
+
+After each, the next good request is answered.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,7 +31,7 @@ NUMERIC = ("FP", "INT", "UINT")
 def refusal_check(
     name: str, contract: str, make: Make, status: int, code: str, *, short: bool = False
 ) -> Check:
-    """A check that a bad request gets this status and code."""
+    """Make a check that a bad request is refused with this status and code."""
 
     async def run(context: CheckContext) -> None:
         request = make(context)
@@ -39,7 +42,7 @@ def refusal_check(
 
 
 def make_predict_request(body: bytes) -> Make:
-    """Make a `POST /predict` request with `body`."""
+    """A function that makes a `POST /predict` request with `body`."""
     return lambda _: RawRequest("POST", "/predict", JSON, body)
 
 
@@ -282,7 +285,7 @@ def _wrong_places() -> Iterator[Check]:
 
 
 def wrong_method_check(name: str, method: str, path: Callable[[CheckContext], str], allowed: str) -> Check:
-    """A check that `method` on `path` gets 405 with Allow."""
+    """Make a check that a wrong method on `path` gets 405 with Allow."""
 
     async def run(context: CheckContext) -> None:
         request = RawRequest(

@@ -1,4 +1,4 @@
-"""Checks with malformed HTTP and broken connections: the backend survives and answers the next good request."""
+"""Checks that the backend survives malformed HTTP and broken connections, and answers the next good request."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ _RAW = {
 
 
 def survival_check(name: str, raw: bytes) -> Check:
-    """A check that the backend survives the bytes `raw`."""
+    """Make a check that the backend survives the bytes `raw`, and answers the next good request."""
 
     async def run(context: CheckContext) -> None:
         # Closing without a word is allowed here, and waiting for more as well: only the process must live.

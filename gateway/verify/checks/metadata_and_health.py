@@ -1,4 +1,4 @@
-"""Checks of health, metadata and the OpenAPI document: what a backend says about itself."""
+"""Checks of what a backend says about itself: metadata, health and the OpenAPI document."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""Checks of the Open Inference Protocol v2: the same scores, as tensors."""
+"""Checks of the Open Inference Protocol v2: the same predictions as `/predict`, as tensors."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,10 @@ from gateway.verify.raw_http import RawResponse
 
 
 def infer_request(context: CheckContext, rows: Sequence[Any] = ()) -> dict[str, Any]:
-    """`rows`, or else the good request, as tensors, one for each input. Raises CheckSkipped where that cannot be said."""
+    """Make an inference request of `rows`, or else of the good request: a tensor for each input.
+
+    Raises CheckSkipped where that cannot be said.
+    """
     inputs, instances = context.require_inputs(), rows or context.require_good_request()["instances"]
     tensors = []
     for place, tensor in enumerate(inputs):
@@ -43,8 +46,8 @@ def flatten(values: list[Any]) -> list[Any]:
     return [leaf for value in values for leaf in (flatten(value) if isinstance(value, list) else [value])]
 
 
-def outputs_of(context: CheckContext, response: RawResponse) -> list[dict[str, Any]]:
-    """The `outputs` of a v2 inference response. Raises ContractViolation."""
+def require_outputs(context: CheckContext, response: RawResponse) -> list[dict[str, Any]]:
+    """Raise ContractViolation unless the response is a v2 inference response; return its `outputs`."""
     require_status(response, 200)
     content = require_json(response)
     outputs = content.get("outputs") if isinstance(content, dict) else None
@@ -69,14 +72,14 @@ def outputs_of(context: CheckContext, response: RawResponse) -> list[dict[str, A
     short=True,
 )
 async def answer(context: CheckContext) -> None:
-    outputs_of(context, await context.post(f"{context.open_inference}/infer", infer_request(context)))
+    require_outputs(context, await context.post(f"{context.open_inference}/infer", infer_request(context)))
 
 
 @check("infer/version", "…/versions/{v}/infer answers the same, and model_version says which")
 async def version(context: CheckContext) -> None:
     path = f"{context.open_inference}/versions/{context.version}/infer"
     response = await context.post(path, infer_request(context))
-    outputs_of(context, response)
+    require_outputs(context, response)
     said = require_json(response).get("model_version")
     if said != context.version:
         raise ContractViolation(f"model_version is {said!r} instead of {context.version!r}")
@@ -98,7 +101,7 @@ async def identifier(context: CheckContext) -> None:
 @check("infer/same-scores", "both ways to ask come to the same scores")
 async def same_scores(context: CheckContext) -> None:
     predictions = require_predictions(await context.post("/predict", context.require_good_request()))
-    outputs = outputs_of(
+    outputs = require_outputs(
         context, await context.post(f"{context.open_inference}/infer", infer_request(context))
     )
     if len(outputs) != 1:
@@ -112,7 +115,7 @@ async def datatype(context: CheckContext) -> None:
     declared = [Tensor(name=t["name"], datatype=t["datatype"]) for t in context.metadata.get("outputs") or ()]
     if not declared:
         raise CheckSkipped("the backend's metadata names no outputs")
-    outputs = outputs_of(
+    outputs = require_outputs(
         context, await context.post(f"{context.open_inference}/infer", infer_request(context))
     )
     response = [Tensor(name=output["name"], datatype=output["datatype"]) for output in outputs]

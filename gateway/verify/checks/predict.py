@@ -1,4 +1,4 @@
-"""Checks of `POST /predict`: the shape of the scores, and that they are what was published."""
+"""Checks of `POST /predict`: the shape of the predictions, and that they are what was published."""
 
 import msgspec
 

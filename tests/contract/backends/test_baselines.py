@@ -19,7 +19,7 @@ from gateway.artifacts.baseline_statistics import Baseline, ColumnStatistics, pa
 from tests.conftest import require
 from tests.contract.backends.languages import Julia, run_r
 
-pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a Julia compiles its program at each start
 
 R = """
 found <- read.csv(commandArgs(TRUE)[[1]], colClasses = c("numeric", "integer", "character", "logical"))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.testing import BackendContract, BackendUnderTest
+from gateway.testing import BackendContractTests, BackendUnderTest
 
 pytestmark = pytest.mark.timeout(300)  # all checks run before the first test reports
 
 
-class TestPythonBackend(BackendContract):
+class TestPythonBackend(BackendContractTests):
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls, wine: Path, python_environment: dict[str, str]) -> BackendUnderTest:

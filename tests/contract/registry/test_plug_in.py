@@ -12,7 +12,7 @@ import pytest
 
 from gateway.registry.base import Registry
 from gateway.registry.open_by_url import open_registry
-from gateway.testing import RegistryContract
+from gateway.testing import RegistryContractTests
 from tests.patience import patience
 
 _PAGE = Path(__file__).parents[3] / "docs/how-to/registry-plugin.md"
@@ -40,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-class TestPlugIn(RegistryContract):
+class TestPlugIn(RegistryContractTests):
     @pytest.fixture
     def open_client(
         self, tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch

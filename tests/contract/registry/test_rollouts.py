@@ -10,7 +10,7 @@ from gateway.registry.base import MODELS, ROLLOUTS
 from gateway.registry.evidence_records import read_evidence
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.lease import LEASE, Lease
-from gateway.rollout.reporter import FIGURES
+from gateway.rollout.request_count_reporter import FIGURES
 from tests.unit.rollout.fleet import Clock, Scene
 
 

@@ -71,6 +71,7 @@ def deploy(shell: Shell, *options: str) -> Ended:
     return shell("deploy", "prices", "--target", "local", "--no-try", *options)
 
 
+@pytest.mark.slow
 def test_what_was_trained_again_is_deployed(shell: Shell, folder: Path, train: Callable[[int], None]):
     assert deploy(shell).code == 0
     assert factor(folder) == pytest.approx(2)

@@ -12,11 +12,11 @@ import pytest
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.core.api_keys import PREFIX, _checksum, digest_key, is_well_formed, make_key
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
+from gateway.core.header_classification import RequestHead, classify_request_headers
 from gateway.core.model import Key
-from gateway.core.sort_headers import RequestHead, sort_request_headers
+from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import KEYS, Document, Registry, RegistryError
 from gateway.registry.mirror import Mirror
-from gateway.registry.token_bucket import TokenBucket
 from tests.patience import patience
 from tests.unit.registry.scripted import Clock, Scripted, listing, model, revocation
 
@@ -118,7 +118,7 @@ def sharing(key: str, length: int) -> str:
 
 
 def head(key: str) -> RequestHead:
-    return sort_request_headers([(b"X-Api-Key", key.encode())])
+    return classify_request_headers([(b"X-Api-Key", key.encode())])
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ async def test_all_who_show_a_new_key_at_once_share_one_read(world: World):
 async def test_a_known_key_is_compared_by_its_digest_alone(world: World):
     key = world.make_key()
     assert await world.ask(key) == "ana"
-    shown = sort_request_headers([(b"X-Api-Key", Watched(key.encode()))])
+    shown = classify_request_headers([(b"X-Api-Key", Watched(key.encode()))])
     Watched.touched.clear()
     proof = world.keys.try_nowait(shown)
     assert getattr(proof, "principal", None) is not None

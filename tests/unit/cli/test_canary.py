@@ -12,7 +12,7 @@ from gateway.registry.base import ROLLOUTS, Put
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import AWAITS_CONFIRMATION, Decision, apply_decision
-from gateway.rollout.reporter import RolloutReport, RolloutWindow
+from gateway.rollout.request_count_reporter import RolloutReport, RolloutWindow
 from tests.unit.cli.shell import Shell
 from tests.unit.rollout.fleet import tally
 

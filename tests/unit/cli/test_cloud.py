@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.observe.google_cloud_requests import spans_from_cloud
+from gateway.cli.observe.requests_in_google_cloud import spans_from_cloud
 from gateway.cli.support.console import Failure
 from gateway.core.errors import UpstreamBroken
 from gateway.core.exchange import Exchange
 from gateway.core.trace_context import TraceContext
-from gateway.telemetry.access_log import JsonAccessLog
+from gateway.telemetry.access_log import JsonAccessLogFormatter
 from tests.conftest import require
 from tests.unit.cli.shell import Shell
 from tests.unit.telemetry.exchanges import make_exchange
@@ -96,7 +96,7 @@ def trace():
 
 def entry_of(exchange: Exchange, status: int) -> LogEntry:
     """A line of the gateway's as Cloud Logging keeps it: some names of its own move out of the payload."""
-    line = json.loads(JsonAccessLog("proj")(exchange, status))
+    line = json.loads(JsonAccessLogFormatter("proj")(exchange, status))
     line.pop("severity")
     told = {
         "logName": "projects/proj/logs/run.googleapis.com%2Fstdout",
@@ -212,7 +212,7 @@ def test_what_google_does_not_know(given, trace, logging, logs):
 def test_tail_begins_with_the_last_and_goes_on_with_what_comes(
     shell: Shell, logging, logs, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("gateway.cli.observe.google_cloud_requests.open_cloud_logging", lambda: logging)
+    monkeypatch.setattr("gateway.cli.observe.requests_in_google_cloud.open_cloud_logging", lambda: logging)
     logs.entries = [logged(f"old-{number}") for number in range(5)]
     first = TailLogEntriesResponse(entries=[logged("new-1"), logged("new-2", 503, attempts=2)])
     busy = TailLogEntriesResponse(suppression_info=[{"reason": 1, "suppressed_count": 12}])
@@ -239,7 +239,7 @@ def test_tail_begins_with_the_last_and_goes_on_with_what_comes(
 
 
 def test_tail_for_people_ends_after_the_last(shell: Shell, logging, logs, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gateway.cli.observe.google_cloud_requests.open_cloud_logging", lambda: logging)
+    monkeypatch.setattr("gateway.cli.observe.requests_in_google_cloud.open_cloud_logging", lambda: logging)
     logs.entries = [logged("good"), logged("bad", 502, error=UpstreamBroken("It broke off."))]
     out = shell.ok("tail", "--project", "proj", "--no-follow").out
     bad, good = out.splitlines()

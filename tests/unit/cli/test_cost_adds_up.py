@@ -248,7 +248,7 @@ async def test_no_usage_at_all_is_told_where_the_store_of_figures_is_not_known(
     """There gateways may only read the registry, so nothing is not what the calls cost."""
     settings = load_settings(flags={"registry": f"sqlite://{tmp_path}/r.db"} | flags, environ={})
     figures = MemoryRegistry()
-    monkeypatch.setattr("gateway.cli.support.figures_store.open_registry", lambda _: figures)
+    monkeypatch.setattr("gateway.cli.support.open_figures_store.open_registry", lambda _: figures)
     ledger = await read_ledger(MemoryRegistry(), settings, "2026-11")
     assert len(ledger.warnings) == told
     assert all("rollouts.figures" in warning for warning in ledger.warnings)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.support.options_before_command import GlobalOptions
+from gateway.cli.support.global_options import GlobalOptions
 from tests.unit.cli.shell import Shell
 from tests.unit.cli.sign_off_stage import Stage
 
@@ -22,9 +22,9 @@ from tests.unit.cli.sign_off_stage import Stage
 def test_they_name_the_environment_that_was_named(text: str, printed: str):
     options = GlobalOptions()
     options.commands = {"traffic", "check", "doctor"}
-    assert options.with_environment(text) == text
+    assert options.add_environment_to_commands(text) == text
     options.env = "prod"
-    assert options.with_environment(text) == printed
+    assert options.add_environment_to_commands(text) == printed
 
 
 def test_a_hint_can_be_typed_as_it_is(stage: Stage):

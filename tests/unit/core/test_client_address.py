@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.client_address import TrustedProxies
+from gateway.core.header_classification import classify_request_headers
 from gateway.core.ip_network_set import parse_address, parse_network
-from gateway.core.sort_headers import sort_request_headers
 
 CLIENT, FORGED, PROXY, OTHER = "203.0.113.9", "192.0.2.7", "10.0.0.5", "10.0.0.6"
 
 
 def caller(trust: TrustedProxies, peer: str, *fields: tuple[str, str]) -> str | None:
-    head = sort_request_headers([(name.encode(), value.encode("latin-1")) for name, value in fields])
+    head = classify_request_headers([(name.encode(), value.encode("latin-1")) for name, value in fields])
     return trust.client_address(peer, head)
 
 

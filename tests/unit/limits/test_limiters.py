@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.core.principal import Quota
 from gateway.limits import redis_limiter
 from gateway.limits.local_limiter import LocalLimiter
-from gateway.limits.quota import quota_charges, rate_limit_lines
+from gateway.limits.quota_charges import quota_charges, rate_limit_lines
 from gateway.limits.redis_limiter import RedisLimiter, RedisUnavailable
 
 NOON = 1_796_731_200.0  # 2026-12-08T12:00:00Z
@@ -29,10 +29,10 @@ def test_no_window_lets_more_pass_than_burst_and_rate(rate, burst, gaps):
     now, passed = NOON, []
     for gap in gaps:
         now += gap / rate
-        (verdict,) = meter.charge(quota_charges("key", "k", quota, now), now)
+        (verdict,) = meter.charge_all_or_none(quota_charges("key", "k", quota, now), now)
         if verdict.wait_s:
             assert verdict.remaining == 0
-            (after,) = LocalLimiter.charge(
+            (after,) = LocalLimiter.charge_all_or_none(
                 _copy(meter), quota_charges("key", "k", quota, now), now + verdict.wait_s + 1e-5
             )
             assert not after.wait_s, "after the time that was told, it goes on"
@@ -57,10 +57,10 @@ def test_who_has_nothing_left_of_one_is_charged_to_none():
         *quota_charges("key", "k", Quota(requests_per_day=100), NOON),
         *quota_charges("model", "wine", Quota(requests_per_s=1, burst=1), NOON),
     ]
-    assert [v.remaining for v in meter.charge(both, NOON)] == [99, 0]
+    assert [v.remaining for v in meter.charge_all_or_none(both, NOON)] == [99, 0]
     for _ in range(5):
-        assert [v.remaining for v in meter.charge(both, NOON)] == [99, 0]
-    assert [v.remaining for v in meter.charge(both, NOON + 1)] == [98, 0]
+        assert [v.remaining for v in meter.charge_all_or_none(both, NOON)] == [99, 0]
+    assert [v.remaining for v in meter.charge_all_or_none(both, NOON + 1)] == [98, 0]
 
 
 def test_days_and_months_end_in_utc():
@@ -71,7 +71,7 @@ def test_days_and_months_end_in_utc():
     meter = LocalLimiter()
     quota = Quota(requests_per_day=1, requests_per_month=2)
     waits = [
-        [round(v.wait_s) for v in meter.charge(quota_charges("key", "k", quota, now), now)]
+        [round(v.wait_s) for v in meter.charge_all_or_none(quota_charges("key", "k", quota, now), now)]
         for now in (NOON, NOON + 1, NOON + 86400, NOON + 2 * 86400, NOON + 31 * 86400)
     ]
     assert waits == [[0, 0], [43199, 0], [0, 0], [0, (21 * 24 + 12) * 3600], [0, 0]]
@@ -79,7 +79,7 @@ def test_days_and_months_end_in_utc():
 
 def test_what_callers_are_told():
     charged = quota_charges("key", "k", Quota(requests_per_s=2, burst=10, requests_per_day=5), NOON)
-    assert rate_limit_lines(LocalLimiter().charge(charged, NOON)).split(b"\r\n") == [
+    assert rate_limit_lines(LocalLimiter().charge_all_or_none(charged, NOON)).split(b"\r\n") == [
         b'RateLimit-Policy: "key-rate";q=10;w=5, "key-day";q=5;w=86400',
         b'RateLimit: "key-rate";r=9;t=1, "key-day";r=4;t=43200',
         b"",
@@ -89,7 +89,7 @@ def test_what_callers_are_told():
 def test_accounts_that_are_full_again_are_forgotten():
     meter = LocalLimiter()
     for number in range(50_100):
-        meter.charge(
+        meter.charge_all_or_none(
             quota_charges("key", str(number), Quota(requests_per_s=100), NOON + number), NOON + number
         )
     assert len(meter._earned_at) < 50_002
@@ -106,7 +106,7 @@ async def test_redis_counts_for_all_gateways_together(redis_url: str):
         *quota_charges("key", "k", Quota(requests_per_day=37), now),
         *quota_charges("model", "wine", Quota(requests_per_s=0.001, burst=100), now),
     ]
-    answers = await asyncio.gather(*(meters[n % 4].charge(charged) for n in range(200)))
+    answers = await asyncio.gather(*(meters[n % 4].charge_all_or_none(charged) for n in range(200)))
     passed = [verdicts for verdicts in answers if not any(v.wait_s for v in verdicts)]
     assert len(passed) == 37
     assert sorted(verdicts[0].remaining for verdicts in passed) == list(range(37))
@@ -162,7 +162,7 @@ def test_redis_and_this_process_judge_alike(redis_url: str):
             if not charged:
                 continue
             await meter._client.set("clock", repr(now))
-            there, here = await meter.charge(charged), local.charge(charged, now)
+            there, here = await meter.charge_all_or_none(charged), local.charge_all_or_none(charged, now)
             assert there == here
             judged[any(verdict.wait_s for verdict in here)] += 1
 
@@ -191,7 +191,7 @@ async def test_a_redis_rate_empties_and_tells_when_to_come_back(redis_url: str):
     meter = RedisLimiter(redis_url, timeout_s=20)
     await meter.start()
     charged = quota_charges("key", "k", Quota(requests_per_s=0.01, burst=3), time.time())
-    verdicts = [(await meter.charge(charged))[0] for _ in range(5)]
+    verdicts = [(await meter.charge_all_or_none(charged))[0] for _ in range(5)]
     assert [v.remaining for v in verdicts] == [2, 1, 0, 0, 0]
     assert [bool(v.wait_s) for v in verdicts] == [False, False, False, True, True]
     assert 0 < verdicts[-1].wait_s <= 100
@@ -205,8 +205,8 @@ async def test_a_redis_that_is_away_is_not_asked_by_every_request():
         await meter.start()
         charged = quota_charges("key", "k", Quota(requests_per_day=1), NOON)
         with pytest.raises(RedisUnavailable):
-            await meter.charge(charged)
+            await meter.charge_all_or_none(charged)
         assert meter._away_until > 0
         meter._client = meter._script = None  # it would fail on these
         with pytest.raises(RedisUnavailable):
-            await meter.charge(charged)
+            await meter.charge_all_or_none(charged)

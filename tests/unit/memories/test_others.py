@@ -18,25 +18,29 @@ import gateway
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.caller_token_for_backend import CallerTokenSigner
 from gateway.auth.client_certificate import CertificateAuthenticator
-from gateway.core import problem_details, sort_headers
+from gateway.core import header_classification, problem_details
 from gateway.core.api_keys import digest_key, make_key
 from gateway.core.compiled_policy import network_set
 from gateway.core.errors import GatewayError, ModelNotFound, Unauthenticated
+from gateway.core.header_classification import (
+    RequestHead,
+    classify_request_headers,
+    register_credential_field,
+)
 from gateway.core.ip_network_set import NetworkSet, parse_address, parse_network
 from gateway.core.principal import Principal, Quota
 from gateway.core.problem_details import render_problem
 from gateway.core.request_target import parse_target
-from gateway.core.sort_headers import RequestHead, register_credential_field, sort_request_headers
 from gateway.core.token_and_certificate_rules import CertificateRule
-from gateway.limits.quota import _charges_of_day, quota_charges
+from gateway.core.token_bucket import TokenBucket
+from gateway.limits.quota_charges import _charges_of_day, quota_charges
 from gateway.registry.base import KEYS, NETWORKS, Document, Listing, Registry, Unavailable
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import compile_snapshot
-from gateway.registry.token_bucket import TokenBucket
 from gateway.server.caller_response import _remembered_begin
 from gateway.stages import ip_allowlist
 from gateway.stages.rate_limit import _refusal
-from gateway.telemetry.access_log import JsonAccessLog, _detail, _remembered_detail
+from gateway.telemetry.access_log import JsonAccessLogFormatter, _detail, _remembered_detail
 from gateway.telemetry.otlp_trace_encoding import _attribute, _field, _key_value
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider, _Token
@@ -62,7 +66,7 @@ SHOWN = {
     "telemetry/otlp_trace_encoding.py": "test_attributes_of_spans",
     "auth/ttl_cache.py": "the memory itself",
     "core/problem_details.py": "test_problems",
-    "limits/quota.py": "test_charges",
+    "limits/quota_charges.py": "test_charges",
     "server/caller_response.py": "test_lines_of_own_answers",
     "stages/rate_limit.py": "test_refusals_for_a_rate",
     "stages/ip_allowlist.py": "test_refusals_for_an_address",
@@ -135,7 +139,7 @@ async def _keys(steps: list[tuple[str, int]], expiries: list[int | None]) -> Non
             await mirror._accept(listing(1 + len(revoked), *documents))
         elif what == "ask":
             good = which in made and which not in revoked and clock.now < ends[which]
-            head = sort_request_headers([(b"x-api-key", raw[which].encode())])
+            head = classify_request_headers([(b"x-api-key", raw[which].encode())])
             try:
                 proof = await keys(head)
             except GatewayError:
@@ -184,7 +188,7 @@ def test_certificates(shown: list[tuple[str, str | None, bool]]):
         fields = [(b"x-client-cert-id", identity.encode("latin-1"))]
         if verified is not None:
             fields.append((b"x-client-cert-ok", verified.encode()))
-        head = sort_request_headers(fields)
+        head = classify_request_headers(fields)
         head.vouched = vouched
         assert _proof(remembering, head) == _proof(make(), head)
 
@@ -298,20 +302,20 @@ def _outcome(function: Any, *arguments: Any) -> object:
 
 @pytest.fixture
 def own_fields(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sort_headers, "_KIND", dict(sort_headers._KIND))
-    monkeypatch.setattr(sort_headers, "_blank", list(sort_headers._blank))
+    monkeypatch.setattr(header_classification, "_KIND", dict(header_classification._KIND))
+    monkeypatch.setattr(header_classification, "_blank", list(header_classification._blank))
     yield
-    sort_headers._learned.clear()
+    header_classification._learned.clear()
 
 
 @pytest.mark.usefixtures("own_fields")
 def test_a_field_that_becomes_a_credential_goes_on_no_more():
     """Names of fields are remembered; a reservation makes another answer of the same name."""
     for name in (b"x-late-credential", b"X-Late-Credential"):
-        assert b"secret" in sort_request_headers([(name, b"secret")]).outbound
+        assert b"secret" in classify_request_headers([(name, b"secret")]).outbound
     at = register_credential_field("x-late-credential")
     for name in (b"x-late-credential", b"X-Late-Credential", b"X_Late_Credential"):
-        head = sort_request_headers([(name, b"secret")])
+        head = classify_request_headers([(name, b"secret")])
         assert b"secret" not in head.outbound
         assert head.read[at] == (b"secret" if b"_" not in name else None)
 
@@ -584,7 +588,7 @@ async def _outcome_of(awaitable: Any) -> object:
     )
 )
 def test_log_lines(exchanges: list[Any]):
-    remembering = JsonAccessLog("p")
+    remembering = JsonAccessLogFormatter("p")
     for target, status, address, name, caller, peer, generation in exchanges:
         exchange = make_exchange(
             target=target,
@@ -595,7 +599,8 @@ def test_log_lines(exchanges: list[Any]):
             address=None if address is None else parse_address(address),
         )
         lines = [
-            line(exchange, status).partition(b'"message"')[2] for line in (remembering, JsonAccessLog("p"))
+            line(exchange, status).partition(b'"message"')[2]
+            for line in (remembering, JsonAccessLogFormatter("p"))
         ]
         assert lines[0] == lines[1]
 

@@ -13,7 +13,7 @@ from gateway.auth.jwks import PublicKey
 from gateway.auth.jwt import TokenAuthenticator
 from gateway.auth.ttl_cache import TtlCache
 from gateway.core.errors import GatewayError, Unauthenticated
-from gateway.core.sort_headers import RequestHead, sort_request_headers
+from gateway.core.header_classification import RequestHead, classify_request_headers
 from gateway.core.token_and_certificate_rules import IssuerRule
 from tests.flow.issuer import AUDIENCE, ISSUER, Signer, signer
 
@@ -53,7 +53,7 @@ class World:
 
     def ask(self, header: str, token: str) -> tuple[object, object]:
         value = f"Bearer {token}" if header == "authorization" else token
-        head = sort_request_headers([(header.encode(), value.encode())])
+        head = classify_request_headers([(header.encode(), value.encode())])
         remembering, forgetful = (asyncio.run(_answer(tokens, head)) for tokens in self.tokens)
         return remembering, forgetful
 
@@ -242,5 +242,5 @@ def test_a_refusal_says_nothing_of_the_token():
     world = World([entry("a", subjects=("bot-*",))])
     token = tokens(world.now)[0]
     with pytest.raises(Unauthenticated) as caught:
-        world.tokens[0].try_nowait(sort_request_headers([(b"authorization", f"Bearer {token}".encode())]))
+        world.tokens[0].try_nowait(classify_request_headers([(b"authorization", f"Bearer {token}".encode())]))
     assert token[:20] not in str(caught.value)

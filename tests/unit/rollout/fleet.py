@@ -10,8 +10,8 @@ from gateway.core.rollout_document import Rollout, RolloutPlan, new_rollout, par
 from gateway.registry.base import MODELS, ROLLOUTS, Listing, Put, Registry
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import Snapshot, compile_snapshot
-from gateway.rollout.controller import Controller
-from gateway.rollout.reporter import FIGURES, RolloutReport, RolloutWindow
+from gateway.rollout.controller import RolloutController
+from gateway.rollout.request_count_reporter import FIGURES, RolloutReport, RolloutWindow
 from gateway.rollout.request_counter import Tally, latency_bucket
 from gateway.task_supervisor import Supervisor
 
@@ -114,8 +114,8 @@ class Scene:
         self.mirror = FixedMirror(self.registry)
         self.gateway = ReportingGateway(self.registry)
 
-    def controller(self, registry: Registry | None = None, *, secret: str = "") -> Controller:
-        return Controller(
+    def controller(self, registry: Registry | None = None, *, secret: str = "") -> RolloutController:
+        return RolloutController(
             registry or self.registry,
             self.registry,
             self.mirror,  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ class Scene:
         change = Put(kind=ROLLOUTS, name="wine", body=to_document(rollout), expected=revision)
         await self.registry.write(change, author="ana")
 
-    async def turn(self, *controllers: Controller, seconds: float = 3.0) -> None:
+    async def turn(self, *controllers: RolloutController, seconds: float = 3.0) -> None:
         self.clock.now += seconds
         await self.mirror.catch_up()
         for controller in controllers:
@@ -164,7 +164,7 @@ class Scene:
     async def traffic(self) -> dict[str, int]:
         return dict((await self.model()).traffic)
 
-    async def serve(self, controller: Controller, *, windows: int, errors: int = 0) -> None:
+    async def serve(self, controller: RolloutController, *, windows: int, errors: int = 0) -> None:
         """Windows of 15 s at the step that is in force."""
         for _ in range(windows):
             rollout = await self.rollout()

@@ -7,7 +7,7 @@ import pytest
 from gateway.core.model_updates import to_document
 from gateway.core.rollout_document import RolloutPlan
 from gateway.rollout.assessment import Assessment
-from gateway.rollout.reporter import RolloutReport, RolloutWindow
+from gateway.rollout.request_count_reporter import RolloutReport, RolloutWindow
 from gateway.rollout.request_counter import Tally, bucket_lower_edge_s, latency_bucket
 from tests.unit.rollout.fleet import PLAN, rollout_of, tally
 

@@ -13,7 +13,7 @@ from gateway.registry.base import MODELS, ROLLOUTS, Put
 from gateway.registry.evidence_records import read_evidence
 from gateway.rollout.assessment import ASSESSMENTS
 from gateway.rollout.controller import AUTHOR
-from gateway.rollout.reporter import FIGURES
+from gateway.rollout.request_count_reporter import FIGURES
 from tests.unit.rollout.fleet import (
     PLAN,
     Clock,

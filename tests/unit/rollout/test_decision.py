@@ -13,7 +13,7 @@ from gateway.core.rollout_document import (
 from gateway.registry.firestore.document_layout import MAX_BODY_BYTES
 from gateway.rollout.assessment import Assessment
 from gateway.rollout.decision import MOST_STEPS, abort, apply_decision, decide, hold, resume
-from gateway.rollout.reporter import RolloutReport, RolloutWindow
+from gateway.rollout.request_count_reporter import RolloutReport, RolloutWindow
 from tests.unit.rollout.fleet import PLAN, rollout_of, tally, wine
 
 

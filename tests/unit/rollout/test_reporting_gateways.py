@@ -9,7 +9,7 @@ import pytest
 
 from gateway.registry.base import ROLLOUTS
 from gateway.rollout.process_liveness import current_process, has_ended
-from gateway.rollout.reporter import FIGURES
+from gateway.rollout.request_count_reporter import FIGURES
 from tests.unit.rollout.fleet import PLAN, Clock, ReportingGateway, Scene, tally
 
 pytestmark = pytest.mark.skipif(not current_process(), reason="the system does not say when a process began")

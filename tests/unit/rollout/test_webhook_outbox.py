@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.rollout_document import traffic_at_share
 from gateway.registry.base import Registry, Unavailable
-from gateway.rollout.controller import Controller
+from gateway.rollout.controller import RolloutController
 from gateway.rollout.decision import abort
 from gateway.rollout.webhook_outbox import DELIVERIES
 from tests.unit.rollout.fleet import PLAN, Clock, Scene, rollout_of, tally, wine
@@ -49,7 +49,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Receiver:
     return receiver
 
 
-async def _delivered(controller: Controller) -> None:
+async def _delivered(controller: RolloutController) -> None:
     while controller._outbox._running:
         await asyncio.gather(*controller._outbox._running.values(), return_exceptions=True)
         await asyncio.sleep(0)

@@ -35,7 +35,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_who_has_all_of_it_is_not_waited_for_any_longer(pair: tuple[socket.socket, socket.socket]):
     transport: Any = Transport(pair[0])
-    assert not LingeringClose(0.0).should_continue(transport, 5.0)
+    assert not LingeringClose(0.0).caller_still_reads(transport, 5.0)
 
 
 def test_what_the_system_still_holds_counts(pair: tuple[socket.socket, socket.socket]):
@@ -49,7 +49,7 @@ def test_what_the_system_still_holds_counts(pair: tuple[socket.socket, socket.so
         pass
     transport: Any = Transport(ours)
     linger = LingeringClose(0.0)
-    assert linger.should_continue(transport, 5.0)
+    assert linger.caller_still_reads(transport, 5.0)
     while sent > 0:
         sent -= len(theirs.recv(65536))
     ours.setblocking(True)
@@ -61,11 +61,11 @@ def test_who_takes_nothing_has_a_limit():
     transport: Any = Transport(None)
     transport.waiting = 10
     linger = LingeringClose(0.0)
-    assert linger.should_continue(transport, 5.0)
-    assert linger.should_continue(transport, 5.0 + SEND_TIMEOUT_S - 1)
+    assert linger.caller_still_reads(transport, 5.0)
+    assert linger.caller_still_reads(transport, 5.0 + SEND_TIMEOUT_S - 1)
     transport.waiting = 9  # a byte is enough
-    assert linger.should_continue(transport, 5.0 + SEND_TIMEOUT_S + 1)
-    assert not linger.should_continue(transport, 5.0 + 2 * SEND_TIMEOUT_S + 2)
+    assert linger.caller_still_reads(transport, 5.0 + SEND_TIMEOUT_S + 1)
+    assert not linger.caller_still_reads(transport, 5.0 + 2 * SEND_TIMEOUT_S + 2)
 
 
 def test_what_comes_meanwhile_is_dropped_up_to_a_limit():

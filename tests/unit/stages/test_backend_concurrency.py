@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import DeadlineExceeded
 from gateway.core.exchange import Attempt
+from gateway.core.header_classification import CONNECTION, UPGRADE
 from gateway.core.model import Backend
-from gateway.core.sort_headers import CONNECTION, UPGRADE
 from gateway.stages.backend_concurrency import ANYWHERE, BackendConcurrency, ConcurrencyWindow
 from tests.patience import patience
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.core.errors import UpstreamBroken
 from gateway.core.escape_unprintable import printable_lines
 from gateway.core.ip_network_set import parse_address
-from gateway.telemetry.access_log import JsonAccessLog, TextAccessLog
+from gateway.telemetry.access_log import JsonAccessLogFormatter, TextAccessLogFormatter
 from gateway.telemetry.logs import JsonFormatter, LogWriter, TextFormatter
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
@@ -20,7 +20,7 @@ TEXT = st.text(max_size=80)
 
 
 def test_a_good_request():
-    line = json.loads(JsonAccessLog("my-project")(make_exchange(bytes_in=3, bytes_out=4), 200, True))
+    line = json.loads(JsonAccessLogFormatter("my-project")(make_exchange(bytes_in=3, bytes_out=4), 200, True))
     assert line["severity"] == "INFO"
     assert line["message"] == "POST /wine 200"
     assert line["logging.googleapis.com/trace"].startswith("projects/my-project/traces/")
@@ -46,7 +46,7 @@ def test_nothing_that_anybody_writes_can_break_the_line(target, model, version, 
     exchange = make_exchange(
         target="/" + target, model=model, version=version, caller=caller, error=error, cause=ValueError(cause)
     )
-    to_json = JsonAccessLog("")
+    to_json = JsonAccessLogFormatter("")
     for _ in range(2):  # learned and remembered
         raw = to_json(exchange, 502)
         assert b"\n" not in raw
@@ -59,7 +59,7 @@ def test_nothing_that_anybody_writes_can_break_the_line(target, model, version, 
 
 def test_what_is_remembered_of_one_request_is_not_told_of_another():
     """The same target, other people, another generation; then more of each than is remembered."""
-    to_json = JsonAccessLog("")
+    to_json = JsonAccessLogFormatter("")
     for number in [*range(5000), *range(3)]:
         exchange = make_exchange(
             target="/wine" if number % 2 else f"/wine/{number}",
@@ -82,7 +82,7 @@ def test_what_is_remembered_of_one_request_is_not_told_of_another():
 
 def test_the_second_is_the_clocks_own(monkeypatch):
     """Also when the clock is set back."""
-    to_json = JsonAccessLog("")
+    to_json = JsonAccessLogFormatter("")
     for now, told in (
         (1_796_731_200.25, "2026-12-08T12:00:00.250Z"),
         (1_796_731_200.75, "2026-12-08T12:00:00.750Z"),
@@ -103,7 +103,7 @@ def test_the_second_is_the_clocks_own(monkeypatch):
     ],
 )
 def test_where_the_time_went(fields, timing):
-    told = json.loads(JsonAccessLog("")(make_exchange(**fields), 200)).get("timing_us")
+    told = json.loads(JsonAccessLogFormatter("")(make_exchange(**fields), 200)).get("timing_us")
     if timing is None:
         assert told is None
     else:
@@ -111,24 +111,24 @@ def test_where_the_time_went(fields, timing):
 
 
 def test_bytes_that_are_no_text():
-    line = json.loads(JsonAccessLog("")(make_exchange(target="/\udcff\ud800"), 400))
+    line = json.loads(JsonAccessLogFormatter("")(make_exchange(target="/\udcff\ud800"), 400))
     assert line["httpRequest"]["requestUrl"] == "/??"
 
 
 def test_no_query_is_logged():
-    for line in (JsonAccessLog(""), TextAccessLog()):
+    for line in (JsonAccessLogFormatter(""), TextAccessLogFormatter()):
         assert b"secret" not in line(make_exchange(target="/wine?token=secret"), 200)
 
 
 def test_a_terminal_gets_no_orders_from_a_caller():
-    line = TextAccessLog()(make_exchange(target="/\x1b[2J\x07\nfake"), 400)
+    line = TextAccessLogFormatter()(make_exchange(target="/\x1b[2J\x07\nfake"), 400)
     assert b"\x1b[2J" not in line
     assert b"\n" not in line
 
 
 def test_colours_are_for_terminals_alone():
-    assert b"\x1b[" not in TextAccessLog()(make_exchange(), 500)
-    assert b"\x1b[31m500\x1b[0m" in TextAccessLog(colored=True)(make_exchange(), 500)
+    assert b"\x1b[" not in TextAccessLogFormatter()(make_exchange(), 500)
+    assert b"\x1b[31m500\x1b[0m" in TextAccessLogFormatter(colored=True)(make_exchange(), 500)
     assert not LogWriter(io.StringIO()).colored
     assert "\x1b[" not in TextFormatter(colored=False).format(logging.makeLogRecord({"levelno": 40}))
     assert "\x1b[" in TextFormatter(colored=True).format(logging.makeLogRecord({"levelno": 40}))
@@ -178,8 +178,8 @@ def test_nobody_forges_a_line_of_the_log():
     except ValueError as error:
         record.exc_info = (type(error), error, error.__traceback__)
     for text in (
-        JsonAccessLog("p")(exchange, 502).decode(),
-        TextAccessLog()(exchange, 502).decode(),
+        JsonAccessLogFormatter("p")(exchange, 502).decode(),
+        TextAccessLogFormatter()(exchange, 502).decode(),
         JsonFormatter().format(record),
         TextFormatter(colored=False).format(record),
     ):

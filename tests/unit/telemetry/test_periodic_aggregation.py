@@ -9,7 +9,12 @@ import msgspec
 import pytest
 
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.periodic_aggregation import Aggregator, SlowThresholds, TickHistory, WorkerMetrics
+from gateway.telemetry.periodic_aggregation import (
+    Aggregator,
+    SharedWorkerMetrics,
+    SlowThresholds,
+    TickBuilder,
+)
 from tests.patience import patience
 from tests.unit.telemetry.exchanges import make_exchange
 
@@ -36,23 +41,23 @@ def test_a_few_requests_make_no_percentile():
     assert metrics.all_series()[0].slow_s == float("inf")
 
 
-def test_history_is_what_was_new():
-    metrics, history = Metrics(), TickHistory(5)
+def test_ticks_are_what_was_new():
+    metrics, builder = Metrics(), TickBuilder(5)
     metrics.observe(make_exchange(), 200)
     metrics.observe(make_exchange(), 500)
-    (tick,) = history.take_ticks(metrics.all_series(), 15)
+    (tick,) = builder.take_ticks(metrics.all_series(), 15)
     assert (tick.model, tick.requests, tick.failed, sum(tick.buckets)) == ("wine", 2, 1, 2)
     assert (tick.seconds, tick.at, tick.errors) == (5, 15, {"backend answered-5xx": 1})
-    assert history.take_ticks(metrics.all_series(), 20) == []
+    assert builder.take_ticks(metrics.all_series(), 20) == []
     metrics.observe(make_exchange(), 500)
-    (tick,) = history.take_ticks(metrics.all_series(), 25)
+    (tick,) = builder.take_ticks(metrics.all_series(), 25)
     assert (tick.requests, tick.failed, tick.errors) == (1, 1, {"backend answered-5xx": 1})
 
 
 def test_ticks_end_by_the_clock(monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1007.0)
-    history = TickHistory(5)
-    assert [history.due_tick(now) for now in (1008.0, 1009.9, 1010.1, 1011.0, 1017.2)] == [
+    builder = TickBuilder(5)
+    assert [builder.due_tick(now) for now in (1008.0, 1009.9, 1010.1, 1011.0, 1017.2)] == [
         None,
         None,
         1010,
@@ -63,7 +68,7 @@ def test_ticks_end_by_the_clock(monkeypatch):
 
 def test_workers_tell_each_other(tmp_path):
     first, second = Metrics(), Metrics()
-    one, two = WorkerMetrics(first, tmp_path, "1"), WorkerMetrics(second, tmp_path, "2")
+    one, two = SharedWorkerMetrics(first, tmp_path, "1"), SharedWorkerMetrics(second, tmp_path, "2")
     first.observe(make_exchange(), 200)
     second.observe(make_exchange(), 200)
     one.write_own()
@@ -81,7 +86,7 @@ def test_a_worker_that_has_gone_still_counts_but_is_no_worker(tmp_path):
     state.at -= 60
     (tmp_path / "gone.state").write_bytes(msgspec.msgpack.encode(state))
     (tmp_path / "torn.state").write_bytes(b"\x93")
-    total = WorkerMetrics(Metrics(), tmp_path, "here").total()
+    total = SharedWorkerMetrics(Metrics(), tmp_path, "here").total()
     assert total.series["wine"]["1"].statuses == {200: 1}
     assert total.gauges["chips_workers"] == {"": 1.0}
 
@@ -91,7 +96,7 @@ def write_state(folder, name, *, statuses=(200,)):
     metrics = Metrics()
     for status in statuses:
         metrics.observe(make_exchange(), status)
-    WorkerMetrics(metrics, folder, name).write_own()
+    SharedWorkerMetrics(metrics, folder, name).write_own()
 
 
 def ended_process():
@@ -105,7 +110,7 @@ def counted(shared):
 
 
 def test_the_files_of_workers_that_have_ended_become_one(tmp_path):
-    shared = WorkerMetrics(Metrics(), tmp_path, f"host-{os.getpid()}")
+    shared = SharedWorkerMetrics(Metrics(), tmp_path, f"host-{os.getpid()}")
     write_state(tmp_path, f"host-{os.getppid()}")  # one that runs
     for round_ in range(1, 4):
         write_state(tmp_path, f"host-{ended_process()}", statuses=(200, 500))
@@ -121,7 +126,7 @@ def test_the_files_of_workers_that_have_ended_become_one(tmp_path):
 
 
 def test_a_worker_that_gets_the_process_id_of_another_is_counted(tmp_path):
-    shared = WorkerMetrics(Metrics(), tmp_path, "here")
+    shared = SharedWorkerMetrics(Metrics(), tmp_path, "here")
     name = f"host-{ended_process()}"
     for round_ in range(1, 4):
         write_state(tmp_path, name)
@@ -131,7 +136,7 @@ def test_a_worker_that_gets_the_process_id_of_another_is_counted(tmp_path):
 
 
 def test_nothing_counts_twice_where_folding_is_broken_off(tmp_path, monkeypatch):
-    shared = WorkerMetrics(Metrics(), tmp_path, "here")
+    shared = SharedWorkerMetrics(Metrics(), tmp_path, "here")
     write_state(tmp_path, f"host-{ended_process()}")
 
     def killed(*_, **__):
@@ -155,7 +160,10 @@ def test_nothing_counts_twice_where_folding_is_broken_off(tmp_path, monkeypatch)
 
 
 def test_one_folds_at_a_time_and_what_is_folded_meanwhile_is_counted_once(tmp_path, monkeypatch):
-    shared, other = WorkerMetrics(Metrics(), tmp_path, "here"), WorkerMetrics(Metrics(), tmp_path, "there")
+    shared, other = (
+        SharedWorkerMetrics(Metrics(), tmp_path, "here"),
+        SharedWorkerMetrics(Metrics(), tmp_path, "there"),
+    )
     write_state(tmp_path, f"host-{ended_process()}")
     with (tmp_path / "fold.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -176,7 +184,7 @@ def test_a_pulse_folds(tmp_path, monkeypatch):
     monkeypatch.setattr("gateway.telemetry.periodic_aggregation.INTERVAL_S", 0.001)
     write_state(tmp_path, f"host-{ended_process()}")
     metrics = Metrics()
-    pulse = Aggregator(metrics, WorkerMetrics(metrics, tmp_path, "here"), None)
+    pulse = Aggregator(metrics, SharedWorkerMetrics(metrics, tmp_path, "here"), None)
     pulse.start()
     end = time.monotonic() + patience(30)
     while not (tmp_path / "ended.all").exists():

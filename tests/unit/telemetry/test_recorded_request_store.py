@@ -106,7 +106,7 @@ def test_two_workers_share_one_file(path, opened):
         store.write_ticks([tick(at=at, requests=5, failed=1, buckets=[1, 4])])
     reader = TraceStoreReader(path)
     assert len(reader.newest()) == 2
-    assert reader.tick_counts(FINE_S, after=0, until=at) == [("wine", at, 10, 2)]
+    assert reader.request_counts_by_tick(FINE_S, after=0, until=at) == [("wine", at, 10, 2)]
     assert [t.buckets for t in reader.ticks(FINE_S, after=0, model="wine")] == [[1, 4], [1, 4]]
 
 
@@ -135,7 +135,7 @@ def test_a_write_that_fails_leaves_no_lock_behind(path, opened):
     for writer in (other, store):
         writer.write_ticks([good])
         writer.write([summary()], 1)
-    assert TraceStoreReader(path).tick_counts(FINE_S, after=0, until=at) == [("wine", at, 6, 0)]
+    assert TraceStoreReader(path).request_counts_by_tick(FINE_S, after=0, until=at) == [("wine", at, 6, 0)]
     assert len(TraceStoreReader(path).newest()) == 2
     store.close()
     other.close()

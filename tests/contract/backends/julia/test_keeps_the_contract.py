@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.testing import BackendContract, BackendUnderTest
+from gateway.testing import BackendContractTests, BackendUnderTest
 from tests.contract.backends.languages import Julia
 from tests.contract.backends.process import JULIA
 
@@ -30,7 +30,7 @@ def julia_wine(julia: Julia, tmp_path_factory: pytest.TempPathFactory) -> Path:
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
 
 
-class TestJuliaBackend(BackendContract):
+class TestJuliaBackend(BackendContractTests):
     @pytest.fixture(scope="class")
     @classmethod
     def backend(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.testing import BackendContract, BackendUnderTest
+from gateway.testing import BackendContractTests, BackendUnderTest
 from tests.contract.backends.languages import run_r
 from tests.contract.backends.process import R
 
@@ -49,7 +49,7 @@ def under_test(artifact: Path, compiled: str, **not_applicable: str) -> BackendU
     )
 
 
-class TestRBackend(BackendContract):
+class TestRBackend(BackendContractTests):
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls, artifact: Path, has_compiler: None) -> BackendUnderTest:
@@ -57,7 +57,7 @@ class TestRBackend(BackendContract):
 
 
 @pytest.mark.slow
-class TestRBackendWithoutItsCompiledPart(BackendContract):
+class TestRBackendWithoutItsCompiledPart(BackendContractTests):
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls, artifact: Path) -> BackendUnderTest:

@@ -1,0 +1,27 @@
+"""Buffer the start of the request body (all of a small one) before the request takes a concurrency permit."""
+
+import time
+
+from gateway.core.errors import Overloaded
+from gateway.core.exchange import Exchange
+
+
+class BufferStartOfBody:
+    """Buffer the start of the body: wait until it is complete or `BUFFERED_BODY_BYTES` have arrived. At most `limit` requests wait at once."""
+
+    def __init__(self, *, limit: int) -> None:
+        self._limit = limit
+        self.waiting = 0
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Wait. Raises RequestTimeout or Overloaded. The rest of a larger body is streamed later."""
+        body = exchange.body
+        if self.waiting >= self._limit:
+            raise Overloaded("The gateway is receiving as many requests as it can. Try again in a moment.")
+        self.waiting += 1
+        began = time.monotonic()
+        try:
+            await body.buffer(exchange.deadline)
+        finally:
+            self.waiting -= 1
+            exchange.buffering_s = time.monotonic() - began

@@ -98,7 +98,7 @@ class Supervisor:
         counts = {name: float(helper.restarts) for name, helper in list(self._helpers.items())}
         return {"chips_helper_restarts_total": counts}
 
-    def thread(
+    def create_thread(
         self, name: str, run: Callable[[HelperHealth], None], *, interrupt: threading.Event
     ) -> threading.Thread:
         """Make a supervised thread that calls `run`, again after a failure, until it returns.
@@ -111,13 +111,13 @@ class Supervisor:
         self._threads.add(thread)
         return thread
 
-    def task(self, name: str, run: Callable[[HelperHealth], Awaitable[None]]) -> "asyncio.Task[None]":
+    def start_task(self, name: str, run: Callable[[HelperHealth], Awaitable[None]]) -> "asyncio.Task[None]":
         """Start a supervised task that calls `run`, again after a failure, until it returns or is cancelled."""
         return self._own(
             asyncio.get_running_loop().create_task(self._keep_on(self.helper(name), run), name=name)
         )
 
-    def one_off_task(
+    def start_one_off_task(
         self,
         name: str,
         work: Coroutine[Any, Any, Result],

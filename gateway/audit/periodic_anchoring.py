@@ -40,7 +40,7 @@ class PeriodicAnchoring:
         self.behind_since: float | None = now()  # since when a head is not kept; None: the last one is
 
     async def start(self) -> None:
-        self._task = self._supervisor.task("heads in the second place", self._run)
+        self._task = self._supervisor.start_task("heads in the second place", self._run)
 
     async def stop(self) -> None:
         if self._task is not None:

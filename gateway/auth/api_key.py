@@ -143,7 +143,7 @@ class ApiKeyAuthenticator(Authenticator):
     def _begin(
         self, digest: str, work: Coroutine[Any, Any, _CachedKey | None]
     ) -> "asyncio.Task[_CachedKey | None]":
-        reading = self._supervisor.one_off_task("key look-up", work, expected=RegistryUnavailable)
+        reading = self._supervisor.start_one_off_task("key look-up", work, expected=RegistryUnavailable)
         self._reading[digest] = reading
         reading.add_done_callback(lambda done: self._ended(digest, done))
         return reading

@@ -41,7 +41,7 @@ class LastUsedRecorder:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._task = self._supervisor.task("last use of keys", self._run)
+        self._task = self._supervisor.start_task("last use of keys", self._run)
 
     async def stop(self) -> None:
         """Stop, after one last write that may take a moment at most."""

@@ -110,7 +110,7 @@ class JwksKeySet:
 
     def _start(self, session: aiohttp.ClientSession) -> None:
         self._tried_at = self._now()
-        self._refreshing = self._supervisor.one_off_task("issuers' keys", self._fetch(session))
+        self._refreshing = self._supervisor.start_one_off_task("issuers' keys", self._fetch(session))
 
     async def _fetch(self, session: aiohttp.ClientSession) -> None:
         try:

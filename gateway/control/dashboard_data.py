@@ -56,7 +56,7 @@ class Dashboard:
         """The metrics of all workers since the start, at most a second old."""
         if self._state is None or time.time() - self._state.at > _FRESH_S:
             if self._reading is None:
-                self._reading = self._supervisor.one_off_task("dashboard", self._read())
+                self._reading = self._supervisor.start_one_off_task("dashboard", self._read())
             return await asyncio.shield(self._reading)
         return self._state
 

@@ -113,7 +113,7 @@ class UsageReporter:
         self.gateway = uuid4().hex[:12]
 
     async def start(self) -> None:
-        self._task = self._supervisor.task("usage", self._run)
+        self._task = self._supervisor.start_task("usage", self._run)
 
     async def stop(self) -> None:
         """Stop, after one last write, as far as that is quick."""

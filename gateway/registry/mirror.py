@@ -118,10 +118,10 @@ class Mirror:
         patience_s = self._first_load_timeout_s
         if self._fallback is not None and await self._load_fallback(self._fallback):
             patience_s = min(patience_s, _FIRST_LOOK_S)
-        self._tasks = [self._supervisor.task("registry watch", self._watch)]
+        self._tasks = [self._supervisor.start_task("registry watch", self._watch)]
         if self._fallback is not None and self._fallback.saved_by_gateways:
             self._tasks.append(
-                self._supervisor.task("registry fallback", partial(self._keep, self._fallback))
+                self._supervisor.start_task("registry fallback", partial(self._keep, self._fallback))
             )
         if await self._wait(lambda: self.connected, timeout_s=patience_s):
             return
@@ -176,7 +176,7 @@ class Mirror:
                 raise Unavailable(self.held or self.last_error or "the registry has not been read yet")
             if not self._bucket.take():
                 return None  # the stream is well, so what it does not tell is hardly there
-            asking = self._supervisor.one_off_task(
+            asking = self._supervisor.start_one_off_task(
                 "registry read-through", self._ask(name), expected=RegistryError
             )
             self._asking[name] = asking

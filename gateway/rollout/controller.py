@@ -91,7 +91,7 @@ class RolloutController:
         self.steps: dict[str, int] = {}  # taken by this process, by model
 
     async def start(self) -> None:
-        self._task = self._supervisor.task("rollout controller", self._run)
+        self._task = self._supervisor.start_task("rollout controller", self._run)
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -156,7 +156,7 @@ class RolloutReporter:
         self._changed.set()
 
     async def start(self) -> None:
-        self._task = self._supervisor.task("rollout figures", self._run)
+        self._task = self._supervisor.start_task("rollout figures", self._run)
 
     async def stop(self) -> None:
         """Write one last report, if that is quick, and stop."""

@@ -100,7 +100,7 @@ class WebhookOutbox:
         elif delivered.rollout == rollout.id and delivered.steps >= len(rollout.steps):
             self._settled[name] = (rollout.id, len(rollout.steps))
         else:
-            task = self._supervisor.one_off_task(
+            task = self._supervisor.start_one_off_task(
                 "rollout webhook", self._deliver(rollout, delivered, revision)
             )
             self._running[name] = task

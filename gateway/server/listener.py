@@ -123,7 +123,7 @@ class Listener:
                     self._pause()
                 return False
             if self._connections.make_room_for(address[0]):
-                task = self._supervisor.one_off_task("accept", self._take(connection))
+                task = self._supervisor.start_one_off_task("accept", self._take(connection))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:

@@ -126,7 +126,7 @@ class ShadowRunner:
 
     async def start(self) -> None:
         await self._upstream.start()
-        self._task = self._supervisor.task("shadows", self._run)
+        self._task = self._supervisor.start_task("shadows", self._run)
 
     async def stop(self) -> None:
         """Write one last report, if that is quick, and stop."""

@@ -66,7 +66,7 @@ class LogWriter:
         self._reporting = 0  # of `dropped`, by the last line at hand
         self._stopping = threading.Event()
         self._stop_by = 0.0
-        self._thread = self.supervisor.thread("log", self._run, interrupt=self._stopping)
+        self._thread = self.supervisor.create_thread("log", self._run, interrupt=self._stopping)
         self.dropped = 0
 
     def start(self) -> None:

@@ -41,7 +41,7 @@ class MetricsPusher:
         self._stopping = threading.Event()
         supervisor = supervisor or Supervisor()
         self._helper = supervisor.helper("metrics export")
-        self._thread = supervisor.thread("metrics export", self._run, interrupt=self._stopping)
+        self._thread = supervisor.create_thread("metrics export", self._run, interrupt=self._stopping)
 
     @property
     def failures_in_a_row(self) -> int:

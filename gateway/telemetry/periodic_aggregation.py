@@ -247,7 +247,9 @@ class Aggregator:
         self._slowness = SlowThresholds()
         self._tick_builders = (TickBuilder(FINE_S), TickBuilder(COARSE_S))
         self._stopping = threading.Event()
-        self._thread = (supervisor or Supervisor()).thread("aggregation", self._run, interrupt=self._stopping)
+        self._thread = (supervisor or Supervisor()).create_thread(
+            "aggregation", self._run, interrupt=self._stopping
+        )
 
     def start(self) -> None:
         self._thread.start()

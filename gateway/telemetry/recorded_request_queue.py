@@ -59,7 +59,9 @@ class RecordedRequestQueue:
         self._given_up = False
         self._wake = threading.Event()
         self._deadline: float | None = None  # set when it is to end
-        self._thread = (supervisor or Supervisor()).thread(f"export {name}", self._run, interrupt=self._wake)
+        self._thread = (supervisor or Supervisor()).create_thread(
+            f"export {name}", self._run, interrupt=self._wake
+        )
 
     def start(self) -> None:
         self._thread.start()

@@ -195,7 +195,7 @@ class Pool:
         while len(self._opening) < len(self._waiters) and (
             len(self.busy) + len(self.idle) + len(self._opening) < self._limit
         ):
-            task = self._supervisor.one_off_task("connections to backends", self._open())
+            task = self._supervisor.start_one_off_task("connections to backends", self._open())
             self._opening.add(task)
 
     async def _open(self) -> None:

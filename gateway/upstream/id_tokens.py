@@ -110,7 +110,7 @@ class IdTokenProvider:
     def _start(self, audience: str) -> asyncio.Task[_Token]:
         task = self._fetching.get(audience)
         if task is None:
-            task = self._supervisor.one_off_task(
+            task = self._supervisor.start_one_off_task(
                 "ID tokens", self._fetch(audience), expected=(aiohttp.ClientError, OSError, ValueError)
             )
             self._fetching[audience] = task

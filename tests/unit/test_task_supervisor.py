@@ -35,7 +35,7 @@ def test_a_thread_that_fails_is_run_again_and_told_of_twice(caplog: pytest.LogCa
         helper.succeeded()
 
     with caplog.at_level(logging.INFO):
-        thread = supervisor.thread("log", run, interrupt=threading.Event())
+        thread = supervisor.create_thread("log", run, interrupt=threading.Event())
         thread.start()
         thread.join(patience(30))
     assert len(runs) == 5
@@ -57,7 +57,7 @@ async def test_so_is_a_task(caplog: pytest.LogCaptureFixture):
         helper.succeeded()
 
     with caplog.at_level(logging.INFO):
-        await supervisor.task("watch", run)
+        await supervisor.start_task("watch", run)
     assert supervisor.helper("watch").restarts == 2
     assert len(messages(caplog)) == 2
 
@@ -69,7 +69,7 @@ async def test_a_task_that_is_cancelled_stays_so():
         begun.set()
         await asyncio.Event().wait()
 
-    task = supervisor.task("watch", run)
+    task = supervisor.start_task("watch", run)
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -92,7 +92,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_an_error_that_may_pass(
             await waited_for
         helper.succeeded()
 
-    await supervisor.task("watch", run)
+    await supervisor.start_task("watch", run)
     assert (begun, supervisor.helper("watch").restarts) == (2, 1)
     assert len(messages(caplog)) == 2
 
@@ -104,7 +104,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_to_be_tried_again_stays_s
         begun.set()
         raise asyncio.CancelledError
 
-    task = supervisor.task("watch", run)
+    task = supervisor.start_task("watch", run)
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -121,7 +121,7 @@ def test_the_end_of_a_thread_is_not_unseen(error: BaseException):
     def run(_: HelperHealth) -> None:
         raise error
 
-    thread = supervisor.thread("log", run, interrupt=threading.Event())
+    thread = supervisor.create_thread("log", run, interrupt=threading.Event())
     thread.start()
     thread.join(patience(30))
     assert ends == [("log", error)]
@@ -134,8 +134,8 @@ async def test_nor_is_that_of_a_task_or_a_job():
     async def run(*_: HelperHealth) -> None:
         raise UnrecoverableError("no more")
 
-    await supervisor.task("watch", run)
-    job = supervisor.one_off_task("read", run())
+    await supervisor.start_task("watch", run)
+    job = supervisor.start_one_off_task("read", run())
     with pytest.raises(UnrecoverableError):
         await job
     await asyncio.sleep(0)
@@ -150,15 +150,15 @@ async def test_a_jobs_error_is_for_those_who_wait_and_never_lost(caplog: pytest.
             raise error
         return 1
 
-    assert await supervisor.one_off_task("read", work(None)) == 1
+    assert await supervisor.start_one_off_task("read", work(None)) == 1
     for error in (LookupError("a bug"), OSError("expected")):
-        job = supervisor.one_off_task("read", work(error), expected=OSError)
+        job = supervisor.start_one_off_task("read", work(error), expected=OSError)
         await asyncio.wait({job})
         await asyncio.sleep(0)
     assert supervisor.helper("read").restarts == 1
     assert [text for text in messages(caplog) if "a bug" in text]
     assert not [text for text in messages(caplog) if "expected" in text]
-    await supervisor.one_off_task("read", work(None))
+    await supervisor.start_one_off_task("read", work(None))
 
 
 def test_the_wait_grows_and_is_bounded():
@@ -249,7 +249,7 @@ async def test_who_is_known():
 
     async def nothing(*_: HelperHealth) -> None: ...
 
-    task, job = supervisor.task("a", nothing), supervisor.one_off_task("b", nothing())
+    task, job = supervisor.start_task("a", nothing), supervisor.start_one_off_task("b", nothing())
     stranger = asyncio.create_task(nothing())
     assert supervisor.owns(task)
     assert supervisor.owns(job)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from gateway.auth.authenticator_plugins import API_KEY, CERTIFICATE, TOKEN, load_plugin
+from gateway.auth.authenticator_plugins import API_KEY, CERTIFICATE, TOKEN, load_authenticator_plugin
 from gateway.auth.base import Authenticator
 from gateway.auth.client_certificate import CertificateAuthenticator
 from gateway.core.ip_network_set import Network, NetworkSet, parse_address, parse_network
@@ -72,14 +72,14 @@ def build_anchoring(
     audit = settings.audit
     if not audit.second_place or not audit.signing_key:
         return None
+    from gateway.audit.anchor_store import open_anchor_store
     from gateway.audit.dsse_envelope import SigningError
     from gateway.audit.periodic_anchoring import PeriodicAnchoring
-    from gateway.audit.second_place import open_second_place
 
     try:
         return PeriodicAnchoring(
             registry,
-            open_second_place(audit.second_place),
+            open_anchor_store(audit.second_place),
             Path(audit.signing_key),
             every_s=audit.every_s,
             supervisor=supervisor,
@@ -172,7 +172,7 @@ def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Superv
                     )
                 )
         else:
-            chain.append(load_plugin(name))
+            chain.append(load_authenticator_plugin(name))
     return chain
 
 

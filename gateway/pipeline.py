@@ -15,8 +15,8 @@ from gateway.control.routes import ControlRoutes
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
 from gateway.core.header_classification import PINNED_VERSION
-from gateway.core.inline_wakeup_future import COMPLETED, switch_to_task
-from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
+from gateway.core.inline_wakeup_future import COMPLETED, continue_in_own_task
+from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.problem_details import render_problem
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
@@ -132,13 +132,13 @@ class Pipeline:
             self._read_request_context.__call__(exchange)
             # Before the allowlist: a platform probes from addresses nobody can list.
             if self._control.is_health_probe(exchange):
-                await switch_to_task()
+                await continue_in_own_task()
                 return await self._control.answer(exchange)
             refused = self._ip_allowlist.__call__(exchange)
             if refused is not None:  # before route: an outsider must not learn which models exist
                 return await self._refuse(exchange, refused)
             if not exchange.target.model:
-                await switch_to_task()
+                await continue_in_own_task()
                 return await self._control.answer(exchange)
             # Before authenticate: the model says which credentials it takes.
             if not self._route_to_backend.try_nowait(exchange):
@@ -149,7 +149,7 @@ class Pipeline:
                 return await exchange.response.send(preflight)
             refused = self._authenticate.try_nowait(exchange)
             if refused is NEEDS_WAIT:
-                await switch_to_task()
+                await continue_in_own_task()
                 refused = await self._authenticate(exchange)
             if refused is not None:
                 return await self._refuse(exchange, refused)
@@ -158,7 +158,7 @@ class Pipeline:
             if refused is not None:
                 return await self._refuse(exchange, refused)
             if self._control.is_model_description(exchange):
-                await switch_to_task()
+                await continue_in_own_task()
                 return await self._control.describe_model(exchange)
             self._trace_sampling.__call__(exchange)  # before limit: a wait in the queue is part of the trace
             if self._budget_limit.exhausted and (refused := self._budget_limit(exchange)) is not None:
@@ -166,7 +166,7 @@ class Pipeline:
             # After authorize: a refused caller uses up nothing. Before the concurrency limit: a caller over its rate waits in no queue.
             refused = self._rate_limit.try_nowait(exchange)
             if refused is NEEDS_WAIT:
-                await switch_to_task()
+                await continue_in_own_task()
                 refused = await self._rate_limit(exchange)
             if refused is not None:
                 return await self._refuse(exchange, refused)

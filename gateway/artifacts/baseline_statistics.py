@@ -1,7 +1,8 @@
-"""The baseline of an artifact (`baseline.json`): statistics of its training data, which `save` writes in each language.
+"""Read a model's baseline: the statistics of its training data, in `baseline.json`.
 
-Numbers are counted in the bins of a DDSketch (Masson, Rim and Lee, VLDB 2019, https://arxiv.org/abs/1908.10693); two sketches
-are merged by adding their bins. docs/how-to/save-a-model.md describes the file.
+`save` writes the file in each language. Numbers are counted in the bins of a DDSketch (Masson, Rim and Lee, VLDB 2019,
+https://arxiv.org/abs/1908.10693); two sketches are merged by adding their bins. docs/how-to/save-a-model.md describes
+the file.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ _Bins = Mapping[int, Annotated[int, Meta(ge=1)]]
 
 
 class QuantileSketch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sketch of a column's numbers, for quantiles: counts by logarithmic bin.
+    """A sketch of a column's numbers that gives quantiles: counts by logarithmic bin (DDSketch).
 
     Bin i of `positive` holds gamma^(i-1) to gamma^i, `negative` the same of -v.
     """
@@ -40,7 +41,10 @@ class ColumnStatistics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The baseline: statistics of all inputs over `rows` rows, and of the outputs over at most 10 000 of them."""
+    """The baseline: statistics of each input and output of a model over its training data.
+
+    Inputs are counted over all `rows` rows, outputs over at most 10 000 of them.
+    """
 
     schema: Literal[1]
     rows: _Count

@@ -1,16 +1,19 @@
-"""Copies a published artifact from one store to another, bit for bit: what arrives has the digest that was asked for."""
+"""Copy a published artifact from one artifact store to another.
+
+The copy is bit for bit: what arrives has the digest that was asked for.
+"""
 
 import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.artifacts.base import ArtifactStore, Progress, StoreError
+from gateway.artifacts.artifact_store import ArtifactStore, Progress, StoreError
 from gateway.artifacts.manifest import File, Manifest, parse_manifest
 
 
 def require_manifest_digest(store: ArtifactStore, model: str, version: str, digest: str) -> Manifest:
-    """Check that an artifact's stored manifest has the digest (`sha256:…`), and return it. Raises StoreError."""
+    """Check that an artifact's stored manifest has the digest (`sha256:…`), and return the manifest. Raises StoreError."""
     where = store.address(model, version)
     content = store.manifest_content(model, version)
     if content is None:
@@ -30,7 +33,10 @@ def require_manifest_digest(store: ArtifactStore, model: str, version: str, dige
 def copy_artifact(
     source: ArtifactStore, target: ArtifactStore, model: str, version: str, digest: str, progress: Progress
 ) -> bool:
-    """Copy an artifact; False where it was there already. Every file that is there in the end was checked. Raises StoreError."""
+    """Copy an artifact from one store to another; False where it was there already.
+
+    Every file that is there in the end was checked. Raises StoreError.
+    """
     manifest = require_manifest_digest(source, model, version, digest)
     if manifest.digest != digest:
         raise StoreError(
@@ -43,7 +49,9 @@ def copy_artifact(
             for _ in _checked_blocks(target, manifest, file, progress):
                 pass
         return False
-    if target.as_stored(manifest).digest != digest:  # before it takes the version's place there for good
+    if (
+        target.with_stored_paths(manifest).digest != digest
+    ):  # before it takes the version's place there for good
         raise StoreError(
             "a folder and a bucket name an artifact's files in different ways, so the copy would have another digest: "
             "copy between stores of one kind"
@@ -63,7 +71,7 @@ def _fetched(store: ArtifactStore, manifest: Manifest, file: File, path: Path, p
         with path.open("xb") as writer:
             writer.writelines(_checked_blocks(store, manifest, file, progress))
     except OSError as error:
-        raise StoreError(f"{file.path_in_artifact} cannot be copied: {error.strerror}") from error
+        raise StoreError(f"{file.path_without_digest} cannot be copied: {error.strerror}") from error
     return path
 
 
@@ -80,12 +88,12 @@ def _checked_blocks(
             progress(len(block))
     except FileNotFoundError:
         raise StoreError(
-            f"{file.path_in_artifact} is missing in the artifact {manifest.model} {manifest.version}"
+            f"{file.path_without_digest} is missing in the artifact {manifest.model} {manifest.version}"
         ) from None
     except OSError as error:
-        raise StoreError(f"{file.path_in_artifact} cannot be read: {error.strerror}") from error
+        raise StoreError(f"{file.path_without_digest} cannot be read: {error.strerror}") from error
     if (digest.hexdigest(), size) != (file.sha256, file.bytes):
         raise StoreError(
-            f"{file.path_in_artifact} of {manifest.model} {manifest.version} is not what was published: "
+            f"{file.path_without_digest} of {manifest.model} {manifest.version} is not what was published: "
             f"{size} bytes of SHA-256 {digest.hexdigest()}, not {file.bytes} of {file.sha256}"
         )

@@ -3,8 +3,8 @@
 Files go up by resumable sessions (cloud.google.com/storage/docs/performing-resumable-uploads) in chunks, so memory stays
 flat, a broken connection costs one chunk, and an upload that was interrupted goes on in the next run.
 
-What Cloud Storage then has is compared with what was read, by size and CRC32C: an object that differs is removed, and no version
-ever names it.
+What Cloud Storage then has is compared with what was read, by size and CRC32C: an object that differs is removed, and
+no version ever names it.
 
 A file's object is named by its content, `<version>/<sha256>/<path>`, so two people who publish one version at once never
 write the same object, and the first manifest that is written has the files that it names.
@@ -26,7 +26,13 @@ import msgspec
 import requests
 from google.api_core import exceptions
 
-from gateway.artifacts.base import PermissionRefused, Progress, StoreError, StoreUnavailable, is_published
+from gateway.artifacts.artifact_store import (
+    PermissionRefused,
+    Progress,
+    StoreError,
+    StoreUnavailable,
+    is_published,
+)
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
 from gateway.cloud_storage_client import storage_client
 from gateway.core.pseudo_random import random_between
@@ -98,8 +104,11 @@ class GcsStore:
             while block := self._ask(lambda: stream.read(_CHUNK_BYTES)):
                 yield block
 
-    def as_stored(self, manifest: Manifest) -> Manifest:
-        """The manifest with files named by their digest, so that an upload that is repeated never meets another file. A copied manifest is so already."""
+    def with_stored_paths(self, manifest: Manifest) -> Manifest:
+        """The manifest with each file's path under its digest, as the bucket keeps it.
+
+        So an upload that is repeated never meets another file. A manifest copied from a bucket has such paths already.
+        """
         files = tuple(
             file
             if file.path.startswith(f"{file.sha256[:16]}/")
@@ -110,7 +119,7 @@ class GcsStore:
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
         sources = {file.sha256: files[file.path] for file in manifest.files}
-        manifest = self.as_stored(manifest)
+        manifest = self.with_stored_paths(manifest)
         if is_published(self, manifest):
             return False
         self._put_all(manifest, sources, progress)

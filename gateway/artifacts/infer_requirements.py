@@ -1,7 +1,7 @@
 """Infer the Python packages (and versions) that a model needs from the contents of its files.
 
-`runtime` in the manifest. Which package a module belongs to, and the versions that the files do not name, come from what is
-installed here, where the model was most likely made.
+They become `runtime` in the manifest. Which package a module belongs to, and the versions that the files do not name,
+come from what is installed here, where the model was most likely made.
 """
 
 import ast
@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.artifacts.packages_of_modules import packages_of
-from gateway.artifacts.pickle_scan import find_pickle_references
+from gateway.artifacts.packages_of_modules import packages_by_module
+from gateway.artifacts.pickle_scan import scan_pickle
 
 SCRIPT: Final = "__main__"
 _PICKLES: Final = (".joblib", ".pkl", ".pickle")
@@ -26,7 +26,7 @@ _XGBOOST_UBJ: Final = re.compile(rb"version\[#L\x00{7}\x03[iU](.)[iU](.)[iU](.)"
 
 
 class ModelRequirements:
-    """A model's requirements: versions by package, and modules that belong to no package."""
+    """The packages that a model needs, with their versions, and modules it needs that belong to no package."""
 
     def __init__(self) -> None:
         self.packages: dict[str, str] = {}
@@ -37,7 +37,7 @@ class ModelRequirements:
 
 
 def infer_requirements(files: Sequence[tuple[str, Path]], format: str) -> ModelRequirements:  # noqa: A002
-    """Infer the packages that the model in `files` needs. ValueError says which file cannot be read, and why. Runs nothing of them."""
+    """Infer the packages that a model needs from its files, without running them. ValueError says which file cannot be read, and why."""
     needed = ModelRequirements()
     if format == "joblib":
         for name, path in files:
@@ -78,7 +78,7 @@ _RUNTIMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 def _add_pickle(needed: ModelRequirements, name: str, path: Path) -> None:
     try:
-        contents = find_pickle_references(path)
+        contents = scan_pickle(path)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     _add_modules(needed, (module for module, _ in contents.names))
@@ -96,7 +96,7 @@ def _add_pickle(needed: ModelRequirements, name: str, path: Path) -> None:
 def _add_modules(needed: ModelRequirements, modules: Iterable[str]) -> None:
     tops = {module.partition(".")[0] for module in modules if module}
     tops -= sys.stdlib_module_names - {SCRIPT}
-    known = packages_of(tops)
+    known = packages_by_module(tops)
     for top in sorted(tops):
         if top in known:
             needed.packages.setdefault(known[top], _version(known[top]))

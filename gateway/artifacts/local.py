@@ -1,4 +1,4 @@
-"""A folder as artifact store."""
+"""An artifact store in a local folder."""
 
 import glob
 import hashlib
@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
-from gateway.artifacts.base import PermissionRefused, Progress, StoreError, StoreUnavailable, is_published
+from gateway.artifacts.artifact_store import (
+    PermissionRefused,
+    Progress,
+    StoreError,
+    StoreUnavailable,
+    is_published,
+)
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
 
 _BLOCK_BYTES = 1 << 20
@@ -57,7 +63,7 @@ class LocalStore:
         except PermissionError as error:
             raise PermissionRefused(f"no permission to read {path}") from error
 
-    def as_stored(self, manifest: Manifest) -> Manifest:
+    def with_stored_paths(self, manifest: Manifest) -> Manifest:
         return manifest
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:

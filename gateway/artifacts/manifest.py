@@ -64,13 +64,13 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
     @property
-    def path_in_artifact(self) -> str:
-        """The file's path inside the artifact, without the digest prefix that a store may add."""
+    def path_without_digest(self) -> str:
+        """The file's path in the artifact, without the digest that a store may put in front."""
         return self.path.removeprefix(self.sha256[:16] + "/")
 
 
 class Column(Tensor, frozen=True, kw_only=True, omit_defaults=True):
-    """An input or output as its author describes it."""
+    """One input or output of a signature: a tensor, and the categories that it may have."""
 
     categories: tuple[str | int, ...] | None = (
         None  # all values that it can have, in the order of their codes
@@ -78,7 +78,7 @@ class Column(Tensor, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """The names, datatypes and shapes of a model's inputs and outputs."""
+    """The signature of a model: the names, datatypes and shapes of its inputs and outputs."""
 
     inputs: tuple[Column, ...] = ()
     outputs: tuple[Column, ...] = ()
@@ -129,7 +129,10 @@ def _closest(datatype: str) -> str:
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """A request and the answer to it; a backend scores the first one to warm up, and must come to the same."""
+    """A sample request, and the response that a backend must give to it, within `tolerance`.
+
+    A backend scores the first one to warm up.
+    """
 
     request: dict[str, Any]
     response: dict[str, Any]
@@ -154,7 +157,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     pure: bool | msgspec.UnsetType = msgspec.UNSET
 
     def encode(self) -> bytes:
-        """The bytes that are stored: the same for the same content."""
+        """The manifest as JSON, as it is stored: the same bytes for the same content."""
         return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
 
     def has_same_content_as(self, other: "Manifest") -> bool:
@@ -164,7 +167,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """One digest for the whole artifact: of the manifest's bytes, which hold the digests of all files."""
+        """The digest of the whole artifact (`sha256:…`): of the manifest's bytes, which hold the digests of all files."""
         return "sha256:" + hashlib.sha256(self.encode()).hexdigest()
 
     @property
@@ -214,7 +217,7 @@ def _problem_of_files(files: Sequence[File]) -> str:
             return f"it names {file.path[:200]!r}, which lies outside of the artifact"
         if not _SHA256.fullmatch(file.sha256) or not 0 <= file.bytes <= _LARGEST_BYTES:
             return f"{file.path[:200]!r} has no valid size and SHA-256"
-    places = [file.path_in_artifact for file in files]
+    places = [file.path_without_digest for file in files]
     if MANIFEST_NAME in places:
         return f"it names {MANIFEST_NAME}, which is itself"
     taken = set(places)
@@ -245,7 +248,7 @@ def _stays_inside(path: str) -> bool:
 
 
 def collect_files(source: Path) -> list[tuple[str, Path]]:
-    """The files of an artifact, as (path in the artifact, path here): one file, or all below a folder.
+    """List the files of an artifact, as (path in the artifact, path here): one file, or all below a folder.
 
     ValueError where there is nothing, or something that is not a plain file.
     """
@@ -268,7 +271,7 @@ def collect_files(source: Path) -> list[tuple[str, Path]]:
 
 
 def guess_format(files: Sequence[tuple[str, Path]]) -> str:
-    """The format by the files' suffixes; ValueError where they name none, or several."""
+    """Guess a model's format from its files' suffixes; ValueError where they name none, or several."""
     formats = {
         FORMATS[suffix] for name, _ in files if (suffix := PurePosixPath(name).suffix.lower()) in FORMATS
     }

@@ -1,4 +1,4 @@
-"""Find the installed packages that modules come from."""
+"""Find the installed Python packages that modules come from."""
 
 from collections.abc import Collection
 from importlib import metadata
@@ -8,11 +8,12 @@ from typing import Final
 _ENDINGS: Final = ("/", ".py,", ".cpython-", ".abi3.so,", ".so,", ".cp", ".pyd,")
 
 
-def packages_of(modules: Collection[str]) -> dict[str, str]:
-    """The package of each top-level module, as `importlib.metadata.packages_distributions` names it first.
+def packages_by_module(modules: Collection[str]) -> dict[str, str]:
+    """The installed package of each top-level module, by the module's name.
 
-    That function makes a path of each file of each package that is installed, which takes about a second where there are
-    some two hundred. Modules that no package holds are left out.
+    It is the one that `importlib.metadata.packages_distributions` names first. That function makes a path of each file
+    of each package that is installed, which takes about a second where there are some two hundred. Modules that no
+    package holds are left out.
     """
     found: dict[str, str] = {}
     for package in metadata.distributions():

@@ -21,15 +21,15 @@ _ITEM_BYTES: Final[Mapping[str, int]] = {"b": 1, "?": 1, "B": 1}
 
 
 class PickleScan:
-    """What a scan found: (module, name) of each class or function, and versions by package."""
+    """What a scan of a pickle found: (module, name) of each class or function, and versions by package."""
 
     def __init__(self) -> None:
         self.names: set[tuple[str, str]] = set()
         self.versions: dict[str, str] = {}
 
 
-def find_pickle_references(path: Path) -> PickleScan:
-    """Scan a pickle or joblib file, compressed or not. ValueError where it is none or is cut off."""
+def scan_pickle(path: Path) -> PickleScan:
+    """Scan a pickle or joblib file, compressed or not, without running it. ValueError where it is none or is cut off."""
     contents = PickleScan()
     try:
         with _opened(path) as stream:

@@ -1,7 +1,8 @@
-"""Reads an artifact's model card, `card.md`: what people who approve or call a model must know, in Markdown (CommonMark).
+"""Read an artifact's model card (`card.md`) and its sections.
 
-Its sections are the headings of the second level; five of them every card has. It is read strictly and shown as text:
-a card that somebody could read in two ways is refused.
+It says, in Markdown (CommonMark), what people who approve or call a model must know. Its sections are the headings of
+the second level; five of them every card has. It is read strictly and shown as text: a card that somebody could read in
+two ways is refused.
 """
 
 import re
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.core.decode_text_file import decode_utf8
+from gateway.core.decode_strict_utf8 import decode_strict_utf8
 from gateway.core.model import Backend
 from gateway.core.version_evidence import CARD, EvidenceRecord, evidence_address
 
@@ -27,7 +28,7 @@ _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # Unicode's categori
 _ALLOWED: Final = frozenset("\n\t\u200c\u200d")  # joiners belong to scripts and emoji, and reorder nothing
 
 
-class Section(msgspec.Struct, frozen=True, kw_only=True):
+class CardSection(msgspec.Struct, frozen=True, kw_only=True):
     """A section of a model card: a heading, and the Markdown below it."""
 
     heading: str
@@ -42,7 +43,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """A model card: the sections of SECTIONS, and any others of its author, in the card's order."""
 
-    sections: tuple[Section, ...]
+    sections: tuple[CardSection, ...]
 
     @property
     def unwritten_headings(self) -> tuple[str, ...]:
@@ -55,7 +56,7 @@ def parse_card(content: bytes) -> ModelCard:
     if len(content) > MAX_BYTES:
         raise ValueError(f"{CARD_NAME} has more than {MAX_BYTES} bytes")
     try:
-        text = decode_utf8(content).replace("\r\n", "\n")
+        text = decode_strict_utf8(content).replace("\r\n", "\n")
     except ValueError as error:
         raise ValueError(f"{CARD_NAME} {error}") from None
     for number, line in enumerate(text.split("\n"), 1):
@@ -69,7 +70,7 @@ def parse_card(content: bytes) -> ModelCard:
     return ModelCard(sections=_sections(text))
 
 
-def _sections(text: str) -> tuple[Section, ...]:
+def _sections(text: str) -> tuple[CardSection, ...]:
     from markdown_it import MarkdownIt
 
     lines = text.split("\n")
@@ -87,7 +88,7 @@ def _sections(text: str) -> tuple[Section, ...]:
     _check_headings([heading for heading, _, _ in headings])
     ends = [begin for _, begin, _ in headings[1:]] + [len(lines)]
     return tuple(
-        Section(heading=heading, text="\n".join(lines[begin:end]).strip())
+        CardSection(heading=heading, text="\n".join(lines[begin:end]).strip())
         for (heading, _, begin), end in zip(headings, ends, strict=True)
     )
 
@@ -119,7 +120,7 @@ def _check_headings(headings: list[str]) -> None:
 
 
 def card_evidence(model: str, backend: Backend, content: bytes) -> EvidenceRecord:
-    """The model card of a version's artifact as evidence; it passes where it can be read and nothing is left to be written."""
+    """The evidence record of a version's model card. It passes where the card can be read and nothing is left to be written."""
     facts: dict[str, Any] = {}
     try:
         card = parse_card(content)
@@ -151,9 +152,9 @@ def _summary(card: ModelCard) -> str:
     return f"owner {owner.text.split(chr(10))[0][:_MAX_HEADING]}; {others}"
 
 
-def read_card_sections(facts: Mapping[str, Any]) -> tuple[Section, ...]:
+def read_card_sections(facts: Mapping[str, Any]) -> tuple[CardSection, ...]:
     """Read the sections of a model card back from the facts of its evidence; none where they hold no card."""
     try:
-        return msgspec.convert(facts.get("sections", ()), tuple[Section, ...])
+        return msgspec.convert(facts.get("sections", ()), tuple[CardSection, ...])
     except msgspec.ValidationError:
         return ()

@@ -1,8 +1,8 @@
-"""The model cards that are registered for a model's versions, for people to read."""
+"""Read the model cards that the registry keeps, as evidence, for the versions of a model."""
 
 import msgspec
 
-from gateway.artifacts.read_model_card import Section, read_card_sections
+from gateway.artifacts.read_model_card import CardSection, read_card_sections
 from gateway.core.model import Model
 from gateway.core.version_evidence import CARD, why_evidence_does_not_apply
 from gateway.registry.base import Registry
@@ -10,17 +10,17 @@ from gateway.registry.evidence_records import read_evidence
 
 
 class RegisteredCard(msgspec.Struct, frozen=True, kw_only=True):
-    """The model card of one version, and whether it is about what is registered now."""
+    """The model card of one version, and why it does not count for what is registered now, if so."""
 
     version: str
     passed: bool  # everything is written
     summary: str
     why_not: str  # why it says nothing about this version; empty where it counts
-    sections: tuple[Section, ...]
+    sections: tuple[CardSection, ...]
 
 
 async def read_registered_cards(registry: Registry, model: Model | None) -> list[RegisteredCard]:
-    """The cards of the versions that have one, in the model's order. Raises RegistryError."""
+    """Read the cards of the versions that have one, in the model's order. Raises RegistryError."""
     found = []
     if model is None:
         return []

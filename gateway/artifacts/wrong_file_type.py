@@ -1,4 +1,4 @@
-"""Detect by its first bytes a file that is no model: a web page, a Git LFS pointer, another format."""
+"""Detect a file that is not of its model's format: a web page, a Git LFS pointer, another format. Its first bytes show it."""
 
 import re
 from collections.abc import Mapping

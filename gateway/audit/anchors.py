@@ -1,10 +1,10 @@
-"""Anchors: signed heads of a registry's chain in a second place, and what they say of the chain.
+"""Write and read anchors: signed heads of a registry's history, kept in a store apart from the registry.
 
     REGISTRY_ID/000000000042-0123456789abcdef.json            the head after entry 42
     REGISTRY_ID/restored-000000000040-fedcba9876543210.json   the registry was restored, and its head was entry 40
 
 Each is a DSSE envelope. A restored backup has lost entries that anchors know: a signed note names those anchors, with a
-reason. The note is in the second place, so that the database alone cannot excuse a history that was cut off.
+reason. The note is in that store, so that the database alone cannot excuse a history that was cut off.
 """
 
 import re
@@ -15,8 +15,8 @@ import msgspec
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import Key, Signer
 
+from gateway.audit.anchor_store import AnchorStore
 from gateway.audit.dsse_envelope import SigningError, parse_unverified_envelope, sign, verified_by
-from gateway.audit.second_place import SecondPlace
 from gateway.audit.verify_history import AnchoredHead, Finding
 from gateway.registry.base import Head, Registry, RegistryError, now_rfc3339
 
@@ -49,30 +49,30 @@ class RestoreNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnchorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The report on a second place: its anchors that a known key has signed, and what is wrong with the rest."""
+    """What an anchor store holds: the anchors that a known key has signed, and what is wrong with the rest."""
 
     heads: tuple[AnchoredHead, ...]  # those that a restore has lost left out
     restored: tuple[RestoreNote, ...]
     findings: tuple[Finding, ...]
 
 
-async def write_anchor(place: SecondPlace, registry: Registry, signer: Signer) -> AnchoredHead | None:
-    """Sign the registry's head and keep it in `place`; None where there is none yet. Raises RegistryError."""
+async def write_anchor(store: AnchorStore, registry: Registry, signer: Signer) -> AnchoredHead | None:
+    """Sign the head of the registry's history and keep it in `store`; None where it has none yet. Raises RegistryError."""
     head = await registry.head()
     if not head.sequence or head.digest is None:
         return None
     anchored = _anchored(head)
     content = sign(anchored, HEAD_TYPE, signer)
-    await place.create(_name(head), content)
+    await store.create(_name(head), content)
     return anchored
 
 
-async def read_anchors(place: SecondPlace, keys: Sequence[Key]) -> AnchorReport:
-    """All anchors of `place` that one of `keys` has signed; the others are findings. Raises RegistryError."""
+async def read_anchors(store: AnchorStore, keys: Sequence[Key]) -> AnchorReport:
+    """Read the anchors in `store` that one of `keys` has signed; the others become findings. Raises RegistryError."""
     heads: list[AnchoredHead] = []
     restored: list[RestoreNote] = []
     findings: list[Finding] = []
-    for name, content in (await place.read_all()).items():
+    for name, content in (await store.read_all()).items():
         try:
             found = _read(content, keys)
         except SigningError as error:
@@ -91,13 +91,13 @@ async def read_anchors(place: SecondPlace, keys: Sequence[Key]) -> AnchorReport:
 
 
 async def write_restore_note(
-    place: SecondPlace, registry: Registry, signer: Signer, keys: Sequence[Key], *, by: str, reason: str
+    store: AnchorStore, registry: Registry, signer: Signer, keys: Sequence[Key], *, by: str, reason: str
 ) -> RestoreNote:
     """Write a signed note that the registry was restored from a backup: anchors that are not in its chain are lost.
 
     Raises RegistryError where no anchor is lost.
     """
-    anchors = await read_anchors(place, keys)
+    anchors = await read_anchors(store, keys)
     digests = {entry.sequence: entry.digest async for entry in registry.history_entries()}
     head = await registry.head()
     lost = tuple(
@@ -125,7 +125,7 @@ async def write_restore_note(
         reason=reason,
     )
     name = _name(head, "restored-")
-    if not await place.create(name, sign(note, RESTORED_TYPE, signer)):
+    if not await store.create(name, sign(note, RESTORED_TYPE, signer)):
         raise RegistryError(f"{name} is there already: this restore is noted")
     return note
 
@@ -141,7 +141,7 @@ def _anchored(head: Head) -> AnchoredHead:
 
 
 def _name(head: Head, prefix: str = "") -> str:
-    """Somebody who may write the database chooses id and digest: they must not lead out of the second place."""
+    """Somebody who may write the database chooses id and digest: they must not lead out of the store."""
     digest = head.digest or ""
     if not _ID.fullmatch(head.registry_id) or not _DIGEST.fullmatch(digest):
         raise RegistryError(

@@ -27,7 +27,7 @@ class SigningError(Exception):
 
 
 def read_signer(path: Path) -> CryptoSigner:
-    """The signer by the private key in `path`. Raises SigningError, which never holds the file's content."""
+    """Read the private key in `path`, to sign with. Raises SigningError, which never holds the file's content."""
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
@@ -42,7 +42,7 @@ def read_signer(path: Path) -> CryptoSigner:
 
 
 def read_public_key(path: Path) -> Key:
-    """The public key in `path`. Raises SigningError."""
+    """Read the public key in `path`. Raises SigningError."""
     try:
         key = serialization.load_pem_public_key(path.read_bytes())
     except OSError as error:
@@ -57,7 +57,7 @@ def read_public_key(path: Path) -> Key:
 
 
 def sign(payload: Any, payload_type: str, signer: Signer) -> bytes:
-    """The envelope, as JSON, of `payload`, signed."""
+    """Sign `payload`, and return the envelope as JSON."""
     envelope = Envelope(msgspec.json.encode(payload), payload_type, {})
     envelope.sign(signer)
     return msgspec.json.encode(envelope.to_dict(), order="sorted")
@@ -86,7 +86,7 @@ def parse_unverified_envelope(content: bytes) -> Envelope:
 
 
 def verified_by(envelope: Envelope, keys: Sequence[Key]) -> frozenset[str]:
-    """The ids of those of `keys` that have signed the envelope."""
+    """Verify the envelope's signatures, and return the ids of those of `keys` that have signed it."""
     return frozenset(key.keyid for key in keys if _has_signed(key, envelope))
 
 

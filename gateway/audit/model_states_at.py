@@ -1,4 +1,7 @@
-"""The state of a registry at a time in the past: which versions of a model served, with which share, and who had made it so."""
+"""Reconstruct the state of models at a time in the past: which versions served, with which share and evidence.
+
+The entries of the registry's history also say who had made it so.
+"""
 
 from datetime import datetime
 from typing import Any
@@ -12,7 +15,7 @@ from gateway.registry.damaged_records import is_damaged_entry
 
 
 class KnownEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """A record of evidence as it was then."""
+    """A record of evidence about a version, as it was then."""
 
     sort: str
     passed: bool
@@ -24,7 +27,7 @@ class KnownEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a model that took traffic."""
+    """One version of a model that took traffic then."""
 
     version: str
     percent: int
@@ -38,7 +41,7 @@ class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
-    """A model at a time. Without `entry` it was not known yet."""
+    """The state of one model at a time. Without `entry` it was not known yet."""
 
     name: str
     entry: Entry | None  # the one that was in force
@@ -47,7 +50,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_time(text: str) -> datetime:
-    """A time in RFC 3339, such as 2026-11-20T10:00Z. ValueError says what is wrong."""
+    """Parse a time in RFC 3339, such as 2026-11-20T10:00Z. ValueError says what is wrong."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
@@ -58,10 +61,10 @@ def parse_time(text: str) -> datetime:
 
 
 async def model_states_at(registry: Registry, at: datetime, name: str | None = None) -> list[ModelState]:
-    """The state of each model at the time `at`, by name; the one called `name`, where it is given.
+    """The state of each model at the time `at`, in the order of their names.
 
-    An entry's time is by its writer's clock. The last entry, in the order of the chain, that is not younger than `at` counts.
-    Raises RegistryError where an entry has no time.
+    With `name`, only of the model of that name. An entry's time is by its writer's clock. The last entry, in the order
+    of the chain, that is not younger than `at` counts. Raises RegistryError where an entry has no time.
     """
     entries: dict[str, list[Entry]] = {name: []} if name is not None else {}
     evidence: dict[str, Entry] = {}

@@ -1,4 +1,4 @@
-"""Anchors the head of the registry's history in the second place: in the background, at intervals, where it has changed."""
+"""Write anchors of the registry's history at intervals, in the background, where its head has changed."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gateway.audit.second_place import SecondPlace
+from gateway.audit.anchor_store import AnchorStore
 from gateway.registry.base import Registry, RegistryError
 from gateway.task_supervisor import HelperHealth, Supervisor
 
@@ -15,12 +15,12 @@ _FIRST_S: Final = 5.0  # after a start, which has more urgent things to do
 
 
 class PeriodicAnchoring:
-    """Writes the registry's head to `place` every `every_s` seconds, signed with the key in `signing_key` (PEM)."""
+    """Writes the signed head of the registry's history to `store` every `every_s` seconds. `signing_key` is a file in PEM."""
 
     def __init__(
         self,
         registry: Registry,
-        place: SecondPlace,
+        store: AnchorStore,
         signing_key: Path,
         *,
         every_s: float,
@@ -30,7 +30,7 @@ class PeriodicAnchoring:
         from gateway.audit.dsse_envelope import read_signer
 
         self._registry = registry
-        self._place = place
+        self._store = store
         self._signer = read_signer(signing_key)
         self._every_s = every_s
         self._supervisor = supervisor
@@ -49,12 +49,12 @@ class PeriodicAnchoring:
                 await self._task
 
     def lag_gauge(self) -> dict[str, dict[str, float]]:
-        """The anchoring's lag as a gauge: for how many seconds the second place has been behind the registry."""
+        """The anchoring's lag as a gauge: for how many seconds the anchors have been behind the history."""
         behind_s = 0.0 if self.behind_since is None else max(0.0, self._now() - self.behind_since)
         return {"chips_audit_unanchored_seconds": {"": behind_s}}
 
     async def anchor_if_new(self) -> bool:
-        """Anchor the head of the history if it is a new one; False where it is not. Raises RegistryError."""
+        """Write an anchor if the head of the history is a new one; False where it is not. Raises RegistryError."""
         from gateway.audit.anchors import write_anchor
 
         head = await self._registry.head()
@@ -63,7 +63,7 @@ class PeriodicAnchoring:
             return False
         if self.behind_since is None:
             self.behind_since = self._now()
-        anchored = await write_anchor(self._place, self._registry, self._signer)
+        anchored = await write_anchor(self._store, self._registry, self._signer)
         self.behind_since = None
         self._kept = anchored.digest if anchored is not None else ""
         return anchored is not None

@@ -1,8 +1,9 @@
-"""Check a registry's history: find every entry that was edited, removed, moved or slipped in, and every changed document.
+"""Verify a registry's history: its hash chain, the documents, and the anchors.
 
-The chain is read from its head backwards, entry by entry, and what the documents hold now must be what the entries say.
-Somebody who may write the database can compute a chain of their own; heads that were kept in a second place
-(`gateway.audit.anchors`) show that.
+This finds every entry that was edited, removed, moved or slipped in, and every changed document. The chain is read from
+its head backwards, entry by entry, and what the documents hold now must be what the entries say. Somebody who may write
+the database can compute a chain of their own; heads that were kept in an anchor store (`gateway.audit.anchors`) show
+that.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,7 +44,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnchoredHead(msgspec.Struct, frozen=True, kw_only=True):
-    """A head of the chain, as the second place keeps it."""
+    """A head of the registry's history, as an anchor keeps it."""
 
     registry_id: str
     generation: int
@@ -53,7 +54,7 @@ class AnchoredHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The report of a check of the history."""
+    """The result of a check of the history: what was checked, up to where, and what is wrong."""
 
     head: Head
     entries: int
@@ -66,7 +67,7 @@ class HistoryReport(msgspec.Struct, frozen=True, kw_only=True):
 async def verify_history(
     registry: Registry, anchors: Sequence[AnchoredHead] = (), *, registry_id: str = ""
 ) -> HistoryReport:
-    """Check the whole history, every document and every anchored head, as of one moment. Raises RegistryError.
+    """Verify the whole history, every document and every anchored head, as of one moment. Raises RegistryError.
 
     `registry_id` is that of the registry that must be there; empty: it is not known.
     """

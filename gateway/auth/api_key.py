@@ -1,4 +1,7 @@
-"""Authentication by API key: looked up by digest in a cache, else in the registry; a revoked key stops at once."""
+"""Authenticate callers by API key.
+
+A key is looked up by its digest in a cache, else in the registry. A revoked key stops at once.
+"""
 
 import asyncio
 import logging
@@ -12,11 +15,11 @@ import msgspec
 from gateway.auth.base import Authentication, Authenticator, raise_refusal
 from gateway.auth.ttl_cache import TtlCache
 from gateway.core.api_keys import PREFIX, bearer_key, digest_key_bytes, is_well_formed, key_id
-from gateway.core.compiled_policy import network_set, quota_from
+from gateway.core.compiled_policy import network_set, quota_from_limits
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.header_classification import API_KEY, AUTHORIZATION, RequestHead
 from gateway.core.model import Key
-from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
+from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import CALLER_VERBS, Principal
 from gateway.core.pseudo_random import random_between
 from gateway.core.token_bucket import TokenBucket
@@ -43,7 +46,7 @@ class _CachedKey:
 
 
 class ApiKeyAuthenticator(Authenticator):
-    """Authenticate `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
+    """Authenticate a caller by the API key in `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
 
     A key that was found is read again about every `ttl_s` seconds, in the background, in case somebody has changed it by
     hand: its revocation is mirrored and counts at once. While the registry is away a known key stays valid for `stale_s` at
@@ -76,7 +79,7 @@ class ApiKeyAuthenticator(Authenticator):
         self._bucket = bucket or TokenBucket(per_second=500, burst=2000)
         self._known: TtlCache[_CachedKey] = TtlCache(size)
         self._missing: TtlCache[bool] = TtlCache(size)
-        self.used: dict[str, float] = {}  # when keys were last used, by digest; LastUsed takes it over
+        self.used: dict[str, float] = {}  # when keys were last used, by digest; LastUsedRecorder empties it
         self._reading: dict[str, asyncio.Task[_CachedKey | None]] = {}
 
     def try_nowait(self, head: RequestHead) -> Authentication | Unauthenticated | NeedsWait | None:
@@ -241,7 +244,7 @@ def _known(digest: str, key: Key, look_at: float) -> _CachedKey | None:
         models=key.models,
         verbs=key.verbs,
         networks=network_set(key.networks),
-        quota=quota_from(key),
+        quota=quota_from_limits(key),
     )
     expires_at = _INFINITY if key.expires is None else datetime.fromisoformat(key.expires).timestamp()
     return _CachedKey(principal, expires_at, look_at)

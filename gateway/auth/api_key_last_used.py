@@ -1,4 +1,4 @@
-"""Records in the registry when each API key was last used: in the background, at most once an hour for each key.
+"""Record in the registry when each API key was last used, in the background.
 
 Every write to a registry reaches all gateways and stays in its history, so a key's use is written once an hour at
 most, for many keys in one write.
@@ -23,7 +23,10 @@ _STOP_S = 1.0
 
 
 class LastUsedRecorder:
-    """Writes the times in `used` (by key digest) to the registry; the authenticator fills that dictionary."""
+    """Writes the times of API keys' last use to the registry, from time to time.
+
+    They are in `used`, by key digest: the authenticator fills that dictionary.
+    """
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from gateway.auth.base import Authentication, Authenticator, raise_refusal
 from gateway.core.errors import AddressNotAllowed, GatewayError, TooManyRequests, Unauthenticated
 from gateway.core.header_classification import RequestHead
 from gateway.core.log_throttle import LogThrottle
-from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
+from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.registry.client_ip_token_buckets import ClientIpQuota
 
 _throttled_log = LogThrottle(logging.getLogger(__name__))
@@ -35,7 +35,10 @@ class AuthenticatorChain:
         self.refused = 0  # for their address, since the start; including those that report-only mode let pass
 
     def try_nowait(self, head: RequestHead) -> Authentication | GatewayError | NeedsWait | None:
-        """Return what can be decided without waiting. An authenticator that must wait is not skipped: the credential may be its own."""
+        """Authenticate a request where that needs no waiting; else NEEDS_WAIT.
+
+        An authenticator that must wait is not skipped: the credential may be its own.
+        """
         for authenticator in self._authenticators:
             found = authenticator.try_nowait(head)
             if found is not None:

@@ -1,4 +1,4 @@
-"""The authenticators by name: built-in ones, and plug-ins that are loaded from entry points."""
+"""Load authenticator plug-ins from entry points, and check the names of authenticators, built-in ones and plug-ins."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -18,7 +18,7 @@ ENTRY_POINT_GROUP: Final = "chips.auth"
 
 
 def validate_authenticator_names(names: Sequence[str]) -> None:
-    """Raise ValueError where a name in `auth.chain` is unknown or occurs twice."""
+    """Check the names in `auth.chain`. Raises ValueError where one is unknown or occurs twice."""
     known = list(BUILT_IN)
     if not set(names) <= set(known):  # else nothing looks through what is installed
         known += _plug_ins()
@@ -30,8 +30,8 @@ def validate_authenticator_names(names: Sequence[str]) -> None:
             raise ValueError(f'"{name}" stands twice')
 
 
-def load_plugin(name: str) -> Authenticator:
-    """Load the authenticator that the plug-in `name` (entry point `chips.auth`) returns."""
+def load_authenticator_plugin(name: str) -> Authenticator:
+    """Load the authenticator plug-in called `name`, from the entry points `chips.auth`."""
     opened: Authenticator = _plug_ins()[name].load()()
     return opened
 

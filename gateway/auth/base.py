@@ -6,12 +6,12 @@ import msgspec
 
 from gateway.core.errors import GatewayError
 from gateway.core.header_classification import RequestHead
-from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
+from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import Principal
 
 
 class Authentication(msgspec.Struct, frozen=True):
-    """A successful authentication: the principal, and whether its credential came in Authorization (which then ends here)."""
+    """A successful authentication: the principal, and whether its credential came in Authorization."""
 
     principal: Principal
     consumed_authorization: bool  # it came in Authorization, which must not go on to the backend
@@ -26,9 +26,9 @@ class Authenticator(ABC):
     """
 
     def try_nowait(self, head: RequestHead) -> Authentication | GatewayError | NeedsWait | None:  # noqa: ARG002
-        """Return what can be decided without waiting, which is so for nearly all requests; NEEDS_WAIT: await `__call__`.
+        """Authenticate a request where that needs no waiting; else NEEDS_WAIT: await `__call__`.
 
-        It may return its refusal instead of raising it, which costs a fraction.
+        Nearly all requests need none. It may return its refusal instead of raising it, which costs a fraction.
         """
         return NEEDS_WAIT
 
@@ -44,10 +44,10 @@ class Authenticator(ABC):
         return False
 
     async def start(self) -> None:  # noqa: B027  (most need nothing)
-        """Start: open what is needed. Called once, before the first request."""
+        """Open what the authenticator needs, such as connections. Called once, before the first request."""
 
     async def stop(self) -> None:  # noqa: B027
-        """Close it."""
+        """Close what `start` opened."""
 
 
 def raise_refusal(found: Authentication | GatewayError | None) -> Authentication | None:

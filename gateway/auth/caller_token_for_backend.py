@@ -1,4 +1,4 @@
-"""Short-lived JWTs that tell a backend which caller the gateway authenticated."""
+"""Sign short-lived tokens (JWT) that tell a backend which caller the gateway authenticated."""
 
 import hashlib
 import time
@@ -23,9 +23,10 @@ ISSUER: Final = "chips"
 
 
 class CallerTokenSigner:
-    """Signs caller tokens with the first of `key_files` (PEM, P-256); publishes the public keys of all, so that keys can rotate.
+    """Signs tokens about callers for backends, and publishes the public keys that verify them.
 
-    Without files it makes a key that lives as long as the process: right for one process, wrong for several.
+    The first of `key_files` (PEM, P-256) signs; the public keys of all are published, so that keys can rotate. Without files
+    it makes a key that lives as long as the process: right for one process, wrong for several.
     """
 
     def __init__(self, key_files: Sequence[Path] = (), *, now: Callable[[], float] = time.time) -> None:

@@ -1,4 +1,4 @@
-"""Authentication by a client certificate (mTLS) that a load balancer verified and describes in headers.
+"""Authenticate callers by a client certificate (mTLS) that a load balancer verified and describes in headers.
 
 Nothing in a header proves that the balancer wrote it. So these are read only where the request came through a trusted
 proxy, and that proxy must replace them: docs/threat-model.md says how.
@@ -19,7 +19,7 @@ _REMEMBERED: Final = 10_000
 
 
 class CertificateAuthenticator(Authenticator):
-    """Authenticates by client certificate.
+    """Authenticate a caller by the client certificate that a load balancer describes in headers.
 
     `identity_header` names its subject, and `verified_header` is `true` where the load balancer checked its chain.
     """

@@ -1,7 +1,8 @@
-"""An issuer's JSON Web Key Set: fetched on first use, cached for its lifetime, refreshed in the background.
+"""Fetch and cache the public keys of a token issuer (JSON Web Key Set, RFC 7517).
 
-Where they are is a setting, or said by the issuer's discovery document (OpenID Connect Discovery 1.0). An address that such
-a document names is a stranger's word: it must be https, and lead to public addresses or to the issuer's own host.
+They are fetched on first use, cached for their lifetime and refreshed in the background. Where they are is a setting,
+or said by the issuer's discovery document (OpenID Connect Discovery 1.0). An address that such a document names is not
+trusted: it must be https, and lead to public addresses or to the issuer's own host.
 """
 
 import asyncio
@@ -47,10 +48,11 @@ class PublicKey(NamedTuple):
 
 
 class JwksKeySet:
-    """The public keys at `url`, by key id (`kid`). `find` never waits; `refresh` fetches, once for all who wait at that time.
+    """The public keys of one issuer, by key id (`kid`), fetched from `url` and cached.
 
-    Without a `url`, the discovery document of `issuer` names the address; it is read again with each fetch. While that
-    document cannot be read or is not valid, the last known address is used.
+    `find` never waits; `refresh` fetches, once for all who wait at that time. Without a `url`, the discovery document
+    of `issuer` names the address; it is read again with each fetch. While that document cannot be read or is not valid,
+    the last known address is used.
     """
 
     def __init__(
@@ -77,24 +79,24 @@ class JwksKeySet:
         return urlsplit(self._issuer or self.url).hostname or ""
 
     def find(self, key_id: str) -> PublicKey | None:
-        """The key with this id; None where there is none or the cached keys are too old to trust."""
+        """The key with this id, or None. Also None where the cached keys are too old to trust."""
         return self.keys.get(key_id) if self._now() < self._fresh_until + _STALE_S else None
 
     def has_usable_keys(self) -> bool:
         return bool(self.keys) and self._now() < self._fresh_until + _STALE_S
 
     def is_refresh_due(self) -> bool:
-        """Whether the keys have expired and may be fetched: the last attempt was not too recent."""
+        """Whether the keys should be fetched again: they have expired, and the last attempt is not too recent."""
         now = self._now()
         return now >= self._fresh_until and now - self._tried_at >= _RETRY_S
 
     def refresh_in_background(self, session: aiohttp.ClientSession) -> None:
-        """Fetch in the background if that is due; the present keys stay in use meanwhile."""
+        """Start to fetch the keys in the background, if that is due; the present keys stay in use meanwhile."""
         if self.is_refresh_due() and self._refreshing is None:
             self._start(session)
 
     async def refresh(self, session: aiohttp.ClientSession) -> None:
-        """Fetch now, because a key id is not known. Never raises; at most one fetch in half a minute."""
+        """Fetch the keys now, because a key id is not known. Never raises; at most one fetch in half a minute."""
         if self._refreshing is None:
             if self._now() - self._tried_at < _RETRY_S:
                 return
@@ -172,8 +174,11 @@ def _reason(error: Exception) -> str:
 
 
 async def fetch_authorization_endpoint(issuer: str) -> str:
-    """Fetch the URL where people sign in at `issuer`, from its discovery document; empty where it does not answer or names no such place."""
-    async with open_jwks_session([urlsplit(issuer).hostname or ""]) as session:
+    """Fetch the URL where people sign in at `issuer`, from its discovery document.
+
+    Empty where the issuer does not answer or names no such URL.
+    """
+    async with open_ssrf_guarded_session([urlsplit(issuer).hostname or ""]) as session:
         try:
             body, _ = await _get(session, issuer.rstrip("/") + _DISCOVERY)
             document = msgspec.json.decode(body, type=_Discovery)
@@ -220,10 +225,14 @@ def _is_inside(host: str, *, unknown: bool) -> bool:
     )
 
 
-def open_jwks_session(allowed_hosts: Iterable[str]) -> aiohttp.ClientSession:
-    """An HTTP client that may connect to `allowed_hosts` at any address, and to other hosts at public addresses only."""
+def open_ssrf_guarded_session(trusted_hosts: Iterable[str]) -> aiohttp.ClientSession:
+    """Open an HTTP client that connects to public addresses only.
+
+    Only `trusted_hosts` may have any address. It prevents server-side request forgery (SSRF) by the addresses that an
+    issuer names.
+    """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=_Resolver(frozenset(allowed_hosts))),
+        connector=aiohttp.TCPConnector(resolver=_Resolver(frozenset(trusted_hosts))),
         trust_env=False,
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -231,10 +240,10 @@ def open_jwks_session(allowed_hosts: Iterable[str]) -> aiohttp.ClientSession:
 
 
 class _Resolver(AbstractResolver):
-    """Judges the very addresses that are then connected to, so that a name that moves (DNS rebinding) opens nothing."""
+    """Checks the very addresses that are then connected to, so that a name that moves (DNS rebinding) opens nothing."""
 
-    def __init__(self, allowed_hosts: frozenset[str]) -> None:
-        self._named = allowed_hosts
+    def __init__(self, trusted_hosts: frozenset[str]) -> None:
+        self._named = trusted_hosts
         self._inner = aiohttp.DefaultResolver()
 
     async def resolve(
@@ -254,7 +263,7 @@ class _Document(msgspec.Struct):
 
 
 def parse_keys(body: bytes) -> dict[str, PublicKey]:
-    """The usable keys of a JWKS document, by id; others are left out. ValueError where none is usable."""
+    """Parse a JWKS document into its usable keys, by id; others are left out. ValueError where none is usable."""
     try:
         document = msgspec.json.decode(body, type=_Document)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -271,7 +280,7 @@ def parse_keys(body: bytes) -> dict[str, PublicKey]:
 
 
 def parse_key(entry: dict[str, Any]) -> PublicKey | None:
-    """The key in an entry of a key set (JWK, RFC 7517); None where it is not a public one that is used here."""
+    """Parse one entry of a key set (JWK, RFC 7517); None where it is not a public key that is used here."""
     if entry.get("kty") not in ("RSA", "EC") or entry.get("use", "sig") != "sig" or "d" in entry:
         return None  # never a shared secret, and never a key that is not public any more
     try:

@@ -1,4 +1,7 @@
-"""Signed tokens (OIDC, Google's ID tokens, IAP): verified by the issuer's public keys, then remembered until they end."""
+"""Authenticate callers by signed tokens (JWT): OIDC, Google's ID tokens, IAP.
+
+A token is verified by its issuer's public keys, then remembered until it expires.
+"""
 
 import binascii
 import time
@@ -13,12 +16,12 @@ import jwt
 import msgspec
 
 from gateway.auth.base import Authentication, Authenticator
-from gateway.auth.jwks import JwksKeySet, PublicKey, open_jwks_session
+from gateway.auth.jwks import JwksKeySet, PublicKey, open_ssrf_guarded_session
 from gateway.auth.ttl_cache import TtlCache
 from gateway.core.compiled_policy import principal_from_rule
 from gateway.core.errors import IssuerUnavailable, Unauthenticated
 from gateway.core.header_classification import AUTHORIZATION, RequestHead, register_credential_field
-from gateway.core.needs_wait import NEEDS_WAIT, NeedsWait
+from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import Principal
 from gateway.core.token_and_certificate_rules import IssuerRule, apply_preset, is_printable_subject
 from gateway.task_supervisor import Supervisor
@@ -69,7 +72,7 @@ class _Verified(NamedTuple):
 
 
 class TokenAuthenticator(Authenticator):
-    """Authenticate tokens of `issuers`.
+    """Authenticate a caller by a token of one of `issuers`.
 
     A token that names one of the issuers must be valid. The first entry that accepts it decides, by its own header,
     audience, algorithms, keys, clock skew, subjects and groups. The verdict is cached for the header that the token came in,
@@ -106,7 +109,7 @@ class TokenAuthenticator(Authenticator):
                 candidates.append(_Candidate(issuer, self._keys[source]))
 
     async def start(self) -> None:
-        self._session = open_jwks_session(keys.host for keys in self._keys.values())
+        self._session = open_ssrf_guarded_session(keys.host for keys in self._keys.values())
 
     async def stop(self) -> None:
         for keys in self._keys.values():

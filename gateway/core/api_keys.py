@@ -1,8 +1,9 @@
-"""API keys: `chips_` + 32 random characters + 6 of checksum, letters and digits only.
+"""Make, check and digest API keys.
 
-The prefix lets secret scanners find a leaked key; the checksum lets them, and us, tell a key from a look-alike without
-asking the registry. 32 characters of 62 are 190 bits, so a plain SHA-256 is a safe way to store one: there is nothing
-to guess, and a slow hash would only cost every request.
+A key is `chips_` + 32 random characters + 6 of checksum, letters and digits only. The prefix lets secret scanners find
+a leaked key; the checksum lets them, and us, tell a key from a look-alike without asking the registry. 32 characters of
+62 are 190 bits, so a plain SHA-256 is a safe way to store one: there is nothing to guess, and a slow hash would only
+cost every request.
 """
 
 import binascii
@@ -21,7 +22,7 @@ _KEY = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM_LENGTH + _CHECKSUM_LENGTH}}}"
 
 
 def make_key() -> str:
-    """A new key, from the operating system's randomness."""
+    """Make a new API key, from the operating system's randomness."""
     body = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
     return PREFIX + body + _checksum(body)
 
@@ -40,7 +41,7 @@ def digest_key(key: str) -> str:
 
 
 class LastKeyDigest:
-    """A cache of one entry: the digest of the key that a connection sent last, so that a client's key is hashed only once.
+    """A cache of the digest of the key that a connection sent last, so that a client's key is hashed only once.
 
     The comparison takes equally long for any key of the same length, because several callers may share a proxy's connection.
     The key is kept as long as the connection. Whether the key is revoked is still checked for each request.
@@ -61,7 +62,7 @@ class LastKeyDigest:
 
 
 def digest_key_bytes(key: bytes) -> str:
-    """As `digest_key`, for the bytes of a header field."""
+    """The digest of a key, as `digest_key`, from the bytes of a header field."""
     return hashlib.sha256(key).hexdigest()
 
 
@@ -71,7 +72,7 @@ def key_id(digest: str) -> str:
 
 
 def bearer_key(authorization: bytes) -> bytes | None:
-    """The key in an Authorization field's value (RFC 6750 section 2.1), or None where it holds something else."""
+    """The API key in a Bearer Authorization field's value (RFC 6750 section 2.1); None where it holds something else."""
     if authorization[: len(_BEARER_KEY)].lower() != _BEARER_KEY:
         return None
     return authorization[len("bearer ") :].strip()

@@ -15,7 +15,10 @@ MAX_MICROS: Final = 10**15
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A budget. Amounts are whole millionths of the currency of the prices; days and months are UTC."""
+    """A budget: a limit on what the calls of a model, a key or a team cost in a day or a month.
+
+    Amounts are whole millionths of the currency of the prices; days and months are UTC.
+    """
 
     scope: Scope
     name: str  # of the model or team, or the id of the caller as logs have it
@@ -26,17 +29,17 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def id(self) -> str:
-        """Its name in the registry."""
+        """The name of the budget's document in the registry."""
         return budget_id(self.scope, self.name)
 
 
 def budget_id(scope: Scope, name: str) -> str:
-    """The name of the document of a budget: one for each model, key and team."""
+    """The name of a budget's document in the registry: one for each model, key and team."""
     return f"{scope}:{name}"
 
 
 def parse_budget(content: Mapping[str, Any]) -> Budget:
-    """Read a budget's document. ValueError says what is wrong."""
+    """Read a budget's registry document. ValueError says what is wrong."""
     try:
         budget = msgspec.convert(content, Budget)
     except msgspec.ValidationError as error:
@@ -49,14 +52,14 @@ def parse_budget(content: Mapping[str, Any]) -> Budget:
 
 
 def period_days(period: Period, today: date) -> list[date]:
-    """The days of the running period until today."""
+    """The days of the current period up to `today`, which is one of them."""
     if period == "day":
         return [today]
     return [today.replace(day=number) for number in range(1, today.day + 1)]
 
 
 def period_end(period: Period, today: date) -> float:
-    """When the running period ends, in seconds since the epoch."""
+    """When the current period ends, in seconds since the epoch."""
     following = today + timedelta(days=1)
     if period == "month":
         following = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
@@ -64,5 +67,5 @@ def period_end(period: Period, today: date) -> float:
 
 
 def reached_threshold(spent_micros: int, amount_micros: int) -> int:
-    """The highest of THRESHOLDS that is reached; 0: none."""
+    """The highest of THRESHOLDS, in percent of the amount, that the spending has reached; 0: none."""
     return max((level for level in THRESHOLDS if spent_micros * 100 >= level * amount_micros), default=0)

@@ -1,4 +1,7 @@
-"""The chunked transfer coding (RFC 9112 section 7.1), read strictly: what two programs might frame differently is refused."""
+"""Encode and decode the chunked transfer coding (RFC 9112 section 7.1).
+
+It is read strictly: what two programs might frame differently is refused.
+"""
 
 import re
 from typing import Final
@@ -46,7 +49,10 @@ _NOT_AT_THE_END: Final = frozenset(
 
 
 class ChunkedDecoder:
-    """Decodes a chunked body. `feed` it what arrives; it returns the pieces of the body. `done` is true once the last chunk has been read."""
+    """Decodes a chunked body, piece by piece, as it arrives.
+
+    `feed` it what arrives; it returns the pieces of the body. `done` is true once the last chunk has been read.
+    """
 
     __slots__ = ("_left", "_tail", "done", "rest", "trailers")
 
@@ -140,7 +146,7 @@ class ChunkedDecoder:
 
 
 def encode_chunk(piece: bytes) -> bytes:
-    """`piece` as one chunk. It must not be empty: an empty chunk ends the body."""
+    """Encode `piece` as one chunk. It must not be empty: an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
@@ -148,5 +154,5 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def encode_last_chunk(trailers: bytes) -> bytes:
-    """The end of a chunked body: the last chunk, and `trailers` (field lines)."""
+    """Encode the end of a chunked body: the last chunk, and `trailers` (field lines)."""
     return b"0\r\n" + trailers + b"\r\n" if trailers else LAST_CHUNK

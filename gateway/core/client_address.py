@@ -30,7 +30,10 @@ class TrustedProxies:
         self._forwarded = forwarded
 
     def client_address(self, peer: str, head: RequestHead) -> str | None:
-        """The caller's address as text; None where it is not known. Also sets the fields of `head` that trusted proxies vouch for."""
+        """The address of the client behind the trusted proxies, as text; None where it is not known.
+
+        Also sets `vouched` and `forwarded_for` of `head`.
+        """
         if not self._hops and not self._proxies.networks:
             return peer
         if self._proxies.networks and not self._trusts(peer):

@@ -1,4 +1,7 @@
-"""A model's policy, compiled once per revision so that a request pays little for it."""
+"""Compile a model's policy into what requests use: a set of networks, CORS policy and quota.
+
+That happens once per revision, so that a request pays little for it.
+"""
 
 from functools import lru_cache
 
@@ -10,7 +13,7 @@ from gateway.core.token_and_certificate_rules import AccessRule
 
 
 class CompiledPolicy:
-    """A policy with its networks, quota and CORS rules parsed."""
+    """A model's policy, ready for requests: its networks, quota and CORS rules, parsed."""
 
     __slots__ = ("cors", "networks", "quota")
 
@@ -25,18 +28,18 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
     return CompiledPolicy(
         network_set(policy.networks),
         CorsPolicy({origin: rule.options() for origin, rule in policy.cors.items()}) if policy.cors else None,
-        quota_from(policy),
+        quota_from_limits(policy),
     )
 
 
 @lru_cache(maxsize=1024)
 def network_set(networks: tuple[str, ...]) -> NetworkSet | None:
-    """A NetworkSet of `networks`, cached so that equal lists share one; None for an empty list."""
+    """The NetworkSet of `networks`; None for an empty list. Equal lists share one, from a cache."""
     return NetworkSet(map(parse_network, networks)) if networks else None
 
 
 def principal_from_rule(entry: AccessRule, subject: str) -> Principal:
-    """The principal for `subject`, which matched the rule `entry`. Quotas count for each subject alone."""
+    """The principal of a caller, `subject`, who matched the access rule `entry`. Quotas count for each subject alone."""
     return Principal(
         id=f"{entry.name}:{subject}",
         label=subject,
@@ -44,12 +47,12 @@ def principal_from_rule(entry: AccessRule, subject: str) -> Principal:
         models=entry.models,
         verbs=entry.verbs,
         networks=network_set(entry.networks),
-        quota=quota_from(entry),
+        quota=quota_from_limits(entry),
     )
 
 
-def quota_from(limits: Limits) -> Quota:
-    """The quota in `limits`. Without a policy's own `max_in_flight`, which the concurrency limit enforces for the whole model."""
+def quota_from_limits(limits: Limits) -> Quota:
+    """The quota that `limits` set. Without a policy's `max_in_flight`, which the concurrency limit enforces for the whole model."""
     quota = Quota(
         requests_per_s=limits.requests_per_s,
         burst=limits.burst,

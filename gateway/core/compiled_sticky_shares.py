@@ -1,4 +1,4 @@
-"""A model's sticky shares, compiled from its document for the data plane."""
+"""Compile a model's sticky shares into a chooser that gives the same caller the same version each time."""
 
 from hashlib import blake2b
 
@@ -13,8 +13,8 @@ from gateway.core.sticky_shares import (
 )
 
 
-class StickyVersions:
-    """The versions of one model by slot, ready to be chosen from."""
+class StickyVersionChooser:
+    """Chooses a version of one model by a hash, so that the same value gets the same version each time."""
 
     __slots__ = ("_backends", "_hash", "by")
 
@@ -29,7 +29,7 @@ class StickyVersions:
         self._backends: tuple[Backend, ...] = tuple(owners[slot] for slot in sorted(owners))
 
     def choose(self, value: bytes) -> tuple[Backend, str]:
-        """The backend for `value`, and the value's own hash in 16 hexadecimal digits: the unit, for logs."""
+        """Choose the backend for `value`. Also returns the hash of `value` in 16 hexadecimal digits: the unit, for logs."""
         hashed = self._hash.copy()
         hashed.update(value)
         digest = hashed.digest()
@@ -38,8 +38,8 @@ class StickyVersions:
         return self._backends[slot], digest.hex()
 
 
-def compile_sticky(model: Model) -> StickyVersions | None:
-    """Compile a model's sticky shares; None where they are not sticky, or it has no version to choose."""
+def compile_sticky(model: Model) -> StickyVersionChooser | None:
+    """Compile a model's sticky shares; None where it has none, or no version to choose."""
     if model.sticky is None or not any(model.traffic.values()):
         return None
-    return StickyVersions(model.sticky, model)
+    return StickyVersionChooser(model.sticky, model)

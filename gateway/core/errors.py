@@ -1,37 +1,37 @@
-"""The tree of errors that become HTTP responses, each with its status, code and title.
+"""The errors that become HTTP responses, each with its status, code and title.
 
 A class exists only because its `code` is a contract with callers; any other exception is a bug and becomes
 `internal-error`. Codes never change.
 
     GatewayError
-    ├── CallerError               the caller can fix it
-    │   ├── BadRequest            400 bad-request
-    │   ├── Unauthenticated       401 unauthenticated
-    │   ├── BudgetExhausted       402 budget-exhausted
-    │   ├── AddressNotAllowed     403 address-not-allowed
-    │   ├── Forbidden             403 forbidden
-    │   ├── ModelNotFound         404 model-not-found
-    │   ├── PageNotFound          404 not-found
-    │   ├── MethodNotAllowed      405 method-not-allowed
-    │   ├── RequestTimeout        408 request-timeout
-    │   ├── PayloadTooLarge       413 payload-too-large
-    │   ├── TargetTooLong         414 target-too-long
-    │   ├── TooManyRequests       429 too-many-requests
-    │   ├── HeadersTooLarge       431 headers-too-large
-    │   ├── MethodNotImplemented  501 method-not-implemented
-    │   └── VersionNotSupported   505 version-not-supported
-    ├── UpstreamError             the backend failed
-    │   ├── UpstreamUnreachable   502 upstream-unreachable    nothing was sent
-    │   ├── UpstreamBroken        502 upstream-broken         it failed after we sent something
-    │   ├── UpstreamNotTried   503 upstream-unavailable    no backend can take it now
-    │   ├── UpstreamTimeout       504 upstream-timeout        slower than the model's time-out
-    │   └── DeadlineExceeded      504 deadline-exceeded       slower than the caller said it would wait
-    └── GatewayFault              we failed
-        ├── Overloaded            503 overloaded
-        ├── RegistryUnavailable   503 registry-unavailable
-        ├── IssuerUnavailable     503 issuer-unavailable      a token cannot be checked now
-        ├── LoopDetected          508 loop-detected           a backend leads back to this gateway
-        └── InternalError         500 internal-error
+    ├── CallerError                  the caller can fix it
+    │   ├── BadRequest               400 bad-request
+    │   ├── Unauthenticated          401 unauthenticated
+    │   ├── BudgetExhausted          402 budget-exhausted
+    │   ├── AddressNotAllowed        403 address-not-allowed
+    │   ├── Forbidden                403 forbidden
+    │   ├── ModelNotFound            404 model-not-found
+    │   ├── PageNotFound             404 not-found
+    │   ├── MethodNotAllowed         405 method-not-allowed
+    │   ├── RequestTimeout           408 request-timeout
+    │   ├── PayloadTooLarge          413 payload-too-large
+    │   ├── TargetTooLong            414 target-too-long
+    │   ├── TooManyRequests          429 too-many-requests
+    │   ├── HeadersTooLarge          431 headers-too-large
+    │   ├── MethodNotImplemented     501 method-not-implemented
+    │   └── HttpVersionNotSupported  505 version-not-supported
+    ├── UpstreamError                the backend failed
+    │   ├── UpstreamUnreachable      502 upstream-unreachable    nothing was sent
+    │   ├── UpstreamBroken           502 upstream-broken         it failed after we sent something
+    │   ├── UpstreamNotTried         503 upstream-unavailable    no backend can take it now
+    │   ├── UpstreamTimeout          504 upstream-timeout        slower than the model's time-out
+    │   └── DeadlineExceeded         504 deadline-exceeded       slower than the caller said it would wait
+    └── GatewayFault                 we failed
+        ├── Overloaded               503 overloaded
+        ├── RegistryUnavailable      503 registry-unavailable
+        ├── IssuerUnavailable        503 issuer-unavailable      a token cannot be checked now
+        ├── LoopDetected             508 loop-detected           a backend leads back to this gateway
+        └── InternalError            500 internal-error
 """
 
 from math import ceil
@@ -159,7 +159,7 @@ class MethodNotImplemented(CallerError):
     code, status, title = "method-not-implemented", 501, "Method not implemented"
 
 
-class VersionNotSupported(CallerError):
+class HttpVersionNotSupported(CallerError):
     """505: not HTTP/1.0 or HTTP/1.1."""
 
     code, status, title = "version-not-supported", 505, "HTTP version not supported"
@@ -194,7 +194,7 @@ class UpstreamBroken(UpstreamError):
 
 
 class UpstreamNotTried(UpstreamError):
-    """503: the backend's circuit is open, or the gateway cannot authenticate to it."""
+    """503: the backend was not tried: its circuit is open, or the gateway cannot authenticate to it."""
 
     code, status, title = "upstream-unavailable", 503, "Backend unavailable"
 

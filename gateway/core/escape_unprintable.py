@@ -19,7 +19,7 @@ _SHORT: Final = {"\n": "\\n", "\t": "\\t"}
 
 
 def printable(text: str) -> str:
-    r"""Escape a text: `text` with every control, format and line-breaking character written out, such as `\n`, `\x1b` and `\u202e`."""
+    r"""Escape every control, format and line-breaking character of a text, such as `\n`, `\x1b` and `\u202e`."""
     if _ALL_PLAIN.fullmatch(text):
         return text
     return "".join(char if _shows(char) else _escape(char) for char in text)

@@ -1,8 +1,9 @@
 # Long: one record, whose fields are set in one constructor: a request pays for each call.
-"""The exchange: the record of one request and its answer. Log line, metrics and spans are all made from it.
+"""The exchange: the record of one request and its response, as it passes the gateway.
 
-Each field is filled by exactly one stage, named above it; a later stage may read it, never change it. A field that has
-a type but no value here does not exist before its stage has run: to read it earlier is a bug, and says so.
+Log line, metrics and spans are all made from it. Each field is filled by exactly one stage, named above it; a later
+stage may read it, never change it. A field that has a type but no value here does not exist before its stage has run:
+to read it earlier is a bug, and says so.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -13,7 +14,7 @@ from gateway.core.trace_context import new_span_id
 if TYPE_CHECKING:
     from gateway.core.api_keys import LastKeyDigest
     from gateway.core.compiled_policy import CompiledPolicy
-    from gateway.core.compiled_sticky_shares import StickyVersions
+    from gateway.core.compiled_sticky_shares import StickyVersionChooser
     from gateway.core.errors import GatewayError
     from gateway.core.head_cache import CachedHead
     from gateway.core.header_classification import RawHeaders, RequestHead
@@ -40,10 +41,10 @@ class RequestBody(Protocol):
         """Whether the whole body has arrived."""
 
     def complete_body(self) -> bytes:
-        """All of it, once `complete`."""
+        """The whole body, once it is `complete`."""
 
     async def buffer(self, deadline: float) -> None:
-        """Wait until the body is `complete` or `BUFFERED_BODY_BYTES` of it have arrived, until `deadline` at most."""
+        """Wait until the body, or the first `BUFFERED_BODY_BYTES` of it, have arrived; until `deadline` at most."""
 
     async def read(self) -> bytes:
         """Wait for the whole body and return it. Only for bodies whose declared length is small."""
@@ -57,14 +58,14 @@ class ResponseWriter(Protocol):
 
     @property
     def started(self) -> bool:
-        """Whether the caller may have seen a part of the answer."""
+        """Whether the caller may have seen a part of the response."""
 
     def send(self, answer: "Response") -> Awaitable[None]: ...
 
     async def start(
         self, status: int, reason: str, fields: list[tuple[bytes, bytes]], length: int | None
     ) -> None:
-        """Send the head. `length` None: the length is not known."""
+        """Send the response's head. `length` None: the body's length is not known."""
 
     async def write(self, chunk: bytes) -> None: ...
 
@@ -207,7 +208,7 @@ class Exchange:
         # route to backend
         self.model: Model
         self.compiled_policy: CompiledPolicy
-        self.sticky: StickyVersions | None
+        self.sticky: StickyVersionChooser | None
         self.generation = 0  # of the registry that it was routed by
         self.registry_age_s: float | None = None  # since the registry confirmed that; only where asked for
         self.deadline: float  # monotonic seconds

@@ -80,7 +80,10 @@ class CachedHead:
             self._lead = at, places[at][1].partition(b": ")[2]
 
     def match(self, raw: bytes) -> Sequence[bytes] | None:
-        """The variable values of `raw`, at `indexes`, and Content-Length where there is one; None where `raw` is another head."""
+        """Compare a raw head with this one, and return its variable values; None where it is another head.
+
+        They are at `indexes`, with Content-Length where there is one.
+        """
         values = self._template.match(raw)
         if values is None or 0 in b"".join(values).translate(_VISIBLE):
             return None
@@ -110,7 +113,7 @@ class CachedHead:
 
 
 class HeadCache:
-    """The cached heads of one server. When there are too many, all are removed."""
+    """The cache of request heads of one server. When there are too many, all are removed."""
 
     def __init__(self, *, field_limit_bytes: int) -> None:
         self._limit_bytes = field_limit_bytes  # a head that is no longer has no field that is

@@ -12,9 +12,10 @@ _Cut = Callable[[bytes], tuple[Any, ...]]
 
 
 def byte_table(allowed: bytes) -> bytes:
-    """A table for `bytes.translate`: an allowed byte becomes 1 and any other 0, so that `0 in value.translate(table)` finds these.
+    """A table for `bytes.translate` that finds bytes which are not allowed.
 
-    It takes a quarter of what a regular expression takes for the same.
+    An allowed byte becomes 1 and any other 0: `0 in value.translate(table)` says whether there is one. It takes a
+    quarter of what a regular expression takes for the same.
     """
     return bytes(byte in allowed for byte in range(256))
 

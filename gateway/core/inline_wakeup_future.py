@@ -8,7 +8,7 @@ class InlineWakeupFuture:
     """A future for one waiter, who goes on inside `complete` itself and not in a later turn of the event loop.
 
     The code that finishes the work calls `complete`, with an error if it failed.
-        Only a coroutine that `gateway.server.eager_coroutine_runner` runs can await one.
+    Only a coroutine that `gateway.server.eager_coroutine_runner` runs can await one.
     """
 
     __slots__ = ("_done", "_error", "wake")
@@ -58,9 +58,10 @@ class _Yield:
         yield
 
 
-def switch_to_task() -> _Yield:
-    """Await this before code that needs a task of its own, such as `asyncio.timeout`.
+def continue_in_own_task() -> _Yield:
+    """Make the rest of the request run in a task of its own: await this before code that needs one.
 
-    On the fast path a request is carried by callbacks until it first waits for something other than its backend.
+    `asyncio.timeout` is such code. On the fast path a request is carried by callbacks until it first waits for
+    something other than its backend.
     """
     return _Yield()

@@ -1,4 +1,7 @@
-"""A set of IP networks, compiled so that a look-up costs the same for ten networks and for ten thousand."""
+"""A set of IP networks, to test whether an address is in one of them; also parses networks and addresses.
+
+A look-up costs the same for ten networks and for ten thousand.
+"""
 
 from collections.abc import Iterable
 from ipaddress import (
@@ -20,7 +23,7 @@ _MAPPED_BITS = 96  # ::ffff:0:0/96 holds the IPv4 addresses
 
 
 def parse_network(text: str) -> Network:
-    """Parse `192.0.2.0/24`, `2001:db8::/32` or one address; ValueError says what is wrong.
+    """Parse an IP network (`192.0.2.0/24`, `2001:db8::/32`) or one address; ValueError says what is wrong.
 
     A network of IPv4-mapped addresses becomes the IPv4 network, as `parse_address` does with an address: otherwise it
     would contain no caller.
@@ -40,9 +43,9 @@ def parse_network(text: str) -> Network:
 
 
 def parse_address(text: str) -> Address | None:
-    """Parse an address as a proxy writes it: with a port or brackets, an IPv4-mapped IPv6 address as the IPv4 one.
+    """Parse an IP address; None where it is none: then it is in no network.
 
-    None where it is no address: then it is in no network.
+    It may be as proxies write it, with a port or brackets. An IPv4-mapped IPv6 address becomes the IPv4 one.
     """
     text = text.strip()
     port = ""
@@ -67,7 +70,7 @@ def parse_address(text: str) -> Address | None:
 
 
 class NetworkSet:
-    """An immutable set of networks.
+    """An immutable set of IP networks: `address in networks` says whether one of them contains it.
 
     The first look-up of an address costs one hash per distinct prefix length, 32 or 128 at most, however many networks
     there are; later ones cost one hash. What is remembered is the verdict on that very address in this very set, so it

@@ -1,4 +1,7 @@
-"""A model as the registry keeps it, with its backends and its policy; also API keys. Parses and validates their documents."""
+"""A model as the registry keeps it, with its backends and its policy: its document, parsed and validated.
+
+Also API keys, which the registry keeps too.
+"""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +26,7 @@ MAX_INSTANCES = 10_000
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One input or output, as the Open Inference Protocol's model metadata gives it; -1 is any length."""
+    """One input or output of a model: name, datatype and shape, as in the Open Inference Protocol. -1 is any length."""
 
     name: str
     datatype: str
@@ -52,7 +55,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one instance of a backend is given, and how many of them are kept warm."""
+    """The CPU and memory of one instance of a backend, and how many instances are kept warm."""
 
     cpu: float = 1.0
     memory_gib: float = 1.0
@@ -77,7 +80,10 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A model, which callers name in the path: its versions' backends, its policy and its `traffic`, in percent by version."""
+    """A registered model: its versions' backends, its policy and its traffic.
+
+    Callers name it in the path. `traffic` is in percent by version.
+    """
 
     name: str
     description: str = ""
@@ -168,7 +174,7 @@ def model_problems(model: Model) -> list[str]:
 
 
 class Limits(Protocol):
-    """The fields for networks and quotas that policies, keys and access rules have in common."""
+    """The limits that policies, keys and access rules have in common: networks and quotas."""
 
     @property
     def networks(self) -> tuple[str, ...]: ...
@@ -242,7 +248,7 @@ def backend_problems(backend: Backend) -> list[str]:
 
 
 def resource_problems(resources: Resources) -> list[str]:
-    """What is wrong with the size of an instance, a sentence each."""
+    """Everything that is wrong with the size of an instance, a sentence each."""
     problems = []
     if not 0 < resources.cpu <= MAX_CPU:
         problems.append(f"the processors of an instance must lie between 0 and {MAX_CPU:g}")
@@ -261,7 +267,7 @@ _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\]
 
 
 def normalize_backend_url(url: str) -> str:
-    """Return a backend's address without its trailing slash, or raise ValueError that says what is wrong."""
+    """Check a backend's address, and return it without its trailing slash. ValueError says what is wrong."""
     shown = repr(url[:200])
     if not _VISIBLE_ASCII.fullmatch(url):  # urlsplit would drop white space and line ends without a word
         raise ValueError(f"{shown} holds a character that no address holds")

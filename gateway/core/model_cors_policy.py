@@ -1,9 +1,9 @@
-"""CORS policy of a model: which origins may call it from a browser, and the header fields that say so.
+"""The CORS policy of a model: which origins may call it from a browser, and the header fields that say so.
 
 A rule is aiohttp-cors' `ResourceOptions` as a document of the registry: the same fields, made into one when it is read.
-On the fixed routes under /-/ that library itself answers (gateway/control/operator_pages_cors.py). On the data plane the same options are
-applied from fields made ready: the library costs 12 µs a request, sends no `Vary: Origin`, and cannot take routes that
-come and go.
+On the fixed routes under /-/ that library itself answers (gateway/control/operator_pages_cors.py). On the data plane
+the same options are applied from fields made ready: the library costs 12 µs a request, sends no `Vary: Origin`, and
+cannot take routes that come and go.
 """
 
 import re
@@ -39,7 +39,7 @@ OWN_FIELDS: Final = (
 
 
 class CorsRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What pages of one origin may do."""
+    """The CORS rule for one origin: what its pages may send and read."""
 
     allow_credentials: bool = False
     expose_headers: Literal["*"] | tuple[str, ...] = ()
@@ -73,7 +73,7 @@ def cors_problems(rules: Mapping[str, CorsRule]) -> list[str]:
 
 
 def origin_problem(origin: str) -> list[str]:
-    """What is wrong with `origin`, as a browser would have to write it."""
+    """What is wrong with `origin`, which must be as a browser writes it; an empty list where nothing is."""
     shown = repr(origin[:200])
     if not _ORIGIN.fullmatch(origin):
         return [
@@ -85,7 +85,7 @@ def origin_problem(origin: str) -> list[str]:
 
 
 class CorsPolicy:
-    """CORS options by origin, precomputed: a request costs one look-up."""
+    """A model's CORS options by origin, precomputed: a request costs one look-up."""
 
     __slots__ = ("_any", "_by_origin", "_refused")
 
@@ -95,16 +95,19 @@ class CorsPolicy:
         self._refused = field_lines((VARY,))
 
     def response_lines(self, origin: bytes | None) -> bytes:
-        """The field lines to add to a response for `origin`. `Vary` is always one: a cache must not give one origin's response to another."""
+        """The CORS field lines to add to a response to a page of `origin`.
+
+        `Vary` is always one: a cache must not give one origin's response to another.
+        """
         ready = self._ready(origin)
         return self._refused if ready is None else ready.lines
 
     def preflight_fields(
         self, origin: bytes | None, method: str, headers: str, takes: frozenset[str]
     ) -> HeaderFields | None:
-        """The fields that permit `method` with `headers` (as the browser lists them); None where that is not allowed.
+        """The header fields that answer a preflight request; None where what it asks for is not allowed.
 
-        `takes` are the methods that the model accepts.
+        It asks for `method` with `headers` (as the browser lists them). `takes` are the methods that the model accepts.
         """
         ready = self._ready(origin)
         if ready is None:

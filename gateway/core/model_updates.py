@@ -58,7 +58,7 @@ def shift_traffic(traffic: Mapping[str, int], version: str, percent: int) -> dic
 
 
 def to_document(struct: msgspec.Struct) -> dict[str, Any]:
-    """The document of `struct`, as the registry stores it: JSON values only, so that a document read back compares equal to the one written."""
+    """The registry document of `struct`, in JSON values only: a document read back compares equal to the one written."""
     document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(struct))
     return document
 
@@ -111,7 +111,7 @@ def _keep_unknown(
 
 
 def differences(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[tuple[str, Any, Any]]:
-    """What differs, as (path, before, after); None stands for "not there". Backends are matched by version."""
+    """The differences between two registry documents, as (path, before, after); None stands for "not there". Backends are matched by version."""
     before, after = dict(_leaves(old or {})), dict(_leaves(new or {}))
     paths = list(before) + [path for path in after if path not in before]
     return [

@@ -15,7 +15,7 @@ RESERVED_MODEL_NAMES = frozenset({"v2"})  # /v2/ is the root of the Open Inferen
 
 
 def check_model_name(name: str) -> str:
-    """Return `name`, or raise ValueError that says what a name may look like."""
+    """Check a model's name and return it. ValueError says what a name may look like."""
     if name in RESERVED_MODEL_NAMES:
         raise ValueError(f'"{name}" is reserved: /{name}/ belongs to the Open Inference Protocol')
     if not _MODEL_NAME.fullmatch(name):
@@ -27,7 +27,7 @@ def check_model_name(name: str) -> str:
 
 
 def check_model_pattern(pattern: str) -> str:
-    """Return `pattern`, or raise ValueError where no model's name could ever match it."""
+    """Check a pattern of model names and return it. ValueError where no model's name could ever match it."""
     if not _MODEL_PATTERN.fullmatch(pattern):
         raise ValueError(
             f"{pattern[:80]!r} matches no model's name: use a name such as wine, or a pattern such as fraud-* or *"
@@ -36,7 +36,7 @@ def check_model_pattern(pattern: str) -> str:
 
 
 def check_team(team: str) -> str:
-    """Return `team`, or raise ValueError that says what a name may look like. It is written as models' names are."""
+    """Check a team's name and return it. ValueError says what a name may look like. It is written as models' names are."""
     if not _MODEL_NAME.fullmatch(team):
         raise ValueError(
             f"{team[:80]!r} cannot be a team's name: use 1 to 63 of a-z, 0-9, - and _, beginning and ending with a letter or digit"
@@ -45,7 +45,7 @@ def check_team(team: str) -> str:
 
 
 def check_version(version: str) -> str:
-    """Return `version`, or raise ValueError that says what a version may look like."""
+    """Check a version's name and return it. ValueError says what a version may look like."""
     if not _VERSION.fullmatch(version):
         raise ValueError(
             f"{version[:80]!r} cannot be a version: use 1 to 64 of A-Z, a-z, 0-9, '.', - and _, "

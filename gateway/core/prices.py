@@ -97,14 +97,14 @@ def parse_prices(content: Mapping[str, Any]) -> Prices:
 
 
 def prices_at(tables: Iterable[Prices], day: date) -> Prices:
-    """The table in force on `day`: the newest that had begun, or else the oldest of all. There must be one."""
+    """The price table in force on `day`: the newest that had begun, or else the oldest of all. There must be one."""
     by_date = sorted(tables, key=lambda table: table.date)
     begun = [table for table in by_date if table.date <= day.isoformat()]
     return begun[-1] if begun else by_date[0]
 
 
 def tables_in_one_currency(tables: Iterable[Prices], day: date) -> tuple[Prices, ...]:
-    """The tables in the currency that is in force on `day`, by date: amounts in several currencies do not add up."""
+    """The price tables in the currency that is in force on `day`, by date: amounts in several currencies do not add up."""
     by_date = sorted(tables, key=lambda table: table.date)
     currency = prices_at(by_date, day).currency
     return tuple(table for table in by_date if table.currency == currency)

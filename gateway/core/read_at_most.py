@@ -1,12 +1,12 @@
-"""Read a body whole, and no more of it than is allowed."""
+"""Read a whole body from a stream, unless it is longer than allowed."""
 
 from collections.abc import AsyncIterable
 
 
 async def read_at_most(pieces: AsyncIterable[bytes], limit: int) -> bytes:
-    """Read all of `pieces` (such as aiohttp's `StreamReader.iter_any()`), at most `limit` bytes.
+    """Read all of `pieces` (such as aiohttp's `StreamReader.iter_any()`). Raises ValueError for more than `limit` bytes.
 
-    That class's own `read(n)` ends with the first piece that has arrived. Raises ValueError where it is more than `limit` bytes.
+    That class's own `read(n)` ends with the first piece that has arrived.
     """
     body = bytearray()
     async for piece in pieces:

@@ -25,7 +25,10 @@ OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/i
 
 
 class RequestTarget(msgspec.Struct, frozen=True):
-    """A request target, split into model, version and the rest. `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`)."""
+    """A request target, split into model, version and the rest.
+
+    `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`).
+    """
 
     path: str
     query: str  # with its "?", or empty
@@ -36,15 +39,16 @@ class RequestTarget(msgspec.Struct, frozen=True):
     infers: bool = False  # asks for a score by the Open Inference Protocol
 
     @property
-    def prefix(self) -> str:
+    def stripped_prefix(self) -> str:
         """The prefix that the gateway removes from the path before the backend sees it; empty where that sees the whole."""
         return f"/{self.model}" if self.model and not self.open_inference else ""
 
 
 def parse_target(target: str, *, scheme: str = "http", host: str | None = None) -> RequestTarget:
-    """Split a request target in origin-form, or in absolute-form that names this very `host` (RFC 9112 section 3.2).
+    """Parse a request target into model, version and the rest.
 
-    Raises BadRequest for any other form and for a path or query that could be read in two ways, and TargetTooLong.
+    It is in origin-form, or in absolute-form that names this very `host` (RFC 9112 section 3.2). Raises BadRequest for
+    any other form and for a path or query that could be read in two ways, and TargetTooLong.
     """
     if len(target) > MAX_TARGET_BYTES:
         raise TargetTooLong(f"The request target is longer than {MAX_TARGET_BYTES} bytes.")

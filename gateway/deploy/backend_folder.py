@@ -13,9 +13,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.artifacts.describe_artifact import file_next_to_model
 from gateway.artifacts.manifest import RowsPolicy
-from gateway.core.decode_text_file import decode_utf8
+from gateway.artifacts.prepare_artifact import find_sidecar_json
+from gateway.core.decode_strict_utf8 import decode_strict_utf8
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.suggestions import suggest
 from gateway.deploy.backend_libraries import (
@@ -119,7 +119,7 @@ class BackendFolder:
     def description_file(self, name: str) -> Path | None:
         """The file with the artifact's `signature` or `samples`: as the settings name it, or next to the artifact; None: there is none."""
         value: str = getattr(self.settings, name)
-        return self.path / value if value else file_next_to_model(self.artifact, name)
+        return self.path / value if value else find_sidecar_json(self.artifact, name)
 
     def command(self, python: str) -> list[str]:
         """The command that runs the backend on this machine; `python` replaces that word at its beginning."""
@@ -276,7 +276,7 @@ def sha256_hex(content: bytes) -> str:
 
 def _read(path: Path) -> BackendSettings:
     try:
-        text = decode_utf8(path.read_bytes())
+        text = decode_strict_utf8(path.read_bytes())
     except FileNotFoundError:
         raise FolderError(
             f'there is no {path}; the least it holds is model = "NAME" and version = "1" (docs/how-to/new-model.md)'

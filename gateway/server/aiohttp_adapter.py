@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from gateway.core.added_response_headers import gateway_field_lines
-from gateway.core.errors import BadRequest, GatewayError, VersionNotSupported
+from gateway.core.errors import BadRequest, GatewayError, HttpVersionNotSupported
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.header_classification import parse_token_list
 from gateway.core.response import Response
@@ -55,7 +55,7 @@ class AiohttpRequestHandler:
 def _frame(request: web.BaseRequest) -> RequestFraming:
     """How aiohttp framed the request. Raises a CallerError where that leaves a doubt."""
     if request.version not in {HttpVersion11, HttpVersion10}:
-        raise VersionNotSupported("This gateway supports HTTP/1.1 and HTTP/1.0, and no other version.")
+        raise HttpVersionNotSupported("This gateway supports HTTP/1.1 and HTTP/1.0, and no other version.")
     framing = determine_framing(
         request.method, request.raw_headers, version_11=request.version == HttpVersion11
     )

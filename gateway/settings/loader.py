@@ -12,9 +12,9 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import msgspec
 
-from gateway.audit.second_place import open_second_place
+from gateway.audit.anchor_store import open_anchor_store
 from gateway.auth.authenticator_plugins import validate_authenticator_names
-from gateway.core.decode_text_file import decode_utf8
+from gateway.core.decode_strict_utf8 import decode_strict_utf8
 from gateway.core.ip_network_set import parse_network
 from gateway.core.model_cors_policy import ANY, origin_problem
 from gateway.core.suggestions import suggest
@@ -160,7 +160,7 @@ class _Loader:
         if named is None and not path.exists():
             return
         try:
-            text = decode_utf8(path.read_bytes())
+            text = decode_strict_utf8(path.read_bytes())
         except OSError as error:
             self._problems.append(f"{path} cannot be read: {error.strerror}")
             return
@@ -275,7 +275,7 @@ class _Loader:
         except ValueError as error:
             self._problems.append(f"registry_fallback: {error} (from {self._sources['registry_fallback']})")
         try:
-            open_second_place(self._values.get("audit.second_place") or ".")
+            open_anchor_store(self._values.get("audit.second_place") or ".")
         except ValueError as error:
             self._problems.append(f"audit.second_place: {error} (from {self._sources['audit.second_place']})")
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import jwt
 import msgspec
 
-from gateway.auth.jwks import JwksKeySet, PublicKey, open_jwks_session
+from gateway.auth.jwks import JwksKeySet, PublicKey, open_ssrf_guarded_session
 from gateway.signoff.policy import AcceptedIdentity
 
 _PREFIX: Final = "chips-approval:sha256:"
@@ -51,7 +51,7 @@ async def fetch_keys(issuers: Sequence[str]) -> dict[str, dict[str, PublicKey]]:
     There are none of an issuer that cannot be reached.
     """
     sets = {issuer: JwksKeySet("", issuer=issuer) for issuer in issuers}
-    async with open_jwks_session(keys.host for keys in sets.values()) as session:
+    async with open_ssrf_guarded_session(keys.host for keys in sets.values()) as session:
         for keys in sets.values():
             await keys.refresh(session)
             await keys.close()

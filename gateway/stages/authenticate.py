@@ -7,7 +7,7 @@ from gateway.auth.base import Authentication
 from gateway.core.errors import AddressNotAllowed, GatewayError, Unauthenticated
 from gateway.core.exchange import Exchange
 from gateway.core.header_classification import AUTHORIZATION
-from gateway.core.needs_wait import NeedsWait
+from gateway.core.needs_wait_sentinel import NeedsWait
 from gateway.core.principal import ANONYMOUS, CALLER_VERBS, PIN, Principal
 
 

@@ -95,7 +95,9 @@ class ReadRequestContext:
             exchange.peer.encode("ascii"),
             exchange.scheme.encode("ascii"),
             b"" if host is None else b"X-Forwarded-Host: %b\r\n" % host,
-            b"X-Forwarded-Prefix: %b\r\n" % prefix if (prefix := head.target.prefix.encode("ascii")) else b"",
+            b"X-Forwarded-Prefix: %b\r\n" % prefix
+            if (prefix := head.target.stripped_prefix.encode("ascii"))
+            else b"",
             _via(head.read[VIA], name),
         )
         return head

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.header_classification import asks_for_websocket
-from gateway.core.inline_wakeup_future import InlineWakeupFuture, switch_to_task
+from gateway.core.inline_wakeup_future import InlineWakeupFuture, continue_in_own_task
 from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.backend_tls import backend_tls_context
@@ -150,7 +150,7 @@ class PooledUpstream:
         audience = exchange.backend.audience
         fields = identity.cached_fields(url, audience)
         if fields is None:
-            await switch_to_task()
+            await continue_in_own_task()
             fields = await identity.fetch_fields(url, audience)
         return b"".join(fields)
 

@@ -14,9 +14,14 @@ from random import Random
 import pytest
 import requests
 
-from gateway.artifacts.base import PermissionRefused, PublishedWithOtherContent, StoreError, StoreUnavailable
+from gateway.artifacts.artifact_store import (
+    PermissionRefused,
+    PublishedWithOtherContent,
+    StoreError,
+    StoreUnavailable,
+)
 from gateway.artifacts.manifest import Manifest, build_manifest, collect_files, parse_manifest
-from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.open_store_by_url import open_store
 from tests.gcs.fixture import Gcs
 from tests.patience import patience
 from tests.unit.cli.shell import Shell

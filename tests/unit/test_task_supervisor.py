@@ -267,7 +267,7 @@ BESIDE_IT = {
     "server/eager_coroutine_runner.py": "a request, which its connection owns",
     "registry/firestore/registry.py": "the next message, which the watch waits for",
     "testing/registry_contract.py": "the suite for plug-ins",
-    "audit/second_place.py": "downloads, which one call waits for",
+    "audit/anchor_store.py": "downloads, which one call waits for",
 }
 _STARTS = {"create_task", "ensure_future", "Thread", "ThreadPoolExecutor", "start_soon", "TaskGroup"}
 

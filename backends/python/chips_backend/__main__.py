@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -35,7 +36,16 @@ def main() -> int:
     log = Log(project=config.project)
     log.add_facts(**{name: fact for name, fact in facts.items() if fact})
     # Not asyncio.run, which would wait at the end for threads: for a download, or for a prediction past its grace.
-    return asyncio.new_event_loop().run_until_complete(serve(config, log))
+    return new_event_loop().run_until_complete(serve(config, log))
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, where it is installed: it has no wheel for every platform."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def share_processors(environ: MutableMapping[str, str], concurrency: int) -> None:
@@ -58,11 +68,11 @@ async def serve(config: Config, log: Log) -> int:
         loop.add_signal_handler(number, stopping.set)
     app = App(config, log)
     try:
-        runner = await listen(app, config.port, stop_grace_s=STOP_GRACE_S)
+        server = await listen(app, config.port, stop_grace_s=STOP_GRACE_S)
     except OSError as error:
         log.error(f"cannot listen on port {config.port}: {error.strerror or error}; set PORT to another one")
         return EX_OSERR
-    port = runner.addresses[0][1]
+    port = server.addresses[0][1]
     log.info(f"listening on port {port}, loading {config.artifact}", port=port)
     loaded: Loaded | None = None
     loading = asyncio.create_task(load(config, log), name="load")
@@ -71,6 +81,8 @@ async def serve(config: Config, log: Log) -> int:
         await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             loaded = loading.result()
+            gc.collect()
+            gc.freeze()  # a full collection would go through libraries and model, and stop every request for a tenth of a second
             app.become_ready(loaded)
             log.info(f"ready: {loaded.served}, {config.concurrency} predictions at once")
             await stopped
@@ -84,11 +96,10 @@ async def serve(config: Config, log: Log) -> int:
             loading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await loading
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_GRACE_S):
-                await runner.cleanup()
+        await server.cleanup()
         if loaded is not None:
             await loaded.stop(WORKERS_GRACE_S)
+        log.flush()
     log.info("stopped")
     return 0
 

@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import istr
 
 from chips_backend.binary import LENGTH_HEADER, MEDIA_TYPE, split_body
 from chips_backend.config import Config
@@ -18,15 +19,16 @@ from chips_backend.model import Rows
 from chips_backend.open_inference import packed, read_tensors, tensor_outputs
 from chips_backend.openapi import describe
 from chips_backend.parse_body import LARGE_BYTES, MOST_AT_ONCE, Collector, parse, release
-from chips_backend.problem_details import Problem, invalid_instances
+from chips_backend.problem_details import Problem, bad_request, invalid_instances
 from chips_backend.render_large_json import LARGE_ROWS, render_large
 from chips_backend.request_context import JSON, RequestContext
+from chips_backend.response import Response
 from chips_backend.service import Loaded
 from chips_backend.typed_decoding import Instances
 from chips_backend.typed_tensors import Tensors
 
 _encode = msgspec.json.Encoder().encode
-
+_LENGTH_NAME: Final = istr(LENGTH_HEADER)
 
 Route = Callable[[RequestContext], Awaitable[bytes]]
 
@@ -44,7 +46,8 @@ class App:
         self._openapi = b""
         self._instances: Instances | None = None
         self._tensors: Tensors | None = None
-        self._served = f"{config.model}@{config.version}" if config.model and config.version else ""
+        named = f"{config.model}@{config.version}" if config.model and config.version else ""
+        self._own_fields = _own_fields(named)
         self._routes = self._table(config.model, config.version)
 
     def become_ready(self, loaded: Loaded) -> None:
@@ -52,7 +55,7 @@ class App:
         self._openapi = _encode(describe(manifest))
         self._instances = Instances(manifest.signature, loaded.facts.parameters)
         self._tensors = Tensors(manifest.signature, loaded.facts.parameters)
-        self._served = loaded.served
+        self._own_fields = _own_fields(loaded.served)
         self._routes = self._table(manifest.model, manifest.version)
         self.loaded = loaded
 
@@ -75,64 +78,37 @@ class App:
             table.setdefault(config.health_route, {})["GET"] = self._ready
         return table
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        call = RequestContext(request)
-        cause: BaseException | None = None
-        headers = {}
-        code = stack = ""
+    async def __call__(self, call: RequestContext) -> Response:
         try:
             try:
-                status, body = 200, await self._answer(call)
-                headers = call.headers
+                body = await self._answer(call)
             finally:
                 if call.large:
                     self._collector.resume()
         except Problem as problem:
-            status, body, code, cause = (
-                problem.status,
-                self._render(problem, call),
-                problem.code,
-                problem.__cause__,
-            )
-            stack = problem.stack
-            headers = {"Content-Type": "application/problem+json", **problem.headers}
+            return self._refused(call, problem, problem.__cause__)
         except asyncio.CancelledError:  # the caller has left, or time is up at the end
             call.log(self._log, 499, 0, "client-closed-request", None)
             raise
         except Exception as error:  # noqa: BLE001  (nothing a caller sends may end the process)
-            failed = _prediction_failed()
-            status, body, code, cause = 500, self._render(failed, call), failed.code, error
-            headers = {"Content-Type": "application/problem+json"}
-        response = web.Response(status=status, body=body, headers=headers)
-        self._sign(response, call, code)
-        if not request.content.is_eof():
-            response.force_close()  # a body that nobody read would be taken for the next request
-        call.log(self._log, status, len(body), code, cause, stack)
-        return response
+            return self._refused(call, _prediction_failed(), error)
+        call.log(self._log, 200, len(body), "", None)
+        fields = f"{call.fields}{self._own_fields}X-Request-Id: {call.request_id}\r\nServer-Timing: {call.timing()}\r\n"
+        return Response(200, fields, body)
 
-    def _sign(self, response: web.Response, call: RequestContext, code: str) -> None:
-        response.headers["Server"] = "chips"
-        response.headers["X-Request-Id"] = call.request_id
-        if self._served:
-            response.headers["X-Chips-Model"] = self._served
-        timing = [f"{name};dur={ms:.1f}" for name, ms in call.timing.items()]
-        if call.shared > 1:
-            timing = [
-                f"{part};shared={call.shared}" if part.startswith("predict") else part for part in timing
-            ]
-        if code:
-            timing.append(f'error;desc="{code}"')
-        response.headers["Server-Timing"] = ", ".join(timing)
-
-    def refuse(self, request: web.BaseRequest, problem: Problem, cause: BaseException | None) -> web.Response:
+    def refuse(self, error: HttpProcessingError) -> Response:
         """Answer what is no HTTP request that could be routed."""
-        call = RequestContext(request)
-        body = self._render(problem, call)
-        response = web.Response(status=problem.status, body=body, content_type="application/problem+json")
-        self._sign(response, call, problem.code)
-        response.force_close()
-        call.log(self._log, problem.status, len(body), problem.code, cause)
-        return response
+        return self._refused(RequestContext(), bad_request(error), None)
+
+    def _refused(self, call: RequestContext, problem: Problem, cause: BaseException | None) -> Response:
+        body = problem.render(call.request_id, open_inference=call.open_inference)
+        call.log(self._log, problem.status, len(body), problem.code, cause, problem.stack)
+        more = "".join(f"{name}: {value}\r\n" for name, value in problem.headers.items())
+        fields = (
+            f"Content-Type: application/problem+json\r\n{more}{self._own_fields}X-Request-Id: {call.request_id}\r\n"
+            f'Server-Timing: {call.timing()}, error;desc="{problem.code}"\r\n'
+        )
+        return Response(problem.status, fields, body)
 
     async def _answer(self, call: RequestContext) -> bytes:
         methods = self._routes.get(call.path)
@@ -144,7 +120,7 @@ class App:
                 "not-found",
                 f"there is nothing at {call.path[:200]}; GET /openapi.json tells what there is",
             )
-        method = "GET" if call.request.method == "HEAD" else call.request.method
+        method = "GET" if call.method == "HEAD" else call.method
         route = methods.get(method)
         if route is None:
             allow = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
@@ -231,7 +207,7 @@ class App:
         loaded = self._need_model()
         manifest, known = loaded.manifest, loaded.facts.parameters
         signature = manifest.signature
-        lengths = call.request.headers.getall(LENGTH_HEADER, ())
+        lengths = call.head.getall(_LENGTH_NAME, ())
         usual = self._tensors
 
         def read(content: bytes, behind: memoryview | None) -> Scoring:
@@ -260,7 +236,7 @@ class App:
         content = await self._encode_answer(call, answer, predictions, scoring.rows)
         if behind is None:
             return content
-        call.headers = {"Content-Type": MEDIA_TYPE, LENGTH_HEADER: str(len(content))}
+        call.fields = f"Content-Type: {MEDIA_TYPE}\r\n{LENGTH_HEADER}: {len(content)}\r\n"
         return content + behind
 
     # -- their parts
@@ -281,7 +257,7 @@ class App:
 
             return await asyncio.get_running_loop().run_in_executor(self._parser, work)
         finally:
-            call.timing["render"] = (time.monotonic() - began) * 1000
+            call.render_ms = (time.monotonic() - began) * 1000
 
     def _need_model(self) -> Loaded:
         if self.loaded is None:
@@ -295,10 +271,10 @@ class App:
         lengths: Sequence[str] = (),
     ) -> Scoring:
         """`lengths` are the values of the header that says how much of the body is JSON."""
-        kind = call.request.headers.get("Content-Type", JSON).partition(";")[0].strip().lower()
+        kind = call.content_type
         if kind != JSON and not kind.endswith("+json") and not (lengths and kind == MEDIA_TYPE):
             raise Problem(415, "unsupported-media-type", f"send application/json, not {kind[:80]}")
-        coding = call.request.headers.get("Content-Encoding", "identity").strip().lower()
+        coding = call.content_encoding
         if coding not in {"identity", ""}:
             raise Problem(
                 415,
@@ -317,7 +293,7 @@ class App:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._parser, read, content, behind)
         finally:
-            call.timing["parse"] = (time.monotonic() - began) * 1000
+            call.parse_ms = (time.monotonic() - began) * 1000
 
     async def _score(self, call: RequestContext, loaded: Loaded, scoring: Scoring) -> list[Any]:
         try:
@@ -330,13 +306,14 @@ class App:
             problem = _prediction_failed()
             problem.stack = error.failed.stack
             raise problem from None
-        call.timing["queue"] = outcome.queue_s * 1000
-        call.timing["predict"] = outcome.predict_s * 1000
+        call.queue_ms = outcome.queue_s * 1000
+        call.predict_ms = outcome.predict_s * 1000
         call.shared = outcome.shared
         return outcome.predictions
 
-    def _render(self, problem: Problem, call: RequestContext) -> bytes:
-        return problem.render(call.request_id, open_inference=call.open_inference)
+
+def _own_fields(served: str) -> str:
+    return "Server: chips\r\n" + (f"X-Chips-Model: {served}\r\n" if served else "")
 
 
 def _prediction_failed() -> Problem:

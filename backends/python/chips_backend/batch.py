@@ -22,7 +22,7 @@ from chips_backend.column_block import form_of, joined
 from chips_backend.failure_cause import ModelFailed
 from chips_backend.model import Rows
 from chips_backend.prediction_pool import Failed, Slot
-from chips_backend.workers import Outcome, Workers, overloaded, too_late, took_too_long
+from chips_backend.workers import Outcome, Workers, fail, overloaded, too_late, took_too_long
 
 _MOST_ROWS: Final = 10_000
 _WAIT_S: Final = 1.0  # of predictions may wait for a slot, if that is more requests than wait in any case
@@ -38,13 +38,11 @@ class Cost:
         self._n = self._x = self._y = self._xx = self._xy = 0.0
 
     def learn(self, rows: int, seconds: float) -> None:
-        for name in ("_n", "_x", "_y", "_xx", "_xy"):
-            setattr(self, name, getattr(self, name) * _MEMORY)
-        self._n += 1
-        self._x += rows
-        self._y += seconds
-        self._xx += rows * rows
-        self._xy += rows * seconds
+        self._n = self._n * _MEMORY + 1
+        self._x = self._x * _MEMORY + rows
+        self._y = self._y * _MEMORY + seconds
+        self._xx = self._xx * _MEMORY + rows * rows
+        self._xy = self._xy * _MEMORY + rows * seconds
 
     @property
     def line(self) -> tuple[float, float]:
@@ -91,19 +89,24 @@ class Cost:
 class _Entry:
     """One request in the line."""
 
+    __slots__ = ("arrived", "asked", "began", "deadline", "done", "form", "parameters", "rows")
+
     def __init__(self, rows: Rows, parameters: dict[str, Any], deadline: float | None) -> None:
-        loop = asyncio.get_running_loop()
         self.rows = rows
         self.parameters = parameters
-        self.asked = _as_asked(parameters)
+        self.asked = _as_asked(parameters) if parameters else b"{}"
+        self.form = form_of(rows)
         self.deadline = deadline
         self.arrived = time.monotonic()
-        self.begun: asyncio.Future[float] = loop.create_future()
-        self.done: asyncio.Future[tuple[list[Any], float, int]] = loop.create_future()
+        self.began: float | None = None  # when it left the line
+        self.done: asyncio.Future[tuple[list[Any], float, int]] = asyncio.get_running_loop().create_future()
 
     @property
     def is_left(self) -> bool:
-        return self.begun.cancelled()
+        return self.done.done() and self.began is None
+
+    def pass_deadline(self) -> None:
+        fail(self.done, too_late() if self.began is None else took_too_long())
 
     def is_like(self, other: "_Entry") -> bool:
         """Whether both may share a call. One without a deadline would keep a process that hangs from being ended.
@@ -113,7 +116,7 @@ class _Entry:
         return (
             self.asked == other.asked
             and (self.deadline is None) == (other.deadline is None)
-            and form_of(self.rows) == form_of(other.rows)
+            and self.form == other.form
         )
 
 
@@ -193,20 +196,17 @@ class Batcher:
         self._learn_gap(entry.arrived)
         self._line.append(entry)
         self._came.set()
+        alarm = (
+            None if deadline is None else asyncio.get_running_loop().call_at(deadline, entry.pass_deadline)
+        )
         try:
-            async with asyncio.timeout_at(deadline):
-                began = await entry.begun  # cancelled with us: then the entry is not predicted
-        except TimeoutError:
-            raise too_late() from None
+            predictions, predict_s, shared = await entry.done
         finally:
-            if entry.is_left:
+            if alarm is not None:
+                alarm.cancel()
+            if entry.began is None:
                 self._remove(entry)
-        try:
-            async with asyncio.timeout_at(deadline):
-                predictions, predict_s, shared = await entry.done
-        except TimeoutError:
-            raise took_too_long() from None
-        return Outcome(predictions, began - entry.arrived, predict_s, shared)
+        return Outcome(predictions, (entry.began or entry.arrived) - entry.arrived, predict_s, shared)
 
     async def stop(self) -> None:
         self._dispatcher.cancel()
@@ -241,7 +241,8 @@ class Batcher:
             await self._came.wait()
             slot = await self._workers.take()
             try:
-                await self._gather()
+                if self._target_s:
+                    await self._gather()
                 batch = self._take()
             except BaseException:
                 self._workers.give_back(slot)
@@ -292,7 +293,7 @@ class Batcher:
             self._came.clear()
         now = time.monotonic()
         for entry in call.entries:
-            entry.begun.set_result(now)
+            entry.began = now
         return call.entries
 
     async def _run(self, slot: Slot, batch: list[_Entry]) -> None:
@@ -344,17 +345,17 @@ class Batcher:
             return
         middle = len(batch) // 2
         for half in (batch[:middle], batch[middle:]):
-            live = [entry for entry in half if not entry.done.cancelled()]
+            live = [entry for entry in half if not entry.done.done()]
             if live and not await self._predict(await self._workers.take(), live):
                 await self._run_apart(live)
 
     async def _run_alone(self, entry: _Entry) -> None:
-        if entry.done.cancelled():
+        if entry.done.done():
             return
         try:
             outcome = await self._workers.score_waiting(entry.rows, entry.parameters, entry.deadline)
         except Exception as error:  # noqa: BLE001
-            _fail(entry, error)
+            fail(entry.done, error)
         else:
             _finish(entry, outcome.predictions, outcome.predict_s)
 
@@ -366,10 +367,4 @@ def _finish(entry: _Entry, predictions: list[Any], took: float, shared: int = 1)
 
 def _fail_all(batch: list[_Entry], error: Exception) -> None:
     for entry in batch:
-        _fail(entry, error)
-
-
-def _fail(entry: _Entry, error: Exception) -> None:
-    if not entry.done.done():
-        entry.done.set_exception(error)
-        entry.done.exception()  # a caller who has left will not ask for it
+        fail(entry.done, error)

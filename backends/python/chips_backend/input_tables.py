@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from chips_backend.column_block import Block, listed
+from chips_backend.column_block import Block, Column, listed
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model import Refused, Row, Rows
 from chips_backend.wrong_files import WrongArtifact
@@ -59,17 +59,11 @@ def array_table(signature: Signature, dtype: Any = None) -> Table:
 
 def _of_block(rows: Block, dtype: Any) -> Any:
     """As `as_array`, from columns; None where a column is a list. Raises Refused."""
-    columns = rows.columns
-    if dtype is None or dtype.kind not in "iubf" or any(isinstance(column, list) for column in columns):
+    if dtype is None or dtype.kind not in "iubf":
         return None
-    if rows.matrix is not None:
-        array = rows.matrix
-    elif len(columns) == 1:
-        array = columns[0] if columns[0].ndim > 1 else columns[0][:, np.newaxis]
-    else:
-        if any(column.ndim > 1 for column in columns):
-            return None
-        array = np.stack([column.astype(dtype, copy=False) for column in columns], axis=1)
+    array = rows.matrix if rows.matrix is not None else _stacked(rows.columns, dtype)
+    if array is None:
+        return None
     if dtype.kind != "f":
         return array.astype(dtype, copy=False) if array.dtype.kind != "f" else None
     with np.errstate(over="ignore"):
@@ -77,6 +71,16 @@ def _of_block(rows: Block, dtype: Any) -> Any:
     if dtype.itemsize < 8 and bool(np.isinf(made).any()):
         return None
     return np.ascontiguousarray(made)
+
+
+def _stacked(columns: Sequence[Column], dtype: Any) -> Any:
+    if any(isinstance(column, list) for column in columns):
+        return None
+    if len(columns) == 1:
+        return columns[0] if columns[0].ndim > 1 else columns[0][:, np.newaxis]
+    if any(column.ndim > 1 for column in columns):
+        return None
+    return np.stack([column.astype(dtype, copy=False) for column in columns], axis=1)
 
 
 def as_array(values: Sequence[Any], dtype: Any) -> Any:

@@ -80,8 +80,11 @@ def read_asked(
     body: dict[str, Any], known: Mapping[str, str], declared: Sequence[Tensor]
 ) -> tuple[dict[str, Any], tuple[str, ...] | None, Forms]:
     """The request's parameters, the outputs that it names (None: all), and in which form each is wanted. Raises Problem."""
-    parameters = read_parameters(body, {**known, _BINARY_OUTPUT: "boolean"}, _IGNORED)
-    form = parameters.pop(_BINARY_OUTPUT, False)
+    parameters: dict[str, Any] = {}
+    form = False
+    if body.get("parameters") is not None:
+        parameters = read_parameters(body, {**known, _BINARY_OUTPUT: "boolean"}, _IGNORED)
+        form = parameters.pop(_BINARY_OUTPUT, False)
     requested, forms = _requested(body.get("outputs"), declared)
     return parameters, requested, Forms(form, forms)
 

@@ -11,7 +11,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Hashable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
@@ -22,6 +22,7 @@ from chips_backend import forkserver
 from chips_backend.manifest import Manifest
 from chips_backend.model import Facts, Model, Refused, Rows, facts_of
 from chips_backend.predict_module import predict_module
+from chips_backend.prediction_thread import PredictionThread
 
 
 class Failed(NamedTuple):
@@ -75,22 +76,18 @@ class ThreadSlot:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._what = (folder, manifest)
         self._outputs = tuple(tensor.name for tensor in manifest.signature.outputs)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="predict")
+        self._thread = PredictionThread()
         self.model: Any = None
 
     async def load(self) -> Facts:
-        loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._executor, load_safely, *self._what)
+        loaded = await self._thread.submit(load_safely, *self._what)
         if isinstance(loaded, Failed):
             raise LoadFailed(loaded)
         self.model, facts = loaded
         return facts
 
     def submit(self, rows: Rows, parameters: dict[str, Any]) -> asyncio.Future[Outcome]:
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(
-            self._executor, predict_safely, self.model, rows, parameters, self._outputs
-        )
+        return self._thread.submit(predict_safely, self.model, rows, parameters, self._outputs)
 
     def end_running(self) -> bool:
         return False
@@ -98,7 +95,7 @@ class ThreadSlot:
     def restart(self) -> None: ...
 
     def stop(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._thread.stop()
 
 
 class ProcessSlot:

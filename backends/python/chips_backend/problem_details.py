@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 TITLES = {
     400: "Bad request",
@@ -42,6 +43,13 @@ class Problem(Exception):
         if open_inference:
             body["error"] = body["detail"]
         return msgspec.json.encode(body)
+
+
+def bad_request(error: HttpProcessingError) -> Problem:
+    """The problem for what aiohttp's parser refuses."""
+    if isinstance(error, LineTooLong):
+        return Problem(431, "headers-too-large", "the request line or a header field is too long")
+    return Problem(400, "bad-request", "the request is not valid HTTP/1.1")
 
 
 def malformed_json(detail: str) -> Problem:

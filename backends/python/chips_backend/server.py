@@ -1,72 +1,75 @@
-"""The HTTP server under the app: aiohttp's, with its limits, and with problem documents for what is no HTTP request."""
+"""The server under the app: it listens, knows its connections, and lets what runs finish at the end."""
 
+import asyncio
 import errno
 import socket
+import time
+from email.utils import formatdate
 from typing import Any, Final
 
-from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from chips_backend.connection import Application, Connection
 
-from chips_backend.app import App
-from chips_backend.problem_details import Problem
-
-_HEADER_BYTES: Final = 16 * 1024  # as the gateway takes them
-_READ_BYTES: Final = (
-    256 * 1024
-)  # of a body are read ahead; aiohttp's 64 KiB pause the connection again and again
+_ABORT_S: Final = 0.5  # for what is cut off at the end to say so in the log
 
 
-class _Connection(RequestHandler):
-    """Aiohttp's connection, with a problem where its parser refuses a request."""
+class Server:
+    """A listening socket and the connections that it has accepted."""
 
-    __slots__ = ("app",)
-    app: App
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002
-    ) -> web.StreamResponse:
-        if isinstance(exc, LineTooLong):
-            problem = Problem(431, "headers-too-large", "the request line or a header field is too long")
-        elif status < 500:
-            problem = Problem(400, "bad-request", "the request is not valid HTTP/1.1")
-        else:
-            problem = Problem(500, "prediction-failed", "the request failed; the log has the reason")
-        return self.app.refuse(request, problem, exc if problem.status == 500 else None)
-
-
-class _Server(web.Server):
-    def __init__(self, app: App, **options: Any) -> None:
-        super().__init__(app, **options)
+    def __init__(self, app: Application, *, stop_grace_s: float) -> None:
         self._app = app
+        self._stop_grace_s = stop_grace_s
+        self._open: set[Connection] = set()
+        self._all_closed: asyncio.Future[None] | None = None
+        self._listener: asyncio.Server | None = None
+        self._second = 0
+        self._date = ""
+        self.draining = False
 
-    def __call__(self) -> RequestHandler:
-        connection = _Connection(self, loop=self._loop, **self._kwargs)
-        connection.app = self._app
-        return connection
+    async def listen(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(
+            lambda: Connection(self._app, self, loop), sock=sock, backlog=128
+        )
+
+    @property
+    def addresses(self) -> list[Any]:
+        return [each.getsockname() for each in self._listener.sockets] if self._listener else []
+
+    def date(self) -> str:
+        now = int(time.time())
+        if now != self._second:
+            self._second, self._date = now, formatdate(now, usegmt=True)
+        return self._date
+
+    def opened(self, connection: Connection) -> None:
+        self._open.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if not self._open and self._all_closed is not None and not self._all_closed.done():
+            self._all_closed.set_result(None)
+
+    async def cleanup(self) -> None:
+        """Accept nothing more; let what runs finish, but for no longer than the grace."""
+        self.draining = True
+        if self._listener is not None:
+            self._listener.close()
+        if not self._open:
+            return
+        self._all_closed = asyncio.get_running_loop().create_future()
+        for connection in list(self._open):
+            connection.close()
+        await asyncio.wait({self._all_closed}, timeout=self._stop_grace_s)
+        for connection in list(self._open):
+            connection.abort()
+        await asyncio.wait({self._all_closed}, timeout=_ABORT_S)
 
 
-async def listen(app: App, port: int, *, stop_grace_s: float) -> web.ServerRunner:
+async def listen(app: Application, port: int, *, stop_grace_s: float) -> Server:
     """Serve `app` on all interfaces; `cleanup()` of what is returned stops accepting and lets what runs finish."""
-    server = _Server(
-        app,
-        handler_cancellation=True,  # who has left waits no more, and is not predicted
-        access_log=None,
-        auto_decompress=False,  # a coding is refused, whatever the body is
-        max_line_size=_HEADER_BYTES,
-        max_field_size=_HEADER_BYTES,
-        lingering_time=2.0,  # for the rest of a body that was refused
-        read_bufsize=_READ_BYTES,
-        keepalive_timeout=650.0,  # longer than any caller keeps a connection
-    )
-    runner = web.ServerRunner(server, shutdown_timeout=stop_grace_s)
-    await runner.setup()
-    await web.SockSite(runner, _socket(port)).start()
-    return runner
+    server = Server(app, stop_grace_s=stop_grace_s)
+    await server.listen(_socket(port))
+    return server
 
 
 def _socket(port: int) -> socket.socket:

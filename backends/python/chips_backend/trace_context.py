@@ -2,11 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from multidict import istr
 
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
 )
+# A name that is an istr is looked up without being lowered first.
+_TRACEPARENT_NAME: Final = istr("traceparent")
+_CLOUD_TRACE_NAME: Final = istr("X-Cloud-Trace-Context")
 _CLOUD_TRACE = re.compile(r"(?!0{32})([0-9a-fA-F]{32})(?:/([0-9]{1,20}))?(?:;o=([0-9]))?")
 
 
@@ -20,11 +25,12 @@ class Trace(NamedTuple):
 
 def read_trace(headers: Mapping[str, str]) -> Trace | None:
     """The trace that the caller's headers name; None where they name none, or not a valid one."""
-    traceparent = headers.get("traceparent")
+    traceparent = headers.get(_TRACEPARENT_NAME)
     if traceparent is not None:
         match = _TRACEPARENT.fullmatch(traceparent)
         return Trace(match[1], match[2], bool(int(match[3], 16) & 1)) if match else None
-    match = _CLOUD_TRACE.fullmatch(headers.get("X-Cloud-Trace-Context", ""))
+    cloud_trace = headers.get(_CLOUD_TRACE_NAME)
+    match = None if cloud_trace is None else _CLOUD_TRACE.fullmatch(cloud_trace)
     if match is None:
         return None
     span = int(match[2] or 0) & 0xFFFF_FFFF_FFFF_FFFF

@@ -17,6 +17,7 @@ from chips_backend.open_inference import read_asked
 from chips_backend.typed_decoding import ERRORS, Unusual, is_within, shaped
 
 _LIST: Final[Any] = list
+_FEW: Final = 64  # values are compared faster one by one than by NumPy
 _OPTIONAL: Final = ("id", "parameters", "outputs", "model_name", "model_version")
 
 
@@ -69,6 +70,16 @@ class Tensors:
         self._outputs = signature.outputs
         self._known = known
         self._names = [tensor.name for tensor in self._inputs]
+        self._known_names = frozenset(self._names)
+        are_single_floats = all(
+            len(tensor.shape) <= 1 and tensor.datatype in FLOATS for tensor in self._inputs
+        )
+        # Of one tensor [rows, inputs] for all inputs; None: they make no such tensor of floating point.
+        self._matrix_limit = (
+            min(FLOATS[tensor.datatype] for tensor in self._inputs)
+            if self._inputs and are_single_floats
+            else None
+        )
         datatypes = {tensor.datatype for tensor in self._inputs}
         self._has_floats = bool(datatypes & FLOATS.keys())
         self._is_floats = datatypes <= FLOATS.keys()
@@ -108,14 +119,14 @@ class Tensors:
         self, tensors: Sequence[Any], behind: memoryview | None, cut: number_arrays.Cut
     ) -> tuple[Block, int]:
         """The columns, and how many strings, names among them, stand in the JSON of the tensors."""
-        inputs, names = self._inputs, self._names
-        by_name: dict[str, Any] = {}
+        inputs, names = self._inputs, self._known_names
+        by_name: dict[str, _Given] = {}
         texts = 0
         is_matrix = len(tensors) == 1 and len(inputs) > 1 and tensors[0].name not in names
         for tensor in tensors:
             content = None
             texts += _strings_in_head(tensor)
-            size = (tensor.parameters or {}).get(binary.SIZE)
+            size = tensor.parameters.get(binary.SIZE) if tensor.parameters else None
             if size is not None:
                 if behind is None or not _is_absent(tensor.data):
                     raise Unusual
@@ -127,14 +138,19 @@ class Tensors:
         if cut:
             raise Unusual  # what was cut out is not the data of a tensor
         if is_matrix:
-            (array,) = by_name.values()
-            return _matrix(array, inputs), texts
-        if set(by_name) != set(names) or len(tensors) != len(names):
+            return self._matrix(by_name[tensors[0].name]), texts
+        if by_name.keys() != names or len(tensors) != len(names):
             raise Unusual
         columns = [_fitting(by_name[tensor.name], tensor) for tensor in inputs]
         if len({len(column) for column in columns}) > 1:
             raise Unusual
         return Block(columns), texts
+
+    def _matrix(self, given: "_Given") -> Block:
+        """One tensor [rows, inputs] for all inputs."""
+        if self._matrix_limit is None or len(given.shape) != 2 or given.shape[1] != len(self._inputs):
+            raise Unusual
+        return Block(matrix=_floats(given, self._matrix_limit).reshape(given.shape))
 
 
 def _strings_in_head(tensor: Any) -> int:
@@ -158,7 +174,7 @@ def _values(tensor: Any, content: memoryview | None, cut: number_arrays.Cut) -> 
     if isinstance(tensor.data, list) and kind not in FLOATS:
         raise Unusual
     if content is not None:
-        return _Given(kind, shape, binary.unpack(content, kind, shape, ""))
+        return _Given(kind, shape, binary.unpack(content, kind, shape, ""), was_binary=True)
     if tensor.data is None:
         raise Unusual
     values = tensor.data if isinstance(tensor.data, list) else _flat(tensor.data, kind, cut)
@@ -171,6 +187,7 @@ class _Given(NamedTuple):
     datatype: str
     shape: list[int]
     values: Any  # flat: an array, or a list
+    was_binary: bool = False
 
 
 def _flat(data: Any, kind: str, cut: number_arrays.Cut) -> Any:
@@ -185,25 +202,22 @@ def _flat(data: Any, kind: str, cut: number_arrays.Cut) -> Any:
         return _with_none[kind](data)
 
 
-def _matrix(given: _Given, inputs: Sequence[Tensor]) -> Block:
-    """One tensor [rows, inputs] for all inputs."""
-    if len(given.shape) != 2 or given.shape[1] != len(inputs):
-        raise Unusual
-    if not all(len(tensor.shape) <= 1 and tensor.datatype in FLOATS for tensor in inputs):
-        raise Unusual
-    array = _floats(given, min(FLOATS[tensor.datatype] for tensor in inputs))
-    return Block(matrix=array.reshape(given.shape))
-
-
 def _floats(given: _Given, limit: float) -> Any:
     """An array of float64, NaN where a value is missing."""
     if given.datatype not in FLOATS:
         raise Unusual
-    values = given.values
-    array = array_of_floats(values) if isinstance(values, list) else values
-    if not is_within(array, min(limit, FLOATS[given.datatype])):
+    values, own_limit = given.values, FLOATS[given.datatype]
+    limit = min(limit, own_limit)
+    if isinstance(values, list):
+        if len(values) <= _FEW and limit != math.inf and None not in values:
+            if max(values) > limit or min(values) < -limit:
+                raise Unusual
+            return array_of_floats(values)
+        values = array_of_floats(values)
+    # Bytes of a datatype hold no number beyond its range.
+    if not (given.was_binary and limit == own_limit) and not is_within(values, limit):
         raise Unusual
-    return array
+    return values
 
 
 def _fitting(given: _Given, tensor: Tensor) -> Column:

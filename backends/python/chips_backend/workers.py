@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,12 @@ def took_too_long() -> Problem:
     return Problem(504, "deadline-exceeded", "the time allowed was over before the prediction had ended")
 
 
+def fail(waiting: "asyncio.Future[Any]", error: Exception) -> None:
+    """Raise `error` where a future is awaited, if it still is."""
+    if not waiting.done():
+        waiting.set_exception(error)
+
+
 class Workers:
     """Runs as many predictions at once as declared; a few more requests wait in a queue."""
 
@@ -47,9 +54,8 @@ class Workers:
         self.concurrency = concurrency
         self.waiting_limit = concurrency * WAITING_PER_SLOT
         self._free: deque[Slot] = deque()
-        self._permits = asyncio.Semaphore(concurrency)
+        self._takers: deque[asyncio.Future[Slot]] = deque()  # who waits for a slot
         self._slots: Sequence[Slot] = ()
-        self._waiting = 0
         self._overdue: set[Slot] = set()  # held by work that is past its deadline
         self.good: Row | None = None  # a row that the model can take
 
@@ -59,7 +65,7 @@ class Workers:
 
     @property
     def has_free_slot(self) -> bool:
-        return not self._permits.locked()
+        return bool(self._free)
 
     async def start(self, folder: Path, manifest: Manifest) -> Facts:
         """Load the model. Raises LoadFailed."""
@@ -69,51 +75,58 @@ class Workers:
 
     async def score(self, rows: Rows, parameters: dict[str, Any], deadline: float | None) -> Outcome:
         """Predict `rows`. `deadline` is in seconds of the loop's clock. Raises Problem, CannotTake or ModelFailed."""
-        if self._permits.locked() and self._waiting >= self.waiting_limit:
+        if not self._free and len(self._takers) >= self.waiting_limit:
             raise overloaded()
         return await self.score_waiting(rows, parameters, deadline)
 
     async def score_waiting(self, rows: Rows, parameters: dict[str, Any], deadline: float | None) -> Outcome:
         """As `score`, however long the line is."""
         began = time.monotonic()
-        slot = await self._take_until(deadline)
+        slot = await self.take(deadline)
         queued_until = time.monotonic()
         came = await self.predict(slot, rows, parameters, deadline)
         if isinstance(came, Failed):
             raise await self._explained(came, rows, parameters, deadline)
         return Outcome(came, queued_until - began, time.monotonic() - queued_until)
 
-    async def _take_until(self, deadline: float | None) -> Slot:
-        if not self._permits.locked():
-            return await self.take()  # at once
-        self._waiting += 1
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self.take()
-        except TimeoutError:
-            raise too_late() from None
-        finally:
-            self._waiting -= 1
-
     async def _explained(
         self, failed: Failed, rows: Rows, parameters: dict[str, Any], deadline: float | None
     ) -> Exception:
         async def again(some: Rows, asked: dict[str, Any]) -> Came:
-            return await self.predict(await self._take_until(deadline), some, asked, deadline)
+            return await self.predict(await self.take(deadline), some, asked, deadline)
 
         return await explain(failed, rows, parameters, self.good, again)
 
-    async def take(self) -> Slot:
-        """Wait for a slot; who takes one gives it to `predict` or gives it back."""
-        await self._permits.acquire()
-        return self._free.pop()
+    async def take(self, deadline: float | None = None) -> Slot:
+        """Wait for a slot; who takes one gives it to `predict` or gives it back. Raises Problem at the deadline."""
+        if self._free:
+            return self._free.pop()
+        loop = asyncio.get_running_loop()
+        taker: asyncio.Future[Slot] = loop.create_future()
+        self._takers.append(taker)
+        alarm = None if deadline is None else loop.call_at(deadline, fail, taker, too_late())
+        try:
+            return await taker
+        except asyncio.CancelledError:
+            if taker.done() and not taker.cancelled() and taker.exception() is None:
+                self.give_back(taker.result())
+            raise
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+            if taker in self._takers:
+                self._takers.remove(taker)
 
     def give_back(self, slot: Slot, *, last: bool = False) -> None:
+        while self._takers:
+            taker = self._takers.popleft()
+            if not taker.done():
+                taker.set_result(slot)
+                return
         if last:
             self._free.appendleft(slot)
         else:
             self._free.append(slot)  # the one used last has the warmest caches
-        self._permits.release()
 
     async def predict(
         self, slot: Slot, rows: Rows, parameters: dict[str, Any], deadline: float | None = None
@@ -128,40 +141,47 @@ class Workers:
         except BaseException:
             self.give_back(slot)
             raise
-        alarm = (
-            None
-            if deadline is None
-            else asyncio.get_running_loop().call_at(deadline, self._pass_deadline, slot, running)
-        )
-        running.add_done_callback(lambda done: self._finished(slot, done, alarm))
-        try:
-            if deadline is None:
-                return await asyncio.shield(running)
-            async with asyncio.timeout_at(deadline):
-                return await asyncio.shield(running)
-        except TimeoutError:
-            raise took_too_long() from None
-        except BROKEN as error:
-            if deadline is not None and asyncio.get_running_loop().time() >= deadline:
-                raise took_too_long() from None
-            ended = Failed(type(error).__name__, "the process ended under the prediction", str(error))
-            raise ModelFailed(ended) from None
-        except Exception as error:  # noqa: BLE001  (what cannot cross to a process, for example)
-            return Failed(type(error).__name__, str(error), "")
+        loop = asyncio.get_running_loop()
+        came: asyncio.Future[Came] = loop.create_future()
+        alarm = None if deadline is None else loop.call_at(deadline, self._pass_deadline, slot, running, came)
+        running.add_done_callback(partial(self._finished, slot, came, alarm))
+        return await came
 
-    def _pass_deadline(self, slot: Slot, running: asyncio.Future[Came]) -> None:
+    def _pass_deadline(
+        self, slot: Slot, running: "asyncio.Future[Came]", came: "asyncio.Future[Came]"
+    ) -> None:
         if not running.done():
             self._overdue.add(slot)
             slot.end_running()
+            fail(came, took_too_long())
 
-    def _finished(self, slot: Slot, done: asyncio.Future[Came], alarm: asyncio.TimerHandle | None) -> None:
+    def _finished(
+        self,
+        slot: Slot,
+        came: "asyncio.Future[Came]",
+        alarm: asyncio.TimerHandle | None,
+        running: "asyncio.Future[Came]",
+    ) -> None:
+        """The work has ended: free the slot, and tell who waits for it."""
         if alarm is not None:
             alarm.cancel()
         self._overdue.discard(slot)
-        broke = not done.cancelled() and isinstance(done.exception(), BROKEN)
+        error = asyncio.CancelledError() if running.cancelled() else running.exception()
+        broke = isinstance(error, BROKEN)
         if broke:
             slot.restart()
         self.give_back(slot, last=broke)
+        if came.done():
+            return
+        if error is None:
+            came.set_result(running.result())
+        elif broke:
+            ended = Failed(type(error).__name__, "the process ended under the prediction", str(error))
+            came.set_exception(ModelFailed(ended))
+        elif isinstance(error, Exception):  # what cannot cross to a process, for example
+            came.set_result(Failed(type(error).__name__, str(error), ""))
+        else:
+            came.cancel()
 
     async def stop(self, grace_s: float) -> None:
         """Let what runs finish, but no longer than that."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.artifacts.base import (
+from gateway.artifacts.artifact_store import (
     ArtifactStore,
     PermissionRefused,
     PublishedWithOtherContent,
@@ -17,9 +17,9 @@ from gateway.artifacts.base import (
     StoreUnavailable,
     is_published,
 )
-from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
 from gateway.artifacts.manifest import Manifest, RowsPolicy
-from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.open_store_by_url import open_store
+from gateway.artifacts.prepare_artifact import PreparedArtifact, prepare_artifact
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.transfer_progress import transfer_progress
@@ -99,7 +99,7 @@ def publish(
     `chips publish model.joblib --model wine --version 3 --signature signature.json --samples samples.json`
     """
     try:
-        described = describe_artifact(
+        prepared = prepare_artifact(
             source,
             model=model,
             version=version,
@@ -114,8 +114,8 @@ def publish(
     except ValueError as error:
         hint = "name it with --format" if "format cannot be guessed" in str(error) else ""
         raise Failure(str(error), hint=hint, code=EX_DATAERR) from None
-    manifest = described.manifest
-    for warning in described.warnings:
+    manifest = prepared.manifest
+    for warning in prepared.warnings:
         console.note(f"warning: {warning}")
     if dry_run:
         sys.stdout.write(printable_json(manifest.encode().decode()))
@@ -124,25 +124,25 @@ def publish(
         settings = console.settings_for(None)
         with closing(open_store(store or settings.artifacts, state_folder=state_folder())) as opened:
             console.confirm_protected_write(settings, store=store or settings.artifacts)
-            tried = "" if not trying or is_published(opened, manifest) else _try(described, command)
+            tried = "" if not trying or is_published(opened, manifest) else _try(prepared, command)
             with transfer_progress("published", manifest.total_bytes, shown=not as_json) as told:
-                is_new = opened.publish(manifest, dict(described.files), told)
+                is_new = opened.publish(manifest, dict(prepared.files), told)
             _tell(manifest, opened, tried, is_new=is_new, as_json=as_json)
     except StoreError as error:
         raise store_failure(error) from error
 
 
-def _try(described: DescribedArtifact, command: str | None) -> str:
+def _try(prepared: PreparedArtifact, command: str | None) -> str:
     """Load and score it in a process of its own. What was seen; raises Failure, before anything is published."""
-    words = shlex.split(command) if command else _python_backend(described.manifest.format)
+    words = shlex.split(command) if command else _python_backend(prepared.manifest.format)
     if words is None:
         console.note(
-            f"not tried before it is published: no backend for {described.manifest.format} is installed here; "
+            f"not tried before it is published: no backend for {prepared.manifest.format} is installed here; "
             "--try-with COMMAND names one"
         )
         return ""
     try:
-        return try_candidate(described.manifest, described.files, words, environ=environment_for_backend())
+        return try_candidate(prepared.manifest, prepared.files, words, environ=environment_for_backend())
     except CandidateRejected as error:
         hint = f"{error.hint}; " if error.hint else ""
         raise Failure(

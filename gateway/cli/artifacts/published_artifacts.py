@@ -12,9 +12,9 @@ import msgspec
 import typer
 from rich.table import Table
 
-from gateway.artifacts.base import ArtifactStore, Progress, StoreError
+from gateway.artifacts.artifact_store import ArtifactStore, Progress, StoreError
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
-from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.open_store_by_url import open_store
 from gateway.cli.artifacts.publish import EX_CANTCREAT, store_failure
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
@@ -87,7 +87,7 @@ def show(
     for name, made_with in manifest.runtime.items():
         console.say("made with", f"{name} {made_with}")
     for file in manifest.files:
-        console.say("file", f"{file.path_in_artifact}  {_size(file.bytes)}  sha256:{file.sha256[:12]}…")
+        console.say("file", f"{file.path_without_digest}  {_size(file.bytes)}  sha256:{file.sha256[:12]}…")
     for label, tensors in (("input", manifest.signature.inputs), ("output", manifest.signature.outputs)):
         for tensor in tensors:
             console.say(label, f"{tensor.name}  {tensor.datatype} {list(tensor.shape)}")
@@ -110,9 +110,9 @@ def verify(
                 try:
                     _read(opened, manifest, file, told)
                 except _Differs as error:
-                    results[file.path_in_artifact] = str(error)
+                    results[file.path_without_digest] = str(error)
                 else:
-                    results[file.path_in_artifact] = "ok"
+                    results[file.path_without_digest] = "ok"
         address = opened.address(model, version)
     good = all(result == "ok" for result in results.values())
     if as_json:
@@ -152,7 +152,7 @@ def pull(
         try:
             with transfer_progress("pulled", manifest.total_bytes, shown=not as_json) as told:
                 for file in manifest.files:
-                    path = draft / file.path_in_artifact
+                    path = draft / file.path_without_digest
                     path.parent.mkdir(parents=True, exist_ok=True)
                     _read(opened, manifest, file, told, path)
             (draft / MANIFEST_NAME).write_bytes(content)
@@ -196,16 +196,16 @@ def _read(
             if stream is not None:
                 stream.write(block)
     except FileNotFoundError:
-        raise _Differs(f"{file.path_in_artifact} is missing") from None
+        raise _Differs(f"{file.path_without_digest} is missing") from None
     finally:
         if stream is not None:
             stream.close()
     if size != file.bytes:
         raise _Differs(
-            f"{file.path_in_artifact} has {'more' if size > file.bytes else 'fewer'} than the {file.bytes} bytes of its manifest"
+            f"{file.path_without_digest} has {'more' if size > file.bytes else 'fewer'} than the {file.bytes} bytes of its manifest"
         )
     if digest.hexdigest() != file.sha256:
-        raise _Differs(f"{file.path_in_artifact} has another SHA-256 than in its manifest")
+        raise _Differs(f"{file.path_without_digest} has another SHA-256 than in its manifest")
 
 
 @contextmanager

@@ -9,9 +9,14 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Final
 
-from gateway.artifacts.base import ArtifactStore, PublishedWithOtherContent, StoreError, is_published
-from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
-from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.artifact_store import (
+    ArtifactStore,
+    PublishedWithOtherContent,
+    StoreError,
+    is_published,
+)
+from gateway.artifacts.open_store_by_url import open_store
+from gateway.artifacts.prepare_artifact import PreparedArtifact, prepare_artifact
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
 from gateway.cli.deployment.example_call import example_call
 from gateway.cli.deployment.stage_unpublished_backend import prepare_backend_command
@@ -51,15 +56,15 @@ class DeploymentRun:
     traffic: int | None = None
     reason: str = ""
     trying: bool = True
-    _described: list[DescribedArtifact] = field(default_factory=list)
+    _prepared: list[PreparedArtifact] = field(default_factory=list)
 
     @property
-    def described_artifact(self) -> DescribedArtifact:
+    def prepared_artifact(self) -> PreparedArtifact:
         """The description of the artifact, made once. Raises DeployError."""
-        if not self._described:
+        if not self._prepared:
             settings = self.source.settings
             try:
-                found = describe_artifact(
+                found = prepare_artifact(
                     self.source.artifact,
                     model=self.source.model,
                     version=self.source.version,
@@ -74,8 +79,8 @@ class DeploymentRun:
                 raise DeployError(
                     str(error), hint="fix it, then run the same command again", code=EX_DATAERR
                 ) from None
-            self._described.append(found)
-        return self._described[0]
+            self._prepared.append(found)
+        return self._prepared[0]
 
     @property
     def artifact_store_url(self) -> str:
@@ -153,7 +158,7 @@ class StepReporter:
         gateway = f"{console.gateway_address(None, run.settings)}/{run.source.model}"
         address = gateway if share else f"{deployed.url}/predict"
         needs_key = bool(share) and self.facts.get("access") != "public"
-        for label, line in example_call(address, run.described_artifact.manifest, needs_key=needs_key):
+        for label, line in example_call(address, run.prepared_artifact.manifest, needs_key=needs_key):
             console.say(label, line)
 
     def _is_unchanged(self, deployed: DeployedBackend) -> bool:
@@ -217,9 +222,9 @@ def check_artifact_publishable(run: DeploymentRun, tell: Tell) -> str:
 
     Called before anything is started. Raises DeployError.
     """
-    described = run.described_artifact
-    manifest = described.manifest
-    for warning in [*described.warnings, *_too_little_memory(run)]:
+    prepared = run.prepared_artifact
+    manifest = prepared.manifest
+    for warning in [*prepared.warnings, *_too_little_memory(run)]:
         tell(f"warning: {warning}")
     is_artifact_published(run)
     files = f"{len(manifest.files)} file{'s' * (len(manifest.files) != 1)}"
@@ -229,7 +234,7 @@ def check_artifact_publishable(run: DeploymentRun, tell: Tell) -> str:
 def _too_little_memory(run: DeploymentRun) -> list[str]:
     """Where the target is Cloud Run: a warning, if the artifact does not fit the memory that backend.toml asks for."""
     memory, has_gib = run.source.settings.memory, run.source.settings.memory_gib
-    needs_gib = memory_needed_gib(run.described_artifact.manifest.total_bytes / 1024**3)
+    needs_gib = memory_needed_gib(run.prepared_artifact.manifest.total_bytes / 1024**3)
     if run.target.name == "local" or has_gib >= needs_gib:
         return []
     return [f'memory = "{memory}" is too little for this artifact: it needs about {needs_gib:.1f} GiB']
@@ -241,15 +246,15 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
         return "left out, as --no-try says"
     if is_artifact_published(run):
         return "published before, so no version can be lost"
-    described = run.described_artifact
+    prepared = run.prepared_artifact
     words = _command(run, tell)
     if words is None:
-        tell(f"no backend for {described.manifest.format} runs here, so the first start is the trial")
+        tell(f"no backend for {prepared.manifest.format} runs here, so the first start is the trial")
         return ""
     try:
         return try_candidate(
-            described.manifest,
-            described.files,
+            prepared.manifest,
+            prepared.files,
             words,
             environ={**environment_for_backend(), **run.source.environment()},
             folder=run.source.path.absolute(),
@@ -266,9 +271,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
 def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
     if run.source.can_run_locally:
         return prepare_backend_command(run.source, tell)
-    known = (
-        run.described_artifact.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
-    )
+    known = run.prepared_artifact.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
     return [sys.executable, "-m", "chips_backend"] if known else None
 
 
@@ -276,18 +279,18 @@ def is_artifact_published(run: DeploymentRun) -> bool:
     """Whether the store has this version with this very artifact. Raises DeployError where it has another one."""
     try:
         with closing(run.open_artifact_store()) as store:
-            return is_published(store, run.described_artifact.manifest)
+            return is_published(store, run.prepared_artifact.manifest)
     except StoreError as error:
         raise _store_error(error, run) from error
 
 
 def _publish(run: DeploymentRun, tell: Tell) -> str:
     """Publish the artifact; return its address."""
-    described = run.described_artifact
+    prepared = run.prepared_artifact
     try:
         with closing(run.open_artifact_store()) as store:
-            is_new = store.publish(described.manifest, dict(described.files), lambda _: None)
-            tell(f"{described.manifest.total_bytes} bytes" + ("" if is_new else ", there already"))
+            is_new = store.publish(prepared.manifest, dict(prepared.files), lambda _: None)
+            tell(f"{prepared.manifest.total_bytes} bytes" + ("" if is_new else ", there already"))
             return store.address(run.source.model, run.source.version)
     except StoreError as error:
         raise _store_error(error, run) from error

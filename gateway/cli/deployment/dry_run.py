@@ -2,7 +2,7 @@
 
 from contextlib import closing
 
-from gateway.artifacts.base import StoreError
+from gateway.artifacts.artifact_store import StoreError
 from gateway.cli.artifacts.publish import store_failure
 from gateway.cli.deployment.deployment_run import (
     DeploymentRun,

@@ -10,10 +10,10 @@ from typing import Annotated, Final, Literal, TypeVar
 
 import typer
 
-from gateway.artifacts.describe_artifact import DescribedArtifact, describe_artifact
+from gateway.artifacts.prepare_artifact import PreparedArtifact, prepare_artifact
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.core.decode_text_file import decode_utf8
+from gateway.core.decode_strict_utf8 import decode_strict_utf8
 from gateway.core.name_validation import check_model_name
 from gateway.deploy.backend_folder import PREDICT_NAMES, SETTINGS_NAME
 from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, content_digest, write_source
@@ -65,10 +65,10 @@ def new(
         return
     target = path_for_new_model(name, folder)
     seen = "" if source is None else content_digest(source)
-    described = None if source is None else describe_as_published(source, name)
+    prepared = None if source is None else prepare_as_published(source, name)
 
     def write() -> None:
-        _write(language, name, target, described, predict=predict)
+        _write(language, name, target, prepared, predict=predict)
         if source is not None:
             write_source(target, "saved", source, source_digest=seen)
 
@@ -77,15 +77,15 @@ def new(
         console.print_json({"model": name, "language": language, "folder": str(target)})
         return
     console.say("written", str(target))
-    for warning in described.warnings if described is not None else ():
+    for warning in prepared.warnings if prepared is not None else ():
         console.say("warning", warning, style="yellow")
-    if described is not None and not described.manifest.samples:
+    if prepared is not None and not prepared.manifest.samples:
         console.say(
             "note",
             f"it has no samples, so nobody knows what it must answer: {_where_samples_are(source)}",
             style="yellow",
         )
-    steps = "chips verify ." if described is not None else "make train test"
+    steps = "chips verify ." if prepared is not None else "make train test"
     steps = f"make setup && {steps}" if language == "julia" else steps
     console.say("next", f"cd {shlex.quote(str(target))} && {steps} && chips deploy .")
 
@@ -158,33 +158,33 @@ def write_template(source: Path, path: Path, name: str, requirements: Sequence[s
     path.write_text(text.replace("@REQUIREMENTS@", "\n".join(requirements)), encoding="utf-8")
 
 
-def describe_as_published(source: Path, name: str) -> DescribedArtifact:
-    """Describe a model's files as `chips publish` would. Raises Failure."""
+def prepare_as_published(source: Path, name: str) -> PreparedArtifact:
+    """Prepare the artifact of a model's files as `chips publish` would. Raises Failure."""
     try:
-        return describe_artifact(source, model=name, version="1", created_by="")
+        return prepare_artifact(source, model=name, version="1", created_by="")
     except ValueError as error:
         hint = "rename it to its format's suffix, such as model.joblib" if "guessed" in str(error) else ""
         raise Failure(str(error), hint=hint, code=EX_DATAERR) from None
 
 
 def _write(
-    language: str, name: str, target: Path, described: DescribedArtifact | None, *, predict: bool
+    language: str, name: str, target: Path, prepared: PreparedArtifact | None, *, predict: bool
 ) -> None:
-    if described is None:
+    if prepared is None:
         needs = _installed(_EXAMPLE_NEEDS) if language == "python" else ()
         write_scaffold(language, name, target, needs)
     else:
-        needs = julia_requirements_lines(described) if language == "julia" else requirements_lines(described)
+        needs = julia_requirements_lines(prepared) if language == "julia" else requirements_lines(prepared)
         write_scaffold(language, name, target, needs, left_out=_TRAINING_SCRIPTS)
-        copy_described_artifact(described, target / COPY_NAME)
+        copy_prepared_artifact(prepared, target / COPY_NAME)
     if predict:
         file = PREDICT_NAMES[language]
         write_template(SCAFFOLD / "optional" / language / file, target / file, name)
 
 
-def requirements_lines(described: DescribedArtifact) -> list[str]:
+def requirements_lines(prepared: PreparedArtifact) -> list[str]:
     """The packages that a model needs, as lines of requirements.txt. Raises Failure."""
-    needs = {name: version for name, version in described.manifest.runtime.items() if name != "python"}
+    needs = {name: version for name, version in prepared.manifest.runtime.items() if name != "python"}
     _check_packages("runtime.json", needs, _PYTHON_PACKAGE, _PYTHON_VERSION)
     return [f"{package}=={version}" for package, version in needs.items()]
 
@@ -202,17 +202,17 @@ def _check_packages(
             )
 
 
-def julia_requirements_lines(described: DescribedArtifact) -> list[str]:
+def julia_requirements_lines(prepared: PreparedArtifact) -> list[str]:
     """The packages that a Julia model needs, as lines of a Project.toml.
 
     They are read from the Project.toml that `save_model` wrote next to the model, and continue the section [deps]. Empty
     where there is none. Raises Failure.
     """
-    project = dict(described.files).get("Project.toml")
+    project = dict(prepared.files).get("Project.toml")
     if project is None:
         return []
     try:
-        content = tomllib.loads(decode_utf8(project.read_bytes()))
+        content = tomllib.loads(decode_strict_utf8(project.read_bytes()))
         packages, bounds = content.get("deps", {}), content.get("compat", {})
         _check_packages("Project.toml", packages, _JULIA_PACKAGE, _UUID)
         _check_packages("Project.toml", bounds, _JULIA_PACKAGE, _JULIA_BOUND)
@@ -237,17 +237,17 @@ def _installed(packages: Sequence[str]) -> list[str]:
     return [package for package in packages if package != "skops" or find_spec("skops") is not None]
 
 
-def copy_described_artifact(described: DescribedArtifact, trained: Path) -> None:
+def copy_prepared_artifact(prepared: PreparedArtifact, trained: Path) -> None:
     """Copy the artifact's files and their description, in the form that `chips publish` takes."""
     import msgspec
 
-    for name, source in described.files:
+    for name, source in prepared.files:
         _copy(source, trained / name)
-    manifest = described.manifest
+    manifest = prepared.manifest
     for name, content in (
         ("signature.json", manifest.signature),
         ("samples.json", manifest.samples),
-        ("runtime.json", described.stated_runtime),
+        ("runtime.json", prepared.stated_runtime),
     ):
         if content and (name != "signature.json" or manifest.signature.inputs or manifest.signature.outputs):
             (trained / name).write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")

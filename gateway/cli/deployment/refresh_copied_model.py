@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from gateway.cli.deployment.import_model import fill_trained_folder, open_foreign_model
 from gateway.cli.deployment.new import (
-    copy_described_artifact,
-    describe_as_published,
+    copy_prepared_artifact,
+    prepare_as_published,
     requirements_lines,
     write_requirements,
 )
@@ -121,9 +121,9 @@ def _take(copy: _Copy, place: Path) -> list[str] | None:
     has_requirements = (folder / REQUIREMENTS_NAME).exists()
     is_edited = has_requirements and record.are_requirements_edited(folder)
     if record.kind == "saved":
-        described = describe_as_published(record.copied_from(folder), folder.absolute().name)
-        copy_described_artifact(described, place / COPY_NAME)
-        needs = requirements_lines(described)
+        prepared = prepare_as_published(record.copied_from(folder), folder.absolute().name)
+        copy_prepared_artifact(prepared, place / COPY_NAME)
+        needs = requirements_lines(prepared)
     else:
         needs = _import(copy, place, is_edited=is_edited)
     if is_edited:

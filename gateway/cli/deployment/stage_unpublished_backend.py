@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.manifest import MANIFEST_NAME
+from gateway.artifacts.prepare_artifact import prepare_artifact
 from gateway.cli.deployment.refresh_copied_model import note_stale_model
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
@@ -43,7 +43,7 @@ def stage_backend(path: Path) -> Iterator[StagedBackend]:
     try:
         source = BackendFolder(path)
         settings = source.settings
-        described = describe_artifact(
+        prepared = prepare_artifact(
             source.artifact,
             model=source.model,
             version=source.version,
@@ -59,9 +59,9 @@ def stage_backend(path: Path) -> Iterator[StagedBackend]:
         raise Failure(str(error), code=EX_DATAERR) from None
     except DeployError as error:
         raise Failure(str(error), hint=error.hint, code=error.code) from None
-    for warning in described.warnings:
+    for warning in prepared.warnings:
         console.note(f"warning: {warning}")
-    with staged_artifact(described.manifest, described.files) as artifact:
+    with staged_artifact(prepared.manifest, prepared.files) as artifact:
         environ = {
             **environment_for_backend(),
             **source.environment(),
@@ -71,5 +71,5 @@ def stage_backend(path: Path) -> Iterator[StagedBackend]:
             "CHIPS_CACHE_DIR": str(artifact.parent / "cache"),
             "CHIPS_CONCURRENCY": str(settings.concurrency),
         }
-        manifest = parse_manifest_or_samples(described.manifest.encode(), MANIFEST_NAME)
+        manifest = parse_manifest_or_samples(prepared.manifest.encode(), MANIFEST_NAME)
         yield StagedBackend(shlex.join(words), environ, path.absolute(), manifest)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from gateway.audit.export import to_csv, to_html, to_json
+from gateway.audit.export_history import to_csv, to_html, to_json
 from gateway.audit.model_states_at import ModelState, model_states_at, parse_time
 from gateway.audit.verify_history import AnchoredHead, HistoryReport, verify_history
 from gateway.cli.support import console

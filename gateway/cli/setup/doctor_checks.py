@@ -10,8 +10,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from gateway.artifacts.base import StoreError
-from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.artifact_store import StoreError
+from gateway.artifacts.open_store_by_url import open_store
 from gateway.cli.support import console
 from gateway.cli.support.connection_errors import connection_error_text
 from gateway.core.model import Model, parse_model

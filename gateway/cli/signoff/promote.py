@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar
 import msgspec
 import typer
 
-from gateway.artifacts.base import ArtifactStore, StoreError
+from gateway.artifacts.artifact_store import ArtifactStore, StoreError
 from gateway.artifacts.copy_artifact import copy_artifact, require_manifest_digest
-from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.open_store_by_url import open_store
 from gateway.cli.artifacts.publish import store_failure
 from gateway.cli.models.merge_registration import card_evidence_changes
 from gateway.cli.registry.history import difference_lines

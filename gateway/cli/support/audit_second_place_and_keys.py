@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.audit.second_place import SecondPlace, open_second_place
+from gateway.audit.anchor_store import AnchorStore, open_anchor_store
 from gateway.cli.support.console import EX_CONFIG, Failure
 from gateway.settings import Settings
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from gateway.audit.anchors import AnchorReport
 
 
-def configured_second_place(settings: Settings) -> SecondPlace | None:
+def configured_second_place(settings: Settings) -> AnchorStore | None:
     """The second place of the settings; None where none is set."""
-    return open_second_place(settings.audit.second_place) if settings.audit.second_place else None
+    return open_anchor_store(settings.audit.second_place) if settings.audit.second_place else None
 
 
 def open_signer(settings: Settings) -> Any:
@@ -46,7 +46,7 @@ def read_trusted_keys(settings: Settings) -> "list[Key]":
         raise Failure(f"audit.trusted_keys: {error}", code=EX_CONFIG) from None
 
 
-async def read_second_place(place: SecondPlace, settings: Settings) -> "AnchorReport":
+async def read_second_place(place: AnchorStore, settings: Settings) -> "AnchorReport":
     """Read the second place's anchors of the registry's history, and what is wrong with them."""
     from gateway.audit.anchors import read_anchors
 

@@ -325,13 +325,13 @@ async def _refresh_fallback(settings: Settings, registry: Registry) -> None:
 
 async def _keep_head(settings: Settings, registry: Registry) -> None:
     """A writer also keeps the head of the history in the second place; if that fails, the write is still valid."""
+    from gateway.audit.anchor_store import open_anchor_store
     from gateway.audit.anchors import write_anchor
     from gateway.audit.dsse_envelope import SigningError, read_signer
-    from gateway.audit.second_place import open_second_place
 
     try:
         signer = read_signer(Path(settings.audit.signing_key))
-        await write_anchor(open_second_place(settings.audit.second_place), registry, signer)
+        await write_anchor(open_anchor_store(settings.audit.second_place), registry, signer)
     except (RegistryError, SigningError) as error:
         err.print(
             f"written, but its place in the history is not kept in {settings.audit.second_place} yet: {error}. "

@@ -8,10 +8,10 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from gateway.artifacts.base import ArtifactStore, StoreError
+from gateway.artifacts.artifact_store import ArtifactStore, StoreError
 from gateway.artifacts.copy_artifact import require_manifest_digest
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.open_store_by_url import open_store
 from gateway.artifacts.read_model_card import CARD_NAME, MAX_BYTES, card_evidence
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
@@ -93,7 +93,7 @@ def _card_in(store: ArtifactStore, model: str, backend: Backend) -> bytes | None
     if store.manifest_content(model, backend.version) is None:
         return None
     manifest = require_manifest_digest(store, model, backend.version, backend.artifact_digest)
-    file = next((file for file in manifest.files if file.path_in_artifact == CARD_NAME), None)
+    file = next((file for file in manifest.files if file.path_without_digest == CARD_NAME), None)
     if file is None:
         return None
     content, where = b"", store.address(model, backend.version)

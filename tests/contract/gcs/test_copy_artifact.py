@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from gateway.artifacts.base import StoreError
+from gateway.artifacts.artifact_store import StoreError
 from gateway.artifacts.copy_artifact import copy_artifact, require_manifest_digest
-from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.local import LocalStore
-from gateway.artifacts.open_by_url import open_store
+from gateway.artifacts.open_store_by_url import open_store
+from gateway.artifacts.prepare_artifact import prepare_artifact
 from gateway.cloud_storage_client import storage_client
 from tests.gcs.fixture import Gcs
 
@@ -31,9 +31,9 @@ def published(url: str, folder: Path) -> tuple[Any, str]:
     source.mkdir(exist_ok=True)
     (source / "model.joblib").write_bytes(b"\x80weights")
     (source / "more.bin").write_bytes(b"more")
-    described = describe_artifact(source, model="wine", version="4", created_by="ana")
+    prepared = prepare_artifact(source, model="wine", version="4", created_by="ana")
     store = open_store(url, state_folder=folder / "state")
-    store.publish(described.manifest, dict(described.files), nothing)
+    store.publish(prepared.manifest, dict(prepared.files), nothing)
     manifest = store.manifest("wine", "4")
     assert manifest is not None
     return store, manifest.digest

@@ -10,22 +10,25 @@ import pytest
 import gateway.artifacts.packages_of_modules
 
 BOTH = pytest.mark.parametrize(
-    "packages_of",
-    [gateway.artifacts.packages_of_modules.packages_of, chips_backend.installed_packages.packages_of],
+    "packages_by_module",
+    [
+        gateway.artifacts.packages_of_modules.packages_by_module,
+        chips_backend.installed_packages.packages_of,
+    ],
     ids=["gateway", "backend"],
 )
 
 
 @BOTH
-def test_as_the_standard_library(packages_of):
+def test_as_the_standard_library(packages_by_module):
     known = {
         module: packages[0]
         for module, packages in metadata.packages_distributions().items()
         if module.isidentifier()
     }
     assert {"numpy", "sklearn", "yaml", "aiohttp"} <= set(known)
-    assert packages_of(set(known)) == known
-    assert packages_of({"no_such_module"}) == {}
+    assert packages_by_module(set(known)) == known
+    assert packages_by_module({"no_such_module"}) == {}
 
 
 @BOTH
@@ -41,7 +44,7 @@ def test_as_the_standard_library(packages_of):
     ],
 )
 def test_by_what_a_package_says_of_its_files(
-    packages_of, files: dict[str, str], module: str, package: str | None, tmp_path: Path, monkeypatch
+    packages_by_module, files: dict[str, str], module: str, package: str | None, tmp_path: Path, monkeypatch
 ):
     folder = tmp_path / "made_up-1.0.dist-info"
     folder.mkdir()
@@ -49,4 +52,4 @@ def test_by_what_a_package_says_of_its_files(
     for name, content in files.items():
         (folder / name).write_text(content)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert packages_of({module}).get(module) == package
+    assert packages_by_module({module}).get(module) == package

@@ -6,7 +6,7 @@ import pytest
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model_card_draft import draft_card
 
-from gateway.artifacts.describe_artifact import describe_artifact
+from gateway.artifacts.prepare_artifact import prepare_artifact
 from gateway.artifacts.read_model_card import (
     MAX_BYTES,
     SECTIONS,
@@ -131,12 +131,12 @@ def test_the_draft_of_save_is_a_card_whatever_the_columns_are_called(tmp_path: P
 def test_what_is_published_has_a_card_that_can_be_read(tmp_path: Path):
     (tmp_path / "model.joblib").write_bytes(b"\x80weights")
     (tmp_path / "card.md").write_bytes(card(limits="TODO"))
-    described = describe_artifact(tmp_path, model="wine", version="1", created_by="ana", runtime={})
-    assert [file.path for file in described.manifest.files] == ["card.md", "model.joblib"]
-    assert described.warnings == ["card.md is a draft: Limits still to be written"]
+    prepared = prepare_artifact(tmp_path, model="wine", version="1", created_by="ana", runtime={})
+    assert [file.path for file in prepared.manifest.files] == ["card.md", "model.joblib"]
+    assert prepared.warnings == ["card.md is a draft: Limits still to be written"]
     (tmp_path / "card.md").write_bytes(b"a card")
     with pytest.raises(ValueError, match=r"card\.md, line 1: put this text below a heading"):
-        describe_artifact(tmp_path, model="wine", version="1", created_by="ana", runtime={})
+        prepare_artifact(tmp_path, model="wine", version="1", created_by="ana", runtime={})
 
 
 def test_a_card_is_evidence_about_its_artifact_alone():

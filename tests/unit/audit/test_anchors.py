@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from gateway.audit.anchor_store import BucketAnchorStore, FolderAnchorStore, open_anchor_store
 from gateway.audit.anchors import HEAD_TYPE, read_anchors, write_anchor, write_restore_note
 from gateway.audit.dsse_envelope import (
     SigningError,
@@ -24,7 +25,6 @@ from gateway.audit.dsse_envelope import (
     verified_by,
 )
 from gateway.audit.periodic_anchoring import PeriodicAnchoring
-from gateway.audit.second_place import BucketPlace, FolderPlace, open_second_place
 from gateway.audit.verify_history import verify_history
 from gateway.registry.base import MODELS, Put, Registry, RegistryError, Unavailable
 from gateway.registry.memory import MemoryRegistry, SharedStore
@@ -83,7 +83,7 @@ def test_a_key_that_cannot_be_used_is_told_without_its_content(tmp_path: Path):
 
 
 async def test_a_head_is_kept_once(tmp_path: Path, key: Path):
-    place, registry, signer = FolderPlace(tmp_path / "kept"), MemoryRegistry(), read_signer(key)
+    place, registry, signer = FolderAnchorStore(tmp_path / "kept"), MemoryRegistry(), read_signer(key)
     assert await write_anchor(place, registry, signer) is None
     await put(registry, "wine")
     first = await write_anchor(place, registry, signer)
@@ -111,7 +111,7 @@ async def test_a_head_is_kept_once(tmp_path: Path, key: Path):
     ],
 )
 async def test_an_edited_head_leads_nowhere_else(tmp_path: Path, key: Path, change: dict[str, str]):
-    place, store = FolderPlace(tmp_path / "in" / "kept"), SharedStore()
+    place, store = FolderAnchorStore(tmp_path / "in" / "kept"), SharedStore()
     await put(MemoryRegistry(store), "wine")
     store.head = msgspec.structs.replace(store.head, **change)
     with pytest.raises(RegistryError, match="shows what was edited"):
@@ -120,7 +120,7 @@ async def test_an_edited_head_leads_nowhere_else(tmp_path: Path, key: Path, chan
 
 
 async def test_what_was_cut_off_or_rewritten_does_not_fit_the_kept_heads(tmp_path: Path, key: Path):
-    place, signer = FolderPlace(tmp_path / "kept"), read_signer(key)
+    place, signer = FolderAnchorStore(tmp_path / "kept"), read_signer(key)
     store = SharedStore()
     registry = MemoryRegistry(store)
     await put(registry, "wine")
@@ -146,7 +146,7 @@ async def test_what_was_cut_off_or_rewritten_does_not_fit_the_kept_heads(tmp_pat
 
 
 async def test_a_restore_is_noted_in_the_second_place(tmp_path: Path, key: Path):
-    place, signer = FolderPlace(tmp_path / "kept"), read_signer(key)
+    place, signer = FolderAnchorStore(tmp_path / "kept"), read_signer(key)
     keys = [signer.public_key]
     store = SharedStore()
     registry = MemoryRegistry(store)
@@ -181,7 +181,7 @@ async def test_a_restore_is_noted_in_the_second_place(tmp_path: Path, key: Path)
 
 
 async def test_what_lies_there_and_is_no_head_is_a_finding(tmp_path: Path, key: Path):
-    place, signer = FolderPlace(tmp_path / "kept"), read_signer(key)
+    place, signer = FolderAnchorStore(tmp_path / "kept"), read_signer(key)
     await place.create("r1/1.json", b"{")
     await place.create("r1/2.json", sign({"n": 1}, "text/plain", signer))
     await place.create("r1/3.json", sign({"n": 1}, HEAD_TYPE, signer))
@@ -199,24 +199,24 @@ async def test_what_lies_there_and_is_no_head_is_a_finding(tmp_path: Path, key: 
 
 
 def test_a_second_place_is_a_folder_or_a_bucket(tmp_path: Path):
-    assert str(open_second_place("gs://b/x/")) == "gs://b/x"
-    assert isinstance(open_second_place("gs://b"), BucketPlace)
+    assert str(open_anchor_store("gs://b/x/")) == "gs://b/x"
+    assert isinstance(open_anchor_store("gs://b"), BucketAnchorStore)
     assert (
-        str(open_second_place(str(tmp_path))) == str(open_second_place(f"file:{tmp_path}")) == str(tmp_path)
+        str(open_anchor_store(str(tmp_path))) == str(open_anchor_store(f"file:{tmp_path}")) == str(tmp_path)
     )
     for wrong in ("gs://", "s3://bucket", "gs://b?x=1", "file:"):
         with pytest.raises(ValueError, match="gs://bucket/prefix"):
-            open_second_place(wrong)
+            open_anchor_store(wrong)
 
 
 async def test_a_folder_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="cannot be written"):
-        await FolderPlace(tmp_path / "file").create("r/1.json", b"")
+        await FolderAnchorStore(tmp_path / "file").create("r/1.json", b"")
 
 
 async def test_a_gateway_keeps_the_head_where_it_has_changed(tmp_path: Path, key: Path):
-    place, registry = FolderPlace(tmp_path / "kept"), MemoryRegistry()
+    place, registry = FolderAnchorStore(tmp_path / "kept"), MemoryRegistry()
     clock = [1000.0]
     anchoring = PeriodicAnchoring(
         registry, place, key, every_s=600, supervisor=Supervisor(), now=lambda: clock[0]
@@ -241,7 +241,7 @@ async def test_a_gateway_keeps_the_head_where_it_has_changed(tmp_path: Path, key
 
 
 async def test_its_task_keeps_it_by_itself(tmp_path: Path, key: Path):
-    place, registry = FolderPlace(tmp_path / "kept"), MemoryRegistry()
+    place, registry = FolderAnchorStore(tmp_path / "kept"), MemoryRegistry()
     await put(registry, "wine")
     anchoring = PeriodicAnchoring(registry, place, key, every_s=0.01, supervisor=Supervisor())
     await anchoring.start()

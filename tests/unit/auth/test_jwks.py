@@ -9,7 +9,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.jwks import JwksKeySet, open_jwks_session, parse_discovery_document, parse_keys
+from gateway.auth.jwks import JwksKeySet, open_ssrf_guarded_session, parse_discovery_document, parse_keys
 from tests.flow.issuer import KeyServer, signer
 
 
@@ -290,7 +290,7 @@ async def test_a_name_that_nobody_chose_is_connected_to_at_public_addresses_alon
 
     addresses = {"a": "8.8.8.8", "b": "10.0.0.1", "c": "169.254.169.254", "named": "10.0.0.1"}
     monkeypatch.setattr(aiohttp.DefaultResolver, "resolve", inside)
-    async with open_jwks_session(["named"]) as session:
+    async with open_ssrf_guarded_session(["named"]) as session:
         assert session.connector is not None
         resolve = session.connector._resolver.resolve  # type: ignore[attr-defined]
         for host in ("a", "named"):

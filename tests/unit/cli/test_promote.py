@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.artifacts.base import StoreError
+from gateway.artifacts.artifact_store import StoreError
 from gateway.artifacts.copy_artifact import copy_artifact
 from gateway.artifacts.local import LocalStore
 from gateway.artifacts.manifest import MANIFEST_NAME

@@ -10,9 +10,9 @@ from gateway.core.errors import (
     BadRequest,
     CallerError,
     HeadersTooLarge,
+    HttpVersionNotSupported,
     MethodNotImplemented,
     TargetTooLong,
-    VersionNotSupported,
 )
 from gateway.server.aiohttp_head_parser import HeadParser, parsed_head_of
 
@@ -133,10 +133,10 @@ OTHER_CODES = {
     b"BREW /wine HTTP/1.1\r\nHost: x\r\n\r\n": MethodNotImplemented,
     b"post /wine HTTP/1.1\r\nHost: x\r\n\r\n": MethodNotImplemented,
     b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n": BadRequest,
-    b"GET /wine HTTP/2.0\r\nHost: x\r\n\r\n": VersionNotSupported,
-    b"GET /wine HTTP/3.0\r\nHost: x\r\n\r\n": VersionNotSupported,
-    b"GET /wine HTTP/0.9\r\nHost: x\r\n\r\n": VersionNotSupported,
-    b"PRI * HTTP/2.0\r\n\r\n": VersionNotSupported,
+    b"GET /wine HTTP/2.0\r\nHost: x\r\n\r\n": HttpVersionNotSupported,
+    b"GET /wine HTTP/3.0\r\nHost: x\r\n\r\n": HttpVersionNotSupported,
+    b"GET /wine HTTP/0.9\r\nHost: x\r\n\r\n": HttpVersionNotSupported,
+    b"PRI * HTTP/2.0\r\n\r\n": HttpVersionNotSupported,
     b"GET /wine RTSP/1.0\r\nHost: x\r\n\r\n": BadRequest,
     b"GET  /wine HTTP/1.1\r\nHost: x\r\n\r\n": BadRequest,
     b"GET /wine HTTP/1.10\r\nHost: x\r\n\r\n": BadRequest,

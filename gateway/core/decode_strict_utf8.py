@@ -1,4 +1,7 @@
-"""Decode text files that people write: UTF-8 without a byte order mark; errors name the encoding that was found instead."""
+"""Decode text files that people write, strictly as UTF-8 without a byte order mark.
+
+Errors name the encoding that was found instead.
+"""
 
 import codecs
 from typing import Final
@@ -13,8 +16,8 @@ _MARKS: Final = (
 )
 
 
-def decode_utf8(content: bytes) -> str:
-    """Decode `content` as text. ValueError names the encoding that it has instead, and says what to do."""
+def decode_strict_utf8(content: bytes) -> str:
+    """Decode UTF-8 without a byte order mark. ValueError names the encoding that was found instead, and says what to do."""
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             raise ValueError(_instead(encoding))

@@ -1,4 +1,7 @@
-"""Make an artifact's manifest from a model's files, its signature and its samples; refuse what no backend could serve."""
+"""Prepare an artifact: build its manifest from a model's files, its signature and its samples.
+
+What no backend could serve is refused.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -21,15 +24,15 @@ from gateway.artifacts.manifest import (
 )
 from gateway.artifacts.read_model_card import CARD_NAME, MAX_BYTES, parse_card
 from gateway.artifacts.wrong_file_type import detect_wrong_file_type
-from gateway.core.decode_text_file import decode_utf8
+from gateway.core.decode_strict_utf8 import decode_strict_utf8
 
 _NAMES_SHOWN: Final = 5
 # Suffixes that several formats share say nothing about which file is the model.
 _OWN_SUFFIXES: Final = {**FORMATS, ".txt": "lightgbm", ".bst": "xgboost"}
 
 
-class DescribedArtifact(NamedTuple):
-    """A manifest, the files it describes, and warnings for the author."""
+class PreparedArtifact(NamedTuple):
+    """An artifact before it is published: its manifest, its files, and warnings for the author."""
 
     manifest: Manifest
     files: Sequence[tuple[str, Path]]
@@ -39,7 +42,7 @@ class DescribedArtifact(NamedTuple):
     ] = {}  # what runtime.json says: packages that the files themselves do not name
 
 
-def describe_artifact(
+def prepare_artifact(
     source: Path,
     *,
     model: str,
@@ -51,17 +54,19 @@ def describe_artifact(
     samples: Path | None = None,
     rows: RowsPolicy = "independent",
     pure: bool = False,
-) -> DescribedArtifact:
-    """Inspect a model's files without running them, and return their manifest with warnings. ValueError says what is wrong, and what to do.
+) -> PreparedArtifact:
+    """Inspect a model's files, and build their manifest, with warnings for the author.
+
+    Nothing of the model runs. ValueError says what is wrong, and what to do.
 
     `runtime` is, where it is None, what a folder's runtime.json says, or else what the files themselves need. A folder's
     signature.json and samples.json count as such where none are given. Wherever the three lie, they go into the manifest and
     are no files of the artifact.
     """
     signature, samples, packages = (
-        signature or file_next_to_model(source, "signature"),
-        samples or file_next_to_model(source, "samples"),
-        file_next_to_model(source, "runtime"),
+        signature or find_sidecar_json(source, "signature"),
+        samples or find_sidecar_json(source, "samples"),
+        find_sidecar_json(source, "runtime"),
     )
     stated: Mapping[str, str] = read_json(packages, dict[str, str]) or {}
     taken = {path.resolve() for path in (signature, samples, packages) if path is not None}
@@ -97,17 +102,17 @@ def describe_artifact(
         rows=rows,
         pure=pure,
     )
-    return DescribedArtifact(manifest, files, warnings, stated)
+    return PreparedArtifact(manifest, files, warnings, stated)
 
 
-def file_next_to_model(folder: Path, name: str) -> Path | None:
+def find_sidecar_json(folder: Path, name: str) -> Path | None:
     """Find the file `folder`/NAME.json that `save` writes next to a model; None where it is not there."""
     path = folder / f"{name}.json"
     return path if path.is_file() else None
 
 
 def read_json(path: Path | None, kind: Any) -> Any:
-    """A JSON file as `kind`; None without a path. ValueError says which file is wrong, and where."""
+    """Read a JSON file as an object of the type `kind`; None without a path. ValueError says which file is wrong, and where."""
     if path is None:
         return None
     try:
@@ -115,7 +120,7 @@ def read_json(path: Path | None, kind: Any) -> Any:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        text = decode_utf8(content)
+        text = decode_strict_utf8(content)
     except ValueError as error:
         raise ValueError(f"{path} {error}") from None
     try:

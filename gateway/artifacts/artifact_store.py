@@ -35,44 +35,50 @@ class PublishedWithOtherContent(StoreError):
 
 
 class ArtifactStore(Protocol):
-    """Where artifacts are published: immutable versions of models, each with a manifest. Raises StoreError."""
+    """The interface of a store where artifacts are published: immutable versions of models, each with a manifest.
+
+    Its methods raise StoreError.
+    """
 
     def address(self, model: str, version: str) -> str:
-        """The URI or folder of a published artifact, as a backend takes it in CHIPS_ARTIFACT."""
+        """The URI or folder of a published artifact. A backend takes it in CHIPS_ARTIFACT."""
 
     def manifest(self, model: str, version: str) -> Manifest | None: ...
 
     def manifest_content(self, model: str, version: str) -> bytes | None:
-        """The stored bytes of the manifest; their SHA-256 is the artifact's digest."""
+        """The stored bytes of a version's manifest; None where it is not published. Their SHA-256 is the artifact's digest."""
 
     def versions(self, model: str | None = None) -> list[tuple[str, str]]:
-        """What is published, as (model, version) in order; of one model, or of all."""
+        """List what is published, of one model or of all, as (model, version) in order."""
 
     def file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
-        """The content of one file of an artifact, block by block. FileNotFoundError where it is not there."""
+        """The content of one file of an artifact, block by block. Raises FileNotFoundError where it is not there."""
 
-    def as_stored(self, manifest: Manifest) -> Manifest:
-        """The manifest as this store keeps it: some name files by their content."""
+    def with_stored_paths(self, manifest: Manifest) -> Manifest:
+        """The manifest with the paths under which this store keeps its files. In a bucket they begin with the file's digest."""
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
-        """Store `files` (by their path in the artifact), then the manifest.
+        """Store the files of an artifact, and then its manifest.
 
-        Returns False where the same is there already. Interrupted, it can be called again and goes on where it was.
-        Raises PublishedWithOtherContent or another StoreError.
+        `files` are by their path in the artifact. Returns False where the same is there already. Interrupted, it can be
+        called again and goes on where it was. Raises PublishedWithOtherContent or another StoreError.
         """
 
     def close(self) -> None: ...
 
 
 def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
-    """Whether this very artifact is in the store. Raises PublishedWithOtherContent where the version has other content."""
+    """Whether this very artifact is published in the store.
+
+    Raises PublishedWithOtherContent where the version is published with other content.
+    """
     published = store.manifest(manifest.model, manifest.version)
     if published is None:
         return False
     # A bucket's paths begin with digests; place by place the files are the same.
     ours, theirs = (
         msgspec.structs.replace(
-            m, files=tuple(msgspec.structs.replace(f, path=f.path_in_artifact) for f in m.files)
+            m, files=tuple(msgspec.structs.replace(f, path=f.path_without_digest) for f in m.files)
         )
         for m in (manifest, published)
     )

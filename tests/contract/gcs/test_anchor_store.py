@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from google.api_core import exceptions
 
-from gateway.audit.second_place import BucketPlace
+from gateway.audit.anchor_store import BucketAnchorStore
 from gateway.cloud_storage_client import storage_client
 from gateway.registry.base import RegistryError, Unavailable
 from tests.gcs.fixture import Gcs
@@ -20,17 +20,17 @@ def client(gcs: Gcs) -> Iterator[Any]:
 
 
 async def test_what_is_there_is_created_once_and_read_back(gcs: Gcs):
-    place = BucketPlace(gcs.bucket, "prod")
+    place = BucketAnchorStore(gcs.bucket, "prod")
     assert await place.read_all() == {}
     assert await place.create("r1/1.json", b"one")
     assert not await place.create("r1/1.json", b"two")
-    assert await BucketPlace(gcs.bucket, "").create("r1/1.json", b"elsewhere")
+    assert await BucketAnchorStore(gcs.bucket, "").create("r1/1.json", b"elsewhere")
     assert await place.read_all() == {"r1/1.json": b"one"}
     assert str(place) == f"gs://{gcs.bucket}/prod"
 
 
 async def test_a_bucket_without_a_lock_is_a_concern(gcs: Gcs, client: Any):
-    place = BucketPlace(gcs.bucket, "")
+    place = BucketAnchorStore(gcs.bucket, "")
     (concern,) = await place.retention_concerns()
     assert "no retention policy" in concern
     bucket = client.get_bucket(gcs.bucket)
@@ -44,7 +44,7 @@ async def test_a_bucket_without_a_lock_is_a_concern(gcs: Gcs, client: Any):
 
 
 async def test_a_locked_policy_holds_what_is_there_against_its_owner(gcs: Gcs, client: Any):
-    place = BucketPlace(gcs.bucket, "")
+    place = BucketAnchorStore(gcs.bucket, "")
     bucket = client.get_bucket(gcs.bucket)
     bucket.retention_period = 86400
     bucket.patch()
@@ -63,12 +63,12 @@ async def test_a_locked_policy_holds_what_is_there_against_its_owner(gcs: Gcs, c
 
 async def test_a_bucket_that_is_not_there_or_does_not_answer(gcs: Gcs, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(RegistryError, match="objectCreator"):
-        await BucketPlace("no-such-bucket", "").create("r1/1.json", b"")
+        await BucketAnchorStore("no-such-bucket", "").create("r1/1.json", b"")
     gcs.fault(method="POST", path="/upload", status=403)
     with pytest.raises(RegistryError, match="no permission"):
-        await BucketPlace(gcs.bucket, "").create("r1/1.json", b"")
+        await BucketAnchorStore(gcs.bucket, "").create("r1/1.json", b"")
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    monkeypatch.setattr("gateway.audit.second_place._TIMEOUT_S", 0.2)
-    monkeypatch.setattr("gateway.audit.second_place._RETRY_S", 0.2)
+    monkeypatch.setattr("gateway.audit.anchor_store._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("gateway.audit.anchor_store._RETRY_S", 0.2)
     with pytest.raises(Unavailable, match="cannot be reached"):
-        await BucketPlace(gcs.bucket, "").read_all()
+        await BucketAnchorStore(gcs.bucket, "").read_all()

@@ -1,4 +1,7 @@
-"""Export the history for auditors: JSON that anybody can check, CSV for a spreadsheet, a page that a person can read."""
+"""Export the registry's history for auditors as JSON, CSV or HTML.
+
+Anybody can check the JSON, CSV is for a spreadsheet, and a person can read the page.
+"""
 
 import csv
 import html
@@ -25,7 +28,7 @@ _COLUMNS: Final = (
 
 
 def to_json(report: HistoryReport, entries: Sequence[Entry]) -> str:
-    """The history as JSON: all that is needed to compute every digest again, the newest entry first."""
+    """The history as JSON, the newest entry first, with all that is needed to compute every digest again."""
     content = {
         "head": msgspec.to_builtins(report.head),
         "rule": _RULE,
@@ -44,7 +47,10 @@ def to_json(report: HistoryReport, entries: Sequence[Entry]) -> str:
 
 
 def to_csv(entries: Sequence[Entry]) -> str:
-    """The history as CSV: a line for each entry, the newest first; a text that a spreadsheet would take for a formula gets a quote before it."""
+    """The history as CSV: a line for each entry, the newest first.
+
+    A text that a spreadsheet would take for a formula gets a quote before it.
+    """
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     writer.writerow(_COLUMNS)

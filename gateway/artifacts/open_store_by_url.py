@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gateway.artifacts.base import ArtifactStore, StoreError
+from gateway.artifacts.artifact_store import ArtifactStore, StoreError
 
 
 def open_store(url: str, *, state_folder: Path) -> ArtifactStore:

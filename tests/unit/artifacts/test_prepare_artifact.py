@@ -9,14 +9,14 @@ import pytest
 from msgspec import UNSET
 
 from gateway.artifacts.baseline_statistics import parse_baseline
-from gateway.artifacts.describe_artifact import describe_artifact
 from gateway.artifacts.manifest import Signature
+from gateway.artifacts.prepare_artifact import prepare_artifact
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 
-def described(path: Path, **options: Any):
-    return describe_artifact(path, model="wine", version="1", created_by="ana", **options)
+def prepared(path: Path, **options: Any):
+    return prepare_artifact(path, model="wine", version="1", created_by="ana", **options)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_what_is_no_model_is_named(tmp_path: Path, name: str, content: bytes, sa
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=says):
-        described(path)
+        prepared(path)
 
 
 def test_a_pickle_of_the_training_script_is_refused_with_what_to_do(tmp_path: Path):
@@ -47,21 +47,21 @@ def test_a_pickle_of_the_training_script_is_refused_with_what_to_do(tmp_path: Pa
     with pytest.raises(
         ValueError, match=r"takes days from the script that trained it.*move days into a module"
     ):
-        described(path)
+        prepared(path)
 
 
 def test_what_it_needs_and_nobody_has_is_a_warning(tmp_path: Path):
     path = tmp_path / "model.pkl"
     path.write_bytes(b"cown_steps\nDays\n.")
-    assert "own_steps (Days)" in described(path).warnings[0]
+    assert "own_steps (Days)" in prepared(path).warnings[0]
 
 
 def test_kserves_name_for_two_kinds_of_boosters(tmp_path: Path):
     path = tmp_path / "model.bst"
     path.write_bytes(b"tree\nversion=v4\n")
-    assert described(path).manifest.format == "lightgbm"
+    assert prepared(path).manifest.format == "lightgbm"
     path.write_bytes(b"{L\x00")
-    assert described(path).manifest.format == "xgboost"
+    assert prepared(path).manifest.format == "xgboost"
 
 
 INPUT = {"name": "x", "datatype": "FP64", "shape": [-1]}
@@ -89,7 +89,7 @@ def test_a_signature_that_every_backend_would_refuse(tmp_path: Path, inputs: lis
     model.write_bytes(b"x")
     signature.write_text(json.dumps({side: inputs}))
     with pytest.raises(ValueError, match=r"signature\.json") as refused:
-        described(model, signature=signature)
+        prepared(model, signature=signature)
     assert says in str(refused.value)
 
 
@@ -98,7 +98,7 @@ def test_categories_are_published(tmp_path: Path):
     model.write_bytes(b"x")
     content = {"inputs": [{**INPUT, "datatype": "BYTES", "categories": ["red", "green"]}]}
     signature.write_text(json.dumps(content))
-    manifest = json.loads(described(model, signature=signature).manifest.encode())
+    manifest = json.loads(prepared(model, signature=signature).manifest.encode())
     assert manifest["signature"]["inputs"][0]["categories"] == ["red", "green"]
     assert Signature().inputs == ()
 
@@ -120,7 +120,7 @@ def test_what_powershell_writes_is_named(tmp_path: Path, content: bytes, says: s
     model.write_bytes(b"x")
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"{file}\.json is ") as refused:
-        described(model, **{file: path})
+        prepared(model, **{file: path})
     assert says in str(refused.value)
     assert "UTF-8" in str(refused.value)
 
@@ -128,10 +128,10 @@ def test_what_powershell_writes_is_named(tmp_path: Path, content: bytes, says: s
 def test_the_same_files_are_the_same_artifact_on_another_machine(tmp_path: Path):
     model = tmp_path / "model.onnx"
     model.write_bytes(b"x")
-    here, there = described(model, runtime={"numpy": "2.4"}), described(model, runtime={"numpy": "2.5"})
+    here, there = prepared(model, runtime={"numpy": "2.4"}), prepared(model, runtime={"numpy": "2.5"})
     assert here.manifest.has_same_content_as(there.manifest)
     model.write_bytes(b"y")
-    assert not here.manifest.has_same_content_as(described(model).manifest)
+    assert not here.manifest.has_same_content_as(prepared(model).manifest)
 
 
 def test_a_folder_as_save_writes_it(tmp_path: Path):
@@ -145,13 +145,13 @@ def test_a_folder_as_save_writes_it(tmp_path: Path):
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    manifest = described(tmp_path).manifest
+    manifest = prepared(tmp_path).manifest
     assert manifest.format == "lightgbm"
     assert [file.path for file in manifest.files] == ["baseline.json", "features/text.py", "model.txt"]
     assert [column.name for column in manifest.signature.inputs] == ["x"]
     assert len(manifest.samples) == 1
     (tmp_path / "other.json").write_text('{"inputs": []}')
-    again = described(tmp_path, signature=tmp_path / "other.json").manifest
+    again = prepared(tmp_path, signature=tmp_path / "other.json").manifest
     assert not again.signature.inputs
     assert "other.json" not in [file.path for file in again.files]
 
@@ -159,13 +159,13 @@ def test_a_folder_as_save_writes_it(tmp_path: Path):
 def test_a_folder_that_only_describes_a_model(tmp_path: Path):
     (tmp_path / "signature.json").write_text("{}")
     with pytest.raises(ValueError, match="holds no model"):
-        described(tmp_path)
+        prepared(tmp_path)
 
 
 def test_packages_of_modules_next_to_a_pickle_are_needed(tmp_path: Path):
     (tmp_path / "model.pkl").write_bytes(b"cfeatures\ndays\n.")
     (tmp_path / "features.py").write_text("import pandas\nimport features_of_nobody")
-    found = described(tmp_path)
+    found = prepared(tmp_path)
     assert "pandas" in found.manifest.runtime
     assert ["features_of_nobody" in warning for warning in found.warnings] == [True]
 
@@ -195,29 +195,29 @@ def saved(folder: Path) -> Path:
 def test_the_packages_that_save_wrote_down_are_the_runtime(tmp_path: Path):
     folder = saved(tmp_path)
     (folder / "runtime.json").write_text('{"R": "4.5.0", "mgcv": "1.9.1"}')
-    found = described(folder)
+    found = prepared(folder)
     assert found.manifest.runtime == found.stated_runtime == {"R": "4.5.0", "mgcv": "1.9.1"}
     assert [name for name, _ in found.files] == ["model.rds"]
-    assert described(folder, runtime={"R": "4.4.0"}).manifest.runtime == {"R": "4.4.0"}, (
+    assert prepared(folder, runtime={"R": "4.4.0"}).manifest.runtime == {"R": "4.4.0"}, (
         "who publishes knows better"
     )
     (folder / "runtime.json").write_text('["mgcv"]')
     with pytest.raises(ValueError, match=r"runtime\.json: Expected `object`"):
-        described(folder)
+        prepared(folder)
 
 
 def test_a_baseline_is_read_and_what_cannot_be_compared_is_said(tmp_path: Path):
     folder = saved(tmp_path)
     path = folder / "baseline.json"
     path.write_text(json.dumps(BASELINE))
-    found = described(folder)
+    found = prepared(folder)
     assert [name for name, _ in found.files] == ["baseline.json", "model.rds"]
     assert found.warnings == []
     x = parse_baseline(path.read_bytes()).inputs["x"]
     assert x.quantiles is not UNSET
     assert (x.count, x.quantiles.negative) == (11, {-3: 1})
     path.write_text(json.dumps({**BASELINE, "inputs": {"x": BASELINE["inputs"]["x"]}}))  # type: ignore[index]
-    assert "other inputs than the signature" in described(folder).warnings[0]
+    assert "other inputs than the signature" in prepared(folder).warnings[0]
 
 
 @pytest.mark.parametrize(

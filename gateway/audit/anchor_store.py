@@ -1,7 +1,7 @@
-"""The second place, where signed heads of the history are kept apart from the registry: a folder, or a bucket with a locked retention policy.
+"""A store for anchors, signed heads of the registry's history: a folder, or a bucket with a locked retention policy.
 
-What is there is only ever created. A bucket holds that against everybody when its retention policy is locked; a folder
-holds it as well as its owner does.
+It is apart from the registry: the setting `audit.second_place` names it. What is there is only ever created. A bucket
+holds that against everybody when its retention policy is locked; a folder holds it as well as its owner does.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ _AT_ONCE: Final = 16
 Result = TypeVar("Result")
 
 
-class SecondPlace(Protocol):
-    """A store of small files that are created once. Raises RegistryError; Unavailable where it may pass."""
+class AnchorStore(Protocol):
+    """The interface of a store of anchors: small files that are created once. Raises RegistryError; Unavailable where it may pass."""
 
     async def read_all(self) -> dict[str, bytes]:
         """Read every file, by name."""
@@ -34,11 +34,11 @@ class SecondPlace(Protocol):
         """Create a file; False where there is one of that name."""
 
     async def retention_concerns(self) -> tuple[str, ...]:
-        """Concerns about retention: why files may not stay there."""
+        """Reasons why files may not stay there, such as a retention policy that is not locked."""
 
 
-def open_second_place(url: str) -> SecondPlace:
-    """Open the place where anchors of the history are kept a second time: `gs://bucket/prefix`, `file:/folder` or a folder.
+def open_anchor_store(url: str) -> AnchorStore:
+    """Open the anchor store at a URL: `gs://bucket/prefix`, `file:/folder` or a folder.
 
     ValueError says what is wrong with the URL.
     """
@@ -48,14 +48,14 @@ def open_second_place(url: str) -> SecondPlace:
     if parts.scheme == "gs":
         if not parts.netloc:
             raise ValueError(f"{url} names no bucket: write gs://bucket/prefix")
-        return BucketPlace(parts.netloc, parts.path.strip("/"))
+        return BucketAnchorStore(parts.netloc, parts.path.strip("/"))
     if parts.scheme in {"", "file"} and not parts.netloc and parts.path:
-        return FolderPlace(Path(unquote(parts.path) if parts.scheme else url).absolute())
+        return FolderAnchorStore(Path(unquote(parts.path) if parts.scheme else url).absolute())
     raise ValueError(f"{url[:200]!r} is no second place: write gs://bucket/prefix or a folder")
 
 
-class FolderPlace:
-    """A second place that is a folder, best one that somebody else owns, or a checkout whose commits are pushed."""
+class FolderAnchorStore:
+    """An anchor store in a folder. Best is one that somebody else owns, or a checkout whose commits are pushed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -101,8 +101,8 @@ class FolderPlace:
         return True
 
 
-class BucketPlace:
-    """A second place that is a bucket of Cloud Storage, under a prefix."""
+class BucketAnchorStore:
+    """An anchor store in a bucket of Cloud Storage, under a prefix."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket_name = bucket

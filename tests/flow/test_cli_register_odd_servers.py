@@ -121,12 +121,13 @@ def test_who_answers_nobody_is_not_verified_before_it_is_shown_credentials(
         await peer.answer(404 if known else 401, b"")
 
     url = background.backend(script).url
+    command = ("register", "wine", url, "--path", "/score", "--version")
     for version in ("2", "3"):
-        command = ("register", "wine", url, "--path", "/score", "--version", version)
-        assert "--header NAME:VALUE sends it credentials" in shell.ok(*command).out
+        assert "--header NAME:VALUE sends it credentials" in shell.ok(*command, version).out
     shift = ("traffic", "wine", "2=90", "3=10")
     assert "nothing shows that it serves a model" in shell(*shift).err
-    assert "unverified" not in shell.ok(*command, "--header", "Authorization: Bearer key", "--json").json()
+    key = ("--header", "Authorization: Bearer key")
+    assert "unverified" not in shell.ok(*command, "3", *key, "--json").json()
     shell.ok(*shift)
 
 

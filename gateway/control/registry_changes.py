@@ -18,6 +18,7 @@ from gateway.registry.base import (
     Registry,
     RegistryError,
 )
+from gateway.registry.mask_change import mask_change
 
 # When keys were last used is written, too, so often that it would hide all else.
 KINDS: Final = (MODELS, ROLLOUTS, SHADOWS, NETWORKS, KEYS, REVOCATIONS)
@@ -37,7 +38,10 @@ async def recent_changes(
     newest = sorted(
         chain.from_iterable(found), key=lambda change: (-change.generation, change.kind, change.name)
     )
-    return {"changes": [_document(change) for change in newest[:limit]], "more": len(newest) > limit}
+    return {
+        "changes": [_document(mask_change(change)) for change in newest[:limit]],
+        "more": len(newest) > limit,
+    }
 
 
 def _document(change: Change) -> dict[str, Any]:

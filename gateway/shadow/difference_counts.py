@@ -14,6 +14,7 @@ from gateway.shadow.decode_answer import Answer
 
 WORST: Final = 20
 _MOST_OUTPUTS: Final = 200
+_LONGEST_NAME: Final = 120  # characters
 _OTHER: Final = "(other outputs)"
 
 
@@ -82,9 +83,14 @@ class PairFigures(msgspec.Struct, omit_defaults=True):
 
     def _output(self, name: str) -> OutputFigures:
         """Bounded: an answer may name its outputs as it likes."""
+        name = name[:_LONGEST_NAME]
         if name not in self.outputs and len(self.outputs) >= _MOST_OUTPUTS:
             name = _OTHER
-        return self.outputs.setdefault(name[:120], OutputFigures())
+        return self.outputs.setdefault(name, OutputFigures())
+
+    def certainly_lacks(self, name: str) -> bool:
+        """Whether no answer had an output called `name`. False where that is not known, and where there was no answer."""
+        return bool(self.outputs) and not {name[:_LONGEST_NAME], _OTHER} & self.outputs.keys()
 
 
 class VersionFigures(msgspec.Struct, omit_defaults=True):

@@ -35,15 +35,15 @@ async def read_shadow_status(figures: Registry, shadow: Shadow, model: Model | N
                 unreadable.append(f"{one.name} cannot be read: {error}")
     ended = why_not_shadowed(shadow, model, time.time())
     # In a thread: the intervals of many outputs take a while, and the console asks in a process that serves callers.
-    verdict = await asyncio.to_thread(verdict_document, combine_reports(reports, shadow.id), shadow.allowed)
-    outputs = verdict["outputs"]
+    combined = combine_reports(reports, shadow.id)
+    verdict = await asyncio.to_thread(verdict_document, combined, shadow.allowed)
     return {
         "shadow": to_document(shadow),
         "running": not ended,
         "ended": ended or None,
         "gateways": sum(report.shadow == shadow.id for report in reports),
         "unreadable": unreadable,
-        "unused_tolerances": sorted(shadow.tolerances.keys() - outputs.keys()) if outputs else [],
+        "unused_tolerances": sorted(filter(combined.findings.pairs.certainly_lacks, shadow.tolerances)),
         **verdict,
     }
 

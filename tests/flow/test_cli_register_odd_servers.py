@@ -109,6 +109,26 @@ def test_who_answers_nobody_is_registered_by_path_and_version(
     assert "--path PATH --version VERSION" in ended.err
     told = shell.ok("register", "wine", url, "--path", "/score", "--version", "2", "--json").json()
     assert (told["path"], told["version"]) == ("/score", "2")
+    assert "nothing shows that it serves a model" in told["unverified"]
+    assert "not verified: it asks for credentials" in shell.model()["changed"]["reason"]
+
+
+def test_who_answers_nobody_is_not_verified_before_it_is_shown_credentials(
+    shell: Shell, background: BackgroundServers
+):
+    async def script(request: Message, peer: Peer) -> None:
+        known = request.get("Authorization") == "Bearer key"
+        await peer.answer(404 if known else 401, b"")
+
+    url = background.backend(script).url
+    command = ("register", "wine", url, "--path", "/score", "--version")
+    for version in ("2", "3"):
+        assert "--header NAME:VALUE sends it credentials" in shell.ok(*command, version).out
+    shift = ("traffic", "wine", "2=90", "3=10")
+    assert "nothing shows that it serves a model" in shell(*shift).err
+    key = ("--header", "Authorization: Bearer key")
+    assert "unverified" not in shell.ok(*command, "3", *key, "--json").json()
+    shell.ok(*shift)
 
 
 def test_force_registers_who_asks_for_credentials(shell: Shell, background: BackgroundServers):

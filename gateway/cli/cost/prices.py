@@ -92,7 +92,7 @@ def update(
                 api,
                 before,
                 region=region or before.region,
-                currency=currency or before.currency,
+                currency=(currency or before.currency).upper(),
                 day=now_rfc3339()[:10],
             )
         except CatalogueError as error:

@@ -243,7 +243,7 @@ def _verification(seen: BackendInspection, report: ProgressReporter) -> Verifica
             else f"{checked['passed']} checks passed"
         )
         return Verification(not failed, summary, checked)
-    if seen.service is not None:
+    if seen.service is not None and not seen.broken:
         return Verification(
             passed=True, summary=f"a server of another kind, which answers: {seen.service.kind}", facts={}
         )

@@ -9,6 +9,7 @@ from gateway.cli.registry.history import print_change
 from gateway.cli.support import console
 from gateway.registry.base import MODELS, Listing, Registry, Unavailable
 from gateway.registry.changes_since import newest_changes_since
+from gateway.registry.mask_change import mask_change
 
 _AGAIN_S = 1.0
 _CATCH_UP = 1000
@@ -53,7 +54,7 @@ def _begin(listing: Listing, *, as_json: bool) -> None:
 
 
 async def _tell(registry: Registry, since: int, *, as_json: bool) -> None:
-    for change in reversed(await newest_changes_since(registry, since, at_most=_CATCH_UP)):
+    for change in map(mask_change, reversed(await newest_changes_since(registry, since, at_most=_CATCH_UP))):
         if as_json:
             _line(msgspec.to_builtins(change))
         else:

@@ -91,7 +91,7 @@ async def _verify(registry: Registry, anchors: Sequence[AnchoredHead], registry_
         chain, documents = _Chain(head, findings), _Documents(findings)
         at_anchors = dict.fromkeys((anchor.sequence for anchor in anchors), "")
         kinds = set(KINDS)
-        async for entry in registry.history_entries():
+        async for entry in registry.history_entries_newest_first():
             kinds.add(entry.kind)
             takeover = chain.take(entry)
             documents.take(entry, chained=chain.is_inside)

@@ -68,7 +68,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""  # why it cannot be read, where another program has damaged it; the body is empty then
 
 
-class Listing(msgspec.Struct, frozen=True, kw_only=True):
+class MirroredListing(msgspec.Struct, frozen=True, kw_only=True):
     """All documents of the mirrored kinds at one generation."""
 
     registry_id: str  # made once, when the registry is created: two processes can tell whether they share one
@@ -225,10 +225,10 @@ class Registry(Protocol):
     An opener (`open_registry(url)`) only checks the URL; the first method called connects.
     """
 
-    async def load(self) -> Listing:
+    async def load_mirrored(self) -> MirroredListing:
         """Load all documents of the mirrored kinds, at one generation: never half of a batch."""
 
-    def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:
+    def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:
         """Yield the whole listing at once, and again after each change by any process (SQLite: within half a second).
 
         None says "I have just looked, and nothing changed": it keeps the snapshot's age true at no cost. Changes may be
@@ -251,7 +251,7 @@ class Registry(Protocol):
         reason: str = "",
         preconditions: Sequence[Precondition] = (),
     ) -> int:
-        """Write all of `changes` or none; return the new generation, which a following `load` shows or exceeds.
+        """Write all of `changes` or none; return the new generation, which a following `load_mirrored` shows or exceeds.
 
         Raises Conflict where a document, of `changes` or of `preconditions`, is not at its expected revision at the moment
         of the write.
@@ -281,7 +281,7 @@ class Registry(Protocol):
     async def head(self) -> Head:
         """The head of the hash chain: number and digest of the last entry. Every write replaces it atomically with what it writes."""
 
-    def history_entries(self) -> AsyncIterator[Entry]:
+    def history_entries_newest_first(self) -> AsyncIterator[Entry]:
         """Every entry of the history exactly as it is stored, from the newest to the oldest."""
 
     async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from gateway.core.model import Key, parse_key
-from gateway.registry.base import KEYS, Listing, Registry
+from gateway.registry.base import KEYS, MirroredListing, Registry
 from gateway.registry.changes_since import newest_changes_since
 
 MOST: Final = 10_000  # a million would make the copy large, and every start from it slow
@@ -32,7 +32,7 @@ NO_KEYS: Final = FallbackKeys("", -1, {})
 
 
 async def update_fallback_keys(
-    registry: Registry, listing: Listing, before: FallbackKeys | None
+    registry: Registry, listing: MirroredListing, before: FallbackKeys | None
 ) -> FallbackKeys:
     """The keys to store next to `listing`: those kept `before`, with the later changes in the history applied.
 

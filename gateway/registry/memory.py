@@ -17,7 +17,7 @@ from gateway.registry.base import (
     Document,
     Entry,
     Head,
-    Listing,
+    MirroredListing,
     Precondition,
     Put,
     Registry,
@@ -81,18 +81,18 @@ class MemoryRegistry:
         self._store = store or SharedStore()
         self._watches: set[asyncio.Event] = set()
 
-    async def load(self) -> Listing:
+    async def load_mirrored(self) -> MirroredListing:
         head = self._store.head
         documents = tuple(one for one in self._store.current() if one.kind in MIRRORED)
-        return Listing(registry_id=head.registry_id, generation=head.generation, documents=documents)
+        return MirroredListing(registry_id=head.registry_id, generation=head.generation, documents=documents)
 
-    async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
+    async def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:  # noqa: ARG002  (near)
         changed = asyncio.Event()
         self._store.changed.add(changed)
         self._watches.add(changed)
         try:
             while True:
-                yield await self.load()
+                yield await self.load_mirrored()
                 while not await _is_set(changed, _LOOK_S):
                     yield None
                 changed.clear()
@@ -160,7 +160,7 @@ class MemoryRegistry:
     async def head(self) -> Head:
         return self._store.head
 
-    async def history_entries(self) -> AsyncIterator[Entry]:
+    async def history_entries_newest_first(self) -> AsyncIterator[Entry]:
         for entry in reversed(tuple(self._store.entries)):
             yield entry
 

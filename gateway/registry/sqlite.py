@@ -20,7 +20,7 @@ from gateway.registry.base import (
     Document,
     Entry,
     Head,
-    Listing,
+    MirroredListing,
     Precondition,
     Put,
     Registry,
@@ -85,10 +85,10 @@ class SqliteRegistry:
 
     # -- the contract
 
-    async def load(self) -> Listing:
+    async def load_mirrored(self) -> MirroredListing:
         return await self._run(load_mirrored)
 
-    async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
+    async def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:  # noqa: ARG002  (near)
         held: WatchState | None = None
         while True:
             found = await self._run(partial(self._read_on, held=held))
@@ -129,7 +129,7 @@ class SqliteRegistry:
     async def head(self) -> Head:
         return await self._run(_read_whole_head)
 
-    async def history_entries(self) -> AsyncIterator[Entry]:
+    async def history_entries_newest_first(self) -> AsyncIterator[Entry]:
         page, before = await self._run(partial(read_entries_page, before=None))
         while page:
             for entry in page:

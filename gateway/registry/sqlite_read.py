@@ -10,7 +10,7 @@ from gateway.registry.base import (
     Change,
     Document,
     Entry,
-    Listing,
+    MirroredListing,
 )
 from gateway.registry.damaged_records import (
     DAMAGED_ENTRY,
@@ -59,15 +59,15 @@ class WatchState(NamedTuple):
     documents: dict[tuple[str, str], Document]
     seen: tuple[int, ...] = ()  # what tells whether anybody has committed since
 
-    def listing(self) -> Listing:
-        return Listing(
+    def listing(self) -> MirroredListing:
+        return MirroredListing(
             registry_id=self.registry_id,
             generation=self.generation,
             documents=tuple(self.documents.values()),
         )
 
 
-def load_mirrored(db: sqlite3.Connection) -> Listing:
+def load_mirrored(db: sqlite3.Connection) -> MirroredListing:
     """Every document of the mirrored kinds, at the present generation."""
     with transaction(db, "DEFERRED"):
         return read_state(db, None).listing()

@@ -142,7 +142,7 @@ def shadow(
                 _confirm(price.text)
             generation = await _begin(settings, registry, model, document, made, reason)
             obstacle = await wait_until_served(
-                console.gateway_address(gateway, settings), await registry.load()
+                console.gateway_address(gateway, settings), await registry.load_mirrored()
             )
             if as_json:
                 console.print_json({**to_document(made), "price": price.document, "generation": generation})

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from gateway.registry.base import Listing
+from gateway.registry.base import MirroredListing
 
 WatchedGatewayOption = Annotated[
     str | None,
@@ -34,7 +34,7 @@ class _Readiness(msgspec.Struct):
     registry: _SeenRegistry | None = None
 
 
-async def wait_until_served(address: str, listing: Listing) -> str:
+async def wait_until_served(address: str, listing: MirroredListing) -> str:
     """Wait, at most 5 seconds, until the gateway at `address` serves the registry state `listing`.
 
     Return what prevents it; empty where the gateway serves it.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from gateway.registry.base import (
     MIRRORED,
     Document,
-    Listing,
+    MirroredListing,
 )
 from gateway.registry.firestore import document_layout
 from gateway.registry.firestore.document_layout import FirestoreDocument, RegistryHead
@@ -22,12 +22,12 @@ class MirroredState:
         self.documents = documents  # by id
 
     @classmethod
-    def from_listing(cls, listing: Listing) -> "MirroredState":
+    def from_listing(cls, listing: MirroredListing) -> "MirroredState":
         head = RegistryHead(listing.registry_id, listing.generation)
         return cls(head, {document_layout.document_id(d.kind, d.name): d for d in listing.documents})
 
-    def listing(self) -> Listing:
-        return Listing(
+    def listing(self) -> MirroredListing:
+        return MirroredListing(
             registry_id=self.head.registry_id,
             generation=self.head.generation,
             documents=tuple(self.documents.values()),

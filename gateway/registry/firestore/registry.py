@@ -19,7 +19,7 @@ from gateway.registry.base import (
     Document,
     Entry,
     Head,
-    Listing,
+    MirroredListing,
     Precondition,
     Put,
     Registry,
@@ -73,10 +73,10 @@ class FirestoreRegistry:
 
     # -- the contract
 
-    async def load(self) -> Listing:
+    async def load_mirrored(self) -> MirroredListing:
         return (await self._read_whole(await self._rpc())).listing()
 
-    async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:
+    async def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:
         rpc = await self._rpc()
         view = self._last or (MirroredState.from_listing(since) if since is not None else None)
         told = False
@@ -171,7 +171,7 @@ class FirestoreRegistry:
             return await self.head()
         return document_layout.read_chain_head(head, found.fields)
 
-    async def history_entries(self) -> AsyncIterator[Entry]:
+    async def history_entries_newest_first(self) -> AsyncIterator[Entry]:
         async for entry in read_entries_newest_first(await self._rpc(), self._names):
             yield entry
 

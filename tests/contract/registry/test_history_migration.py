@@ -65,7 +65,7 @@ async def test_a_sqlite_registry_is_read_as_it_is_and_taken_over_by_the_first_wr
     path = tmp_path / "registry.db"
     make_unchained(path)
     registry = SqliteRegistry(path)
-    assert (await registry.load()).generation == 3
+    assert (await registry.load_mirrored()).generation == 3
     assert await registry.head() == Head(registry_id="0123", generation=3)
     (finding,) = (await verify_history(registry)).findings
     assert finding.what == "unchained"

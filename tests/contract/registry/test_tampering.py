@@ -24,7 +24,7 @@ SEED = 20_261_130
 
 
 async def read_state(registry: Registry) -> State:
-    entries = [entry async for entry in registry.history_entries()]
+    entries = [entry async for entry in registry.history_entries_newest_first()]
     documents = {
         (one.kind, one.name): one
         for kind in sorted(KINDS)

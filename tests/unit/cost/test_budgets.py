@@ -77,7 +77,7 @@ async def test_a_budget_that_is_raised_or_removed_lets_calls_in_again(registry: 
     await gateway.begin()
     assert gateway.keeper.exhausted
     await remove_budget(registry, CHEAP)
-    gateway.keeper.follow(compile_snapshot(await registry.load()))
+    gateway.keeper.follow(compile_snapshot(await registry.load_mirrored()))
     assert not gateway.keeper.exhausted
     assert gateway.keeper.gauges() == {}
 
@@ -102,7 +102,7 @@ async def test_calls_are_let_in_as_soon_as_a_change_allows_it(
     await gateway.interval()
     assert len(gateway.keeper.exhausted) == 2
     await (remove_budget(registry, CHEAP) if changed is None else set_budget(registry, changed))
-    gateway.keeper.follow(compile_snapshot(await registry.load()))
+    gateway.keeper.follow(compile_snapshot(await registry.load_mirrored()))
     found = gateway.keeper.exhausted.get(("model", "wine"))
     assert (found.budget.refuse if found is not None else 0) == refuses
     assert ("team", "cellar") in gateway.keeper.exhausted

@@ -67,7 +67,7 @@ async def test_a_writer_refreshes_it_from_the_registry(url: str):
         assert await refresh_fallback(fallback, registry, with_keys=False)
         kept = await fallback.load()
         assert kept is not None
-        assert kept.listing == await registry.load()
+        assert kept.listing == await registry.load_mirrored()
     assert not await refresh_fallback(fallback, registry, with_keys=False)
 
 

@@ -369,7 +369,7 @@ def _measure_with_registries(given: argparse.Namespace, stack: ExitStack) -> Non
             registry = open_registry(url)
             await fill(registry, given.models)
             if url == firestore:
-                await FileFallback(fallback).save(await registry.load())
+                await FileFallback(fallback).save_if_newer(await registry.load())
             await registry.close()
 
     run(prepare())

@@ -40,7 +40,7 @@ from gateway.upstream.pooled_client import PooledUpstream
 if TYPE_CHECKING:
     from gateway.audit.periodic_anchoring import PeriodicAnchoring
     from gateway.auth.caller_token_for_backend import CallerTokenSigner
-    from gateway.control.operator_pages_cors import ControlCors
+    from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +117,10 @@ def build_usage_reporter(
 
 
 def reporting_process_name(settings: Settings) -> str:
-    """The name of this process in its reports: a controller of the same machine sees then that it has ended. Empty for stores of a fleet."""
+    """The name of this process in what it reports, by which a controller of the same machine sees that it has ended.
+
+    Empty for stores of a fleet.
+    """
     store = settings.rollouts.figures or settings.registry
     return current_process() if urlsplit(store).scheme == "sqlite" else ""
 
@@ -185,13 +188,13 @@ def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
     return CallerTokenSigner([Path(file) for file in upstream.signing_keys])
 
 
-def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
+def build_health_and_openapi_cors(origins: tuple[str, ...]) -> "HealthAndOpenapiCors | None":
     """CORS of the gateway's own pages; None where no origin is allowed."""
     if not origins:
         return None
-    from gateway.control.operator_pages_cors import ControlCors
+    from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
 
-    return ControlCors(origins)
+    return HealthAndOpenapiCors(origins)
 
 
 def build_egress_policy(upstream: UpstreamSettings) -> EgressPolicy:
@@ -239,7 +242,7 @@ def build_upstream(
 def build_shadow_upstream(
     settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
 ) -> Upstream:
-    """The upstream that shadows alone use: connections of their own, which a shadow's budget bounds."""
+    """The upstream that shadows alone use. It has connections of its own, which a shadow's budget bounds."""
     upstream = settings.upstream
     return PooledUpstream(
         connections=_SHADOW_CONNECTIONS,

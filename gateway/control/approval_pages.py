@@ -1,6 +1,7 @@
-"""The console's pages of approvals: requests, one request with all that a decision binds, and decisions that are handed in.
+"""The console's pages of approvals: the list of requests, one request, and the decisions that people hand in.
 
-A decision is worth what its signature is worth: the key of the operator who sends it opens the page and decides nothing.
+A request's page shows all that a decision binds. A decision is worth what its signature is worth: the key of the
+operator who sends it opens the page and decides nothing.
 """
 
 import asyncio
@@ -57,8 +58,8 @@ class ApprovalPages:
         self._mirror = mirror
         self._issuer_key_cache: IssuerKeyCache | None = None  # its module is imported with the first page
 
-    async def emergencies(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        """Answer with the emergencies that nobody else has reviewed yet: what serves on one person's word."""
+    async def unreviewed_emergencies(self, exchange: Exchange) -> Response:  # noqa: ARG002
+        """Answer with the emergencies that nobody else has reviewed yet. They serve on one person's word."""
         snapshot = self._mirror.snapshot
         if snapshot is None or not snapshot.emergencies:
             return json_response({"emergencies": []}, headers=_NO_STORE)
@@ -84,7 +85,7 @@ class ApprovalPages:
         )
 
     async def request_page(self, exchange: Exchange, path: str) -> Response:
-        """Answer with the page of one request for approval; below it, `/statement` is what a person would sign."""
+        """Answer with the page of one request for approval. `/statement` below it is what a person would sign."""
         identity, _, rest = path.partition("/")
         policy, records, document = await self._find(identity)
         if rest == "statement":
@@ -100,8 +101,8 @@ class ApprovalPages:
         found = await _checked(lambda: review_document(document, records, model, policy))
         return json_response(found, headers=_NO_STORE)
 
-    async def decide(self, exchange: Exchange, identity: str) -> Response:
-        """Take the decision on a request (approve, reject) that a person signed elsewhere, and store it."""
+    async def store_signed_decision(self, exchange: Exchange, identity: str) -> Response:
+        """Check and store the decision on a request (approve, reject) that a person signed elsewhere."""
         _check_origin(exchange)
         given = await _body(exchange)
         policy, records, document = await self._find(identity, decides=True)

@@ -1,4 +1,7 @@
-"""Find issues: what is failing or slow now, worst first: what it is, which side can fix it, and since when."""
+"""Find issues: model versions that fail, are slow or are refused now, the worst first.
+
+An issue says what it is, which side can fix it, and since when.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Final, Literal
@@ -51,7 +54,7 @@ class Issue(msgspec.Struct, kw_only=True):
 
     @property
     def sort_key(self) -> tuple[int, float]:
-        """Failures come before slowness, slowness before callers' mistakes; then by how many requests are harmed."""
+        """The key that sorts issues, worst first: failures, slowness, callers' mistakes; then by how many requests are harmed."""
         order = {"unreachable": 0, "failing": 0, "late": 1, "slower": 1, "refused": 2}
         return order[self.kind], -(self.share if self.share_now is None else self.share_now) * self.requests
 

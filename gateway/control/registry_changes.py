@@ -1,4 +1,4 @@
-"""Recent changes in the registry, newest first, with readable differences."""
+"""Recent changes in the registry for the console, newest first. Each has a readable difference."""
 
 import asyncio
 from itertools import chain
@@ -27,7 +27,7 @@ KINDS: Final = (MODELS, ROLLOUTS, SHADOWS, NETWORKS, KEYS, REVOCATIONS)
 async def recent_changes(
     registry: Registry, *, kind: str = "", name: str | None = None, limit: int = 100
 ) -> dict[str, Any]:
-    """The newest `limit` changes of the kinds in `KINDS`, or of one of them."""
+    """The newest `limit` changes as JSON values. They are of the kinds in `KINDS`, or of one of them."""
     kinds = (kind,) if kind else (MODELS,) if name else KINDS
     try:
         found = await asyncio.gather(

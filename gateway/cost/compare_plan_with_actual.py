@@ -1,7 +1,8 @@
-"""Compare a saved plan (`chips plan --save`) with the actual cost, and explain the difference step by step. The steps add up to it.
+"""Compare a saved plan (`chips plan --save`) with the actual cost, and explain the difference step by step.
 
-Each step replaces one assumption of the plan by what was measured, in a fixed order, and asks the same formula again. The last
-step is what the formula does not know: how calls were spread over time and instances, and prices that changed.
+The steps add up to the difference. Each step replaces one assumption of the plan by what was measured, in a fixed
+order, and asks the same formula again. The last step is what the formula does not know: how calls were spread over time
+and instances, and prices that changed.
 """
 
 from collections.abc import Iterable

@@ -20,9 +20,10 @@ def read_default_prices() -> Prices:
 
 
 def with_default_prices(tables: Iterable[Prices]) -> tuple[Prices, ...]:
-    """`tables` by date, after the default one, which is left out where it is not older, or in another currency.
+    """The price tables with the default one, sorted by date.
 
-    Otherwise a new version of CHIPS would replace prices, and their region, that somebody has chosen.
+    The default one is left out where it is not older than `tables`, or in another currency. Otherwise a new version of
+    CHIPS would replace prices, and their region, that somebody has chosen.
     """
     chosen = tuple(sorted(tables, key=lambda table: table.date))
     default = read_default_prices()
@@ -32,12 +33,12 @@ def with_default_prices(tables: Iterable[Prices]) -> tuple[Prices, ...]:
 
 
 def prices_now(tables: Iterable[Prices]) -> Prices:
-    """The table in force today (UTC): the newest one may be of a day to come."""
+    """The price table in force today (UTC). The newest one may be of a day to come."""
     return prices_at(tables, datetime.now(UTC).date())
 
 
-async def read_registry_prices(registry: Registry) -> tuple[tuple[Prices, ...], list[str]]:
-    """All price tables of a registry and the default, and which documents cannot be read. Raises RegistryError."""
+async def read_all_price_tables(registry: Registry) -> tuple[tuple[Prices, ...], list[str]]:
+    """Read all price tables, of the registry and the default. Also returns which documents cannot be read. Raises RegistryError."""
     tables, problems = [], []
     for document in await registry.list(PRICES):
         try:

@@ -42,9 +42,10 @@ def deploy(
     verify: Callable[[BackendFolder, DeployedBackend, Tell], str],
     register: Callable[[BackendFolder, DeployedBackend, Tell], str],
 ) -> DeployedBackend:
-    """Take every step. The steps for the artifact, the contract and the registry are given as functions.
+    """Deploy the folder to `target`: take every step in order.
 
-    Raises whatever a step raises: the steps before it are done, those after it have not begun.
+    The steps for the artifact, the contract and the registry are given as functions. Raises whatever a step raises: the
+    steps before it are done, those after it have not begun.
     """
     artifact, image = "", ""
 
@@ -62,7 +63,7 @@ def deploy(
     artifact = take("publish", lambda: publish(folder, progress.tell))
     image = take("build", lambda: target.build(folder, progress.tell))
     progress.begin("start")
-    deployed = target.start(folder, image, artifact, progress.tell)
+    deployed = target.start_without_traffic(folder, image, artifact, progress.tell)
     progress.end("start", f"{deployed.url} ({deployed.detail})")
     take("verify", lambda: verify(folder, deployed, progress.tell))
     take("register", lambda: register(folder, deployed, progress.tell))

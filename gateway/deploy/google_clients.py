@@ -1,4 +1,4 @@
-"""Google's client libraries, opened when they are first needed."""
+"""The clients of Google Cloud's APIs that a deployment needs, made when they are first needed."""
 
 from collections.abc import Callable
 from contextlib import closing

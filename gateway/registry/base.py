@@ -102,7 +102,7 @@ class Precondition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of the history, which is append-only."""
+    """One change of a document, as the append-only history shows it."""
 
     generation: int
     at: str  # RFC 3339, UTC
@@ -138,7 +138,7 @@ def decode_or_mark_damaged(kind: str, name: str, revision: int, text: str) -> Do
 
 
 def decode_history_body(text: str | None) -> dict[str, Any] | None:
-    """A body from the history; one that was damaged is shown as empty."""
+    """Decode a document's body in the history. None stays None; one that was damaged is shown as empty."""
     if text is None:
         return None
     return decode_or_mark_damaged("", "", 0, text).body
@@ -265,7 +265,7 @@ class Registry(Protocol):
     # -- ephemeral documents: what changes every few seconds (leases, figures), outside of the generation and the history
 
     async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
-        """All ephemeral documents of a kind, by name. They are not those of `list`, though kind and name be the same."""
+        """All ephemeral documents of a kind, by name. They are not those of `list`, even where kind and name are the same."""
 
     async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
         """Write one ephemeral document and return its new revision, one more than `expected` (0: there must be none).
@@ -279,7 +279,7 @@ class Registry(Protocol):
     # What `chips audit` reads: docs/how-to/audit.md. `gateway.registry.hash_chain` makes the digests.
 
     async def head(self) -> Head:
-        """The head of the hash chain (number and digest of the last entry). Every write replaces it atomically with what it writes."""
+        """The head of the hash chain: number and digest of the last entry. Every write replaces it atomically with what it writes."""
 
     def history_entries(self) -> AsyncIterator[Entry]:
         """Every entry of the history exactly as it is stored, from the newest to the oldest."""

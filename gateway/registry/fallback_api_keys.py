@@ -13,7 +13,10 @@ MOST: Final = 10_000  # a million would make the copy large, and every start fro
 
 
 class FallbackKeys(NamedTuple):
-    """The most recently changed API keys, by digest, as of a generation. Kept as JSON, because few of many are looked up."""
+    """The API keys of a fallback copy by digest: those changed most recently, as of a generation.
+
+    Kept as JSON, because few of many are looked up.
+    """
 
     registry_id: str
     generation: int

@@ -20,7 +20,7 @@ GENESIS: Final = ""  # what the first entry holds as the digest of the one befor
 
 
 class Takeover(msgspec.Struct, frozen=True, kw_only=True):
-    """A takeover: the body of the entry with which an older history becomes a chain.
+    """The body of the entry with which an older history becomes a chain.
 
     It commits to everything before it that is not chained.
     """
@@ -109,7 +109,7 @@ def entry_of_change(
 
 
 def seal(entry: Entry, head: Head) -> tuple[Entry, Head]:
-    """`entry` as the next one after `head`, and the head that it makes."""
+    """Append `entry` to the chain: return it with its number and digests, and the new head."""
     numbered = msgspec.structs.replace(
         entry, sequence=head.sequence + 1, previous=GENESIS if head.digest is None else head.digest
     )
@@ -142,7 +142,9 @@ class UnchainedDigest:
 def take_over_history(
     head: Head, entries: Iterable[Entry], documents: Iterable[StoredDocument]
 ) -> tuple[Takeover, Head]:
-    """Take an older history over into the chain: what commits to its entries, and the head that the entry with it must follow.
+    """Take an older history over into the chain.
+
+    Returns the takeover, which commits to that history, and the head that the takeover's entry must follow.
 
     `entries` come from the newest to the oldest. A part that is not chained may follow one that is: an older release wrote
     it. `documents` count where they differ from what the entries say.

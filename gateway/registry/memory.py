@@ -59,7 +59,7 @@ _named: dict[str, SharedStore] = {}
 
 
 def open_url(parts: SplitResult) -> Registry:
-    """`memory://NAME` shares one store by that name in this process; `memory://` is private."""
+    """Open an in-memory registry: `memory://NAME` shares one store by that name in this process; `memory://` is private."""
     refuse_query(parts)
     if parts.path.strip("/"):
         raise ValueError("a memory registry is written memory:// or memory://NAME")

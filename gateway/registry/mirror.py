@@ -18,7 +18,7 @@ from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import NO_KEYS, FallbackKeys, update_fallback_keys
 from gateway.registry.fallback_copy import FallbackStore
-from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_steps
+from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_with_pauses
 from gateway.task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
@@ -264,7 +264,7 @@ class Mirror:
         return await self._compile_sliced(listing, current)
 
     async def _compile_sliced(self, listing: Listing, current: Snapshot | None) -> Snapshot:
-        steps = compile_steps(listing, current)
+        steps = compile_with_pauses(listing, current)
         clock = time.perf_counter
         ends = clock() + _SLICE_S
         while True:
@@ -370,7 +370,7 @@ class Mirror:
             followed = await self._update_fallback_keys(listing)
             if followed or listing is not saved:
                 try:
-                    await fallback.save(listing, self._keys_kept)
+                    await fallback.save_if_newer(listing, self._keys_kept)
                 except RegistryError as error:
                     helper.failed(error)
                     continue  # it is tried again in the next round
@@ -394,6 +394,6 @@ class Mirror:
 
     async def _save(self, fallback: FallbackStore, listing: Listing) -> None:
         try:
-            await fallback.save(listing, self._keys_kept)
+            await fallback.save_if_newer(listing, self._keys_kept)
         except RegistryError as error:
             _log.error("the fallback cannot be written: %s", error)

@@ -141,8 +141,8 @@ class Snapshot:
 
 
 def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snapshot:
-    """Compile `listing` without pauses: see `compile_steps`."""
-    steps = compile_steps(listing, previous)
+    """Compile `listing` into a snapshot at once; `compile_with_pauses` does it with pauses."""
+    steps = compile_with_pauses(listing, previous)
     while True:
         try:
             next(steps)
@@ -151,10 +151,12 @@ def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snap
             return snapshot
 
 
-def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None, None, Snapshot]:
-    """Compile `listing`, with a pause for the caller's other work after each document that is new, and now and then.
+def compile_with_pauses(listing: Listing, previous: Snapshot | None) -> Generator[None, None, Snapshot]:
+    """Compile `listing` into a snapshot, with pauses for the caller's other work.
 
-    Entries of `previous` are taken over where the document is still the same.
+    There is a pause after each document that is new, and now and then. Entries of `previous` are taken over where the
+    document is still the same.
+
     A document that cannot be read is listed in `problems`; where an earlier revision of it was good, that stays in
     service: a typing mistake must not take a model away from its callers.
     """

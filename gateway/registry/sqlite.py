@@ -32,18 +32,18 @@ from gateway.registry.open_by_url import refuse_query
 from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_read import (
     WatchState,
-    load,
+    load_mirrored,
     read_documents,
     read_history,
     read_state,
 )
-from gateway.registry.sqlite_write import (
+from gateway.registry.sqlite_read_as_stored import (
     read_entries_page,
     read_head,
     read_stored,
     refuse_damaged_tables,
-    write,
 )
+from gateway.registry.sqlite_write import write
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ Result = TypeVar("Result")
 
 
 def open_url(parts: SplitResult) -> Registry:
-    """`sqlite:///absolute/path.db`, or `sqlite:relative/path.db` as seen from the working directory."""
+    """Open the registry at `sqlite:///absolute/path.db`, or `sqlite:relative/path.db` as seen from the working directory."""
     refuse_query(parts)
     path = unquote(parts.path)
     if parts.netloc or not path or path.endswith("/"):
@@ -86,7 +86,7 @@ class SqliteRegistry:
     # -- the contract
 
     async def load(self) -> Listing:
-        return await self._run(load)
+        return await self._run(load_mirrored)
 
     async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
         held: WatchState | None = None

@@ -70,8 +70,8 @@ class DeploymentRun:
                     version=self.source.version,
                     created_by=self.author,
                     format=settings.format,
-                    signature=self.source.description_file("signature"),
-                    samples=self.source.description_file("samples"),
+                    signature=self.source.signature_or_samples_file("signature"),
+                    samples=self.source.signature_or_samples_file("samples"),
                     rows=settings.rows,
                     pure=settings.pure,
                 )
@@ -269,7 +269,7 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
 
 
 def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
-    if run.source.can_run_locally:
+    if run.source.has_local_command:
         return prepare_backend_command(run.source, tell)
     known = run.prepared_artifact.manifest.format in PYTHON_FORMATS and find_spec("chips_backend") is not None
     return [sys.executable, "-m", "chips_backend"] if known else None
@@ -307,7 +307,7 @@ def _store_error(error: StoreError, run: DeploymentRun) -> DeployError:
 def _verify(run: DeploymentRun, deployed: DeployedBackend, report: StepReporter, tell: Tell) -> str:
     """The short form of `chips verify`, and the folder's own samples."""
     source = run.source
-    samples = source.description_file("samples")
+    samples = source.signature_or_samples_file("samples")
     try:
         manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
         manifest.rows = source.settings.rows

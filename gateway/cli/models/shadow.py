@@ -30,7 +30,7 @@ from gateway.core.shadow_document import (
     why_not_shadowed,
 )
 from gateway.core.version_evidence import SHADOW, EvidenceRecord, evidence_address
-from gateway.cost.read_price_tables import prices_now, read_registry_prices
+from gateway.cost.read_price_tables import prices_now, read_all_price_tables
 from gateway.registry.base import SHADOWS, Document, Put, Registry
 from gateway.registry.evidence_records import evidence_change, image_of, read_evidence
 from gateway.registry.snapshot import read_shadow
@@ -133,7 +133,7 @@ def shadow(
     async def work() -> None:
         async with console.open_registry_of(settings) as registry:
             model, document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
-            tables, _ = await read_registry_prices(registry)
+            tables, _ = await read_all_price_tables(registry)
             prices = prices_now(tables)
             price = shadow_cost_estimate(
                 made, model, prices, rps=rps, latency=latency, seconds=_seconds(for_)

@@ -45,7 +45,10 @@ class MirroredState:
 
 
 def mirrored_document(found: FirestoreDocument) -> Document | None:
-    """The registry document in `found`; None for the head, a deleted document, or a kind that this release does not mirror."""
+    """The registry document in `found`, if it is mirrored.
+
+    None for the head, a deleted document, or a kind that this release does not mirror.
+    """
     if ":" not in found.identity or document_layout.parse_document_id(found.identity)[0] not in MIRRORED:
         return None
     return document_layout.decode_registry_document(found.identity, found.fields)

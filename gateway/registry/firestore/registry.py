@@ -29,12 +29,12 @@ from gateway.registry.base import (
     now_rfc3339,
 )
 from gateway.registry.firestore import document_layout, ephemeral_documents
-from gateway.registry.firestore.batch_write import BatchWrite, document_location
 from gateway.registry.firestore.document_layout import HEAD, CollectionNames, FirestoreDocument, RegistryHead
-from gateway.registry.firestore.history_migration import read_entries, read_stored
-from gateway.registry.firestore.listen_stream import DocumentGone, ListenTarget
+from gateway.registry.firestore.history_migration import read_entries_newest_first, read_stored
+from gateway.registry.firestore.listen_stream import DocumentRemovedByHand, ListenTarget
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
 from gateway.registry.firestore.mirrored_state import MirroredState, mirrored_document
+from gateway.registry.firestore.retried_batch_write import RetriedBatchWrite, document_location
 from gateway.registry.hash_chain import GENESIS
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ _OVERDUE_S: Final = 3.0  # how long the stream may take to tell what a look has 
 
 
 def open_url(parts: SplitResult) -> Registry:
-    """`firestore://PROJECT/DATABASE?prefix=NAME`, on an emulator where FIRESTORE_EMULATOR_HOST names one."""
+    """Open the registry at `firestore://PROJECT/DATABASE?prefix=NAME`, on an emulator where FIRESTORE_EMULATOR_HOST names one."""
     return FirestoreRegistry(parse_location(parts))
 
 
 class RegistryReplaced(Exception):
-    """The stored registry is another one than before, or an older state: a restored backup, an emulator that was restarted."""
+    """The stored registry was replaced by another one, or by an older state: a restored backup, a restarted emulator."""
 
     def __init__(self) -> None:
         super().__init__("another registry is there now, or an older state of it")
@@ -97,7 +97,7 @@ class FirestoreRegistry:
                             yield view.listing()
                         else:
                             raise RegistryReplaced
-            except (DocumentGone, RegistryReplaced) as error:
+            except (DocumentRemovedByHand, RegistryReplaced) as error:
                 _log.warning("the registry is read again: %s", error)
                 self._last = None
                 if await self._head(rpc) is None:
@@ -133,7 +133,7 @@ class FirestoreRegistry:
     ) -> int:
         rpc = await self._rpc()
         async with self._writing:
-            batch = BatchWrite(
+            batch = RetriedBatchWrite(
                 rpc, self._names, changes, author, reason, self._place, preconditions=preconditions
             )
             return await batch.run()
@@ -172,7 +172,7 @@ class FirestoreRegistry:
         return document_layout.read_chain_head(head, found.fields)
 
     async def history_entries(self) -> AsyncIterator[Entry]:
-        async for entry in read_entries(await self._rpc(), self._names):
+        async for entry in read_entries_newest_first(await self._rpc(), self._names):
             yield entry
 
     async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:

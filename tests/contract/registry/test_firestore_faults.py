@@ -8,7 +8,7 @@ import pytest
 
 from gateway.registry import mirror as mirror_module
 from gateway.registry.base import MODELS, REVOCATIONS, Conflict, Delete, Put, RegistryError, Unavailable
-from gateway.registry.firestore import batch_write
+from gateway.registry.firestore import retried_batch_write
 from gateway.registry.firestore import rpc as rpc_module
 from gateway.registry.firestore.document_layout import Fields
 from gateway.registry.firestore.registry import FirestoreRegistry
@@ -186,7 +186,7 @@ async def test_a_write_of_which_nothing_is_known_says_so(
         cable.lose_answers()
         await commit(self, writes)
 
-    monkeypatch.setattr(batch_write, "_WRITE_S", 1.0)
+    monkeypatch.setattr(retried_batch_write, "_WRITE_S", 1.0)
 
     monkeypatch.setattr(rpc_module.FirestoreRpc, "commit", commit_into_the_void)
     with pytest.raises(Unavailable, match="it was written whole, as generation 2") as caught:

@@ -157,7 +157,7 @@ async def write_as_before(registry: FirestoreRegistry, name: str, revision: int)
         [
             DocumentWrite(*places[0], fields, head.updated if head is not None else None),
             DocumentWrite(*places[1], stored, old.updated if old is not None else None),
-            DocumentWrite(names.history, document_layout.history_entry_id(generation, 0), entry, None),
+            DocumentWrite(names.history, document_layout.newest_first_entry_id(generation, 0), entry, None),
         ]
     )
 

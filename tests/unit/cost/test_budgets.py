@@ -184,18 +184,18 @@ async def test_past_days_are_read_until_they_are_settled_and_then_never_again(re
 def test_which_callers_are_counted_separately():
     keeper = BudgetKeeper(MemoryRegistry(), FleetGateway(MemoryRegistry()).reporter)
     anybody = Principal(id="x", team="t")
-    assert keeper.caller_and_team_labels(anybody) == (OTHER, "")
+    assert keeper.overflow_caller_labels(anybody) == (OTHER, "")
     keeper._ids = frozenset({"key:k", "team:t"})
-    assert keeper.caller_and_team_labels(Principal(id="k", team="t")) == ("k", "t")
-    assert keeper.caller_and_team_labels(Principal(id="t")) == (OTHER, "")
-    assert keeper.caller_and_team_labels(anybody) == (f"{OTHER} (t)", "t")
+    assert keeper.overflow_caller_labels(Principal(id="k", team="t")) == ("k", "t")
+    assert keeper.overflow_caller_labels(Principal(id="t")) == (OTHER, "")
+    assert keeper.overflow_caller_labels(anybody) == (f"{OTHER} (t)", "t")
 
 
 def test_a_team_with_a_budget_takes_bounded_memory_however_many_callers_it_has():
     keeper = BudgetKeeper(MemoryRegistry(), FleetGateway(MemoryRegistry()).reporter)
     keeper._ids = frozenset({"team:t"})
     metrics = Metrics(limit=5)
-    metrics.caller_and_team_labels = keeper.caller_and_team_labels
+    metrics.overflow_caller_labels = keeper.overflow_caller_labels
     for number in range(100):
         exchange = make_exchange()
         exchange.principal = Principal(id=f"sso:{number}", team="t" if number % 2 else "")

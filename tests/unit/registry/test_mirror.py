@@ -345,7 +345,7 @@ class Copy:
             raise self.kept
         return self.kept
 
-    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
+    async def save_if_newer(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
         self.saved.append(listing)
         self.saved_keys = keys
         return True

@@ -296,6 +296,7 @@ class RolloutController:
             facts={
                 "rollout": rollout.id,
                 "stable": rollout.stable,
+                "min_requests": rollout.plan.min_requests,
                 "tolerated": {"max_errors": rollout.plan.max_errors, "slower": rollout.plan.slower},
                 **seen.evidence(),
             },

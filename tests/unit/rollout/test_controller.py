@@ -69,6 +69,7 @@ async def test_the_end_of_a_rollout_is_evidence_about_the_candidate(scene: Scene
     assert why_evidence_does_not_apply(record, wine().backends[1]) == ""
     assert record.facts["errors"]["finding"] == "worse"
     assert record.facts["tolerated"] == {"max_errors": 0.005, "slower": 0.2}, "who approves it must see that"
+    assert record.facts["min_requests"] == 500
     assert record.summary == (await scene.rollout()).reason
 
 

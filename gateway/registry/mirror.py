@@ -78,9 +78,7 @@ class Mirror:
         self._confirmed_at = clock()
         self._held_since = 0.0
         self._held_listing: MirroredListing | None = None
-        self._since: MirroredListing | None = (
-            None  # what the fallback gave, until the registry itself answers
-        )
+        self._since: MirroredListing | None = None  # from the fallback, until the registry itself answers
         self._to_keep: MirroredListing | None = None
         self._keys_kept: FallbackKeys | None = None  # in the copy that this gateway keeps for itself
         self._keys_given = NO_KEYS

@@ -53,7 +53,7 @@ def cannot_work() -> Problem:
 
 
 class _NoSlot:
-    """Stands for a slot where all are broken, so that whoever waits for one gets an answer at once."""
+    """Stands for a slot where all are broken, so that a request that waits for one is answered at once."""
 
     async def load(self) -> Facts:
         raise cannot_work()

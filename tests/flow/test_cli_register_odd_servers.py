@@ -136,6 +136,24 @@ def test_force_registers_who_asks_for_credentials(shell: Shell, background: Back
     assert "asks for credentials" in told["forced"]
 
 
+def test_a_version_that_was_never_ready_gets_traffic_only_by_force(
+    shell: Shell, background: BackgroundServers
+):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.answer(503 if request.target == "/v2/health/ready" else 200, b"")
+
+    shell.ok("register", "wine", background.backend(Contract()).url)
+    url = background.backend(script).url
+    loading = ("register", "wine", url, "--version", "5", "--wait", "0")
+    assert "is live, but not ready yet" in shell(*loading).err
+    shell.ok(*loading, "--force")
+    shift = ("traffic", "wine", "1=50", "5=50")
+    assert "version 5 of wine may not get traffic: it failed its verification" in shell(*shift).err
+    assert shell.model()["traffic"] == {"1": 100, "5": 0}
+    shell.ok(*shift, "--force")
+    assert "forced: version 5" in shell.model()["changed"]["reason"]
+
+
 def test_an_answer_without_an_end_is_not_read_to_its_end(shell: Shell, background: BackgroundServers):
     async def script(request: Message, peer: Peer) -> None:
         await peer.write(b"HTTP/1.1 200 OK\r\n\r\n")

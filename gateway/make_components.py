@@ -189,7 +189,7 @@ def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
 
 
 def build_health_and_openapi_cors(origins: tuple[str, ...]) -> "HealthAndOpenapiCors | None":
-    """CORS of the gateway's own pages; None where no origin is allowed."""
+    """CORS of the health and OpenAPI pages; None where no origin is allowed."""
     if not origins:
         return None
     from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors

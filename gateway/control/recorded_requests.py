@@ -104,7 +104,7 @@ def request_row(kept: StoredRequest) -> dict[str, Any]:
 
 
 def parse_query(query: str, known: Set[str]) -> Mapping[str, str]:
-    """The query's parameters. Raises BadRequest for an unknown one: ignoring it would return unfiltered results."""
+    """Parse a query string. Raises BadRequest for a parameter that is not `known`: ignoring it would return unfiltered results."""
     asked = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
     unknown = sorted(set(asked) - known)
     if unknown:

@@ -53,7 +53,7 @@ async def why_unverified(registry: Registry, model: str, backend: Backend) -> st
     return "" if record.passed else f"it failed its verification: {record.summary}"
 
 
-async def image_of(registry: Registry, model: str, backend: Backend) -> str:
+async def image_bound_to_evidence(registry: Registry, model: str, backend: Backend) -> str:
     """The image that evidence about `backend` is bound to: as registered, or as its verification found it. Raises RegistryError."""
     if backend.image:
         return backend.image

@@ -34,7 +34,7 @@ NO_KEYS: Final = FallbackKeys("", -1, {})
 async def update_fallback_keys(
     registry: Registry, listing: MirroredListing, before: FallbackKeys | None
 ) -> FallbackKeys:
-    """The keys to store next to `listing`: those kept `before`, with the later changes in the history applied.
+    """Update the API keys of the fallback copy: those kept `before`, with the later changes in the history up to `listing`.
 
     Listing all keys could take a million reads; so the history is read from its end.
     """

@@ -52,7 +52,7 @@ class FallbackStore(Protocol):
 
 
 def open_fallback(url: str) -> FallbackStore:
-    """The fallback store at `url`. ValueError says what is wrong with the URL."""
+    """Open the fallback store at `url`. ValueError says what is wrong with the URL."""
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.query or parts.fragment:

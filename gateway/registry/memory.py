@@ -1,4 +1,4 @@
-"""A registry in this process's memory: for tests, and the plainest reading of the contract."""
+"""A registry in this process's memory, for tests. It is the simplest implementation of the interface."""
 
 import asyncio
 import copy

@@ -38,9 +38,9 @@ from gateway.registry.sqlite_read import (
     read_state,
 )
 from gateway.registry.sqlite_read_as_stored import (
+    read_documents_as_stored,
     read_entries_page,
     read_head,
-    read_stored,
     refuse_damaged_tables,
 )
 from gateway.registry.sqlite_write import write
@@ -137,7 +137,7 @@ class SqliteRegistry:
             page, before = await self._run(partial(read_entries_page, before=before))
 
     async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
-        return await self._run(lambda db: read_stored(db, kind))
+        return await self._run(lambda db: read_documents_as_stored(db, kind))
 
     async def close(self) -> None:
         if self._closed:

@@ -70,7 +70,7 @@ def read_entries_page(db: sqlite3.Connection, before: int | None) -> tuple[list[
     return [entry_of_row(row[1:]) for row in rows], rows[-1][0] if rows else None
 
 
-def read_stored(db: sqlite3.Connection, kind: str | None) -> tuple[StoredDocument, ...]:
+def read_documents_as_stored(db: sqlite3.Connection, kind: str | None) -> tuple[StoredDocument, ...]:
     """The documents of a kind, or of all kinds (None), as they are stored, tombstones included."""
     rows = db.execute(
         "SELECT kind, name, revision, body FROM documents WHERE ?1 IS NULL OR kind = ?1", (kind,)

@@ -25,7 +25,7 @@ from gateway.registry.hash_chain import (
 )
 from gateway.registry.sqlite_connection import add_chain_columns, is_chained, transaction
 from gateway.registry.sqlite_read import ENTRY_COLUMNS, entry_of_row
-from gateway.registry.sqlite_read_as_stored import read_head, read_stored
+from gateway.registry.sqlite_read_as_stored import read_documents_as_stored, read_head
 
 
 def write(
@@ -106,7 +106,9 @@ def _move_head(db: sqlite3.Connection, old: Head, new: Head) -> None:
 def _take_over(db: sqlite3.Connection, at: str) -> None:
     """Make the history of an older release a chain, by one entry that commits to all that was there before."""
     rows = db.execute(f"SELECT {ENTRY_COLUMNS} FROM history ORDER BY sequence DESC").fetchall()  # noqa: S608
-    takeover, head = take_over_history(read_head(db), map(entry_of_row, rows), read_stored(db, None))
+    takeover, head = take_over_history(
+        read_head(db), map(entry_of_row, rows), read_documents_as_stored(db, None)
+    )
     add_chain_columns(db)
     db.execute("UPDATE registry SET sequence = ?, digest = ?", (head.sequence, head.digest))
     change = Put(kind=AUDIT, name=TAKEOVER, body=msgspec.to_builtins(takeover), expected=0)

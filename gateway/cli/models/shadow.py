@@ -32,7 +32,7 @@ from gateway.core.shadow_document import (
 from gateway.core.version_evidence import SHADOW, EvidenceRecord, evidence_address
 from gateway.cost.read_price_tables import prices_now, read_all_price_tables
 from gateway.registry.base import SHADOWS, Document, Put, Registry
-from gateway.registry.evidence_records import evidence_change, image_of, read_evidence
+from gateway.registry.evidence_records import evidence_change, image_bound_to_evidence, read_evidence
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
 from gateway.shadow.run_shadows import FIGURES
@@ -312,7 +312,7 @@ async def _verdict(registry: Registry, found: Shadow, model: Model, facts: dict[
         summary=f"{facts['finding']} with version {found.stable}: {facts['why']}",
         backend=evidence_address(candidate),
         artifact_digest=candidate.artifact_digest,
-        image=await image_of(registry, found.model, candidate),
+        image=await image_bound_to_evidence(registry, found.model, candidate),
         facts={
             "shadow": found.id,
             "tolerance": found.tolerance,

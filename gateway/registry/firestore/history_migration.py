@@ -41,7 +41,7 @@ async def read_entries_newest_first(rpc: "FirestoreRpc", names: CollectionNames)
         first = last
 
 
-async def read_stored(
+async def read_documents_as_stored(
     rpc: "FirestoreRpc", names: CollectionNames, kind: str
 ) -> AsyncIterator[StoredDocument]:
     """Every document of a kind exactly as it is stored, tombstones included."""
@@ -66,7 +66,7 @@ async def migrate_history_to_chain(
         return False
     entries = [entry async for entry in read_entries_newest_first(rpc, names)]
     kinds = KINDS | {entry.kind for entry in entries if entry.kind}
-    documents = [one for kind in sorted(kinds) async for one in read_stored(rpc, names, kind)]
+    documents = [one for kind in sorted(kinds) async for one in read_documents_as_stored(rpc, names, kind)]
     takeover, end = plan_takeover(head, entries, documents)
     entry, new_head = _sealed(takeover, end, documents)
     at = (names.for_kind(AUDIT), document_layout.document_id(AUDIT, TAKEOVER))

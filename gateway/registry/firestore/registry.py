@@ -1,7 +1,8 @@
-"""The registry for a fleet: documents in Google's Firestore, watched over one stream for each gateway.
+"""A registry in Google's Firestore, for a fleet of gateways.
 
-Writes use preconditions, not transactions, whose locks collapse under contention; see docs/adr. Google's packages are
-imported late and in a thread, because importing them takes longer than a caller should wait.
+Each gateway watches it over one stream. Writes use preconditions, not transactions, whose locks collapse under
+contention; see docs/adr. Google's packages are imported late and in a thread, because importing them takes longer than
+a caller should wait.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from gateway.registry.base import (
 )
 from gateway.registry.firestore import document_layout, ephemeral_documents
 from gateway.registry.firestore.document_layout import HEAD, CollectionNames, FirestoreDocument, RegistryHead
-from gateway.registry.firestore.history_migration import read_entries_newest_first, read_stored
+from gateway.registry.firestore.history_migration import read_documents_as_stored, read_entries_newest_first
 from gateway.registry.firestore.listen_stream import DocumentRemovedByHand, ListenTarget
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
 from gateway.registry.firestore.mirrored_state import MirroredState, mirrored_document
@@ -176,7 +177,7 @@ class FirestoreRegistry:
             yield entry
 
     async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
-        return tuple([one async for one in read_stored(await self._rpc(), self._names, kind)])
+        return tuple([one async for one in read_documents_as_stored(await self._rpc(), self._names, kind)])
 
     async def close(self) -> None:
         self._closed = True

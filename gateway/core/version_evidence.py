@@ -1,6 +1,7 @@
-"""Records of evidence about a model version: what was checked, on which artifact and image, and what came of it.
+"""Records of evidence about a model version.
 
-A record is bound to what it is about. Another artifact, image or address is another thing, of which it says nothing.
+Each says what was checked, on which artifact and image, and what came of it. A record is bound to what it is about.
+Another artifact, image or address is another thing, of which it says nothing.
 """
 
 import re
@@ -22,7 +23,10 @@ _SORT: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A record of evidence about a version: the document `evidence/MODEL@VERSION:SORT`. The history has when, and who wrote it."""
+    """A record of evidence about a version.
+
+    It is the document `evidence/MODEL@VERSION:SORT`. The history has when, and who wrote it.
+    """
 
     model: str
     version: str
@@ -50,7 +54,7 @@ def evidence_address(backend: Backend) -> str:
 
 
 def parse_evidence(document: Mapping[str, Any]) -> EvidenceRecord:
-    """Decode a registry document. ValueError says what is wrong with it."""
+    """Parse an evidence record from its registry document. ValueError says what is wrong with it."""
     try:
         record = msgspec.convert(document, EvidenceRecord)
     except msgspec.ValidationError as error:
@@ -76,7 +80,7 @@ def why_evidence_does_not_apply(record: EvidenceRecord, backend: Backend) -> str
 
 
 class RequestsBehind(NamedTuple):
-    """How many of the version's requests a verdict rests on, and how many a step of a rollout asks for."""
+    """How many requests a verdict rests on, and the least it should. `least` is how many a step of a rollout asks for."""
 
     requests: int
     least: int

@@ -1,4 +1,4 @@
-"""Record where the model in a backend folder was copied from, so that an old copy is noticed."""
+"""Record where the model in a backend folder was copied from. So an old copy is noticed."""
 
 import hashlib
 import os
@@ -16,7 +16,10 @@ SourceKind = Literal["saved", "mlflow", "vetiver", "hf"]
 
 
 class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The record of where a model was copied from: `source.json` of a backend folder. Digests are SHA-256 in hexadecimal."""
+    """Where the model in a backend folder was copied from.
+
+    It is the folder's `source.json`. Digests are SHA-256 in hexadecimal.
+    """
 
     kind: SourceKind  # "saved": a folder that `save` wrote, or a model's file
     place: str  # a path relative to the folder, or an address that only another tool can resolve
@@ -48,7 +51,10 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def read_source(folder: Path) -> ModelSource | None:
-    """The record of a backend folder; None where its model was not copied. ValueError where the record is damaged."""
+    """Read where the model in a backend folder was copied from.
+
+    None where the model was not copied. ValueError where the record is damaged.
+    """
     path = folder / SOURCE_NAME
     try:
         return msgspec.json.decode(path.read_bytes(), type=ModelSource)
@@ -87,7 +93,10 @@ def write_source(
 
 
 def content_digest(path: Path) -> str:
-    """The digest of a file's content, or of the names and contents of all files below a folder; empty where there is nothing."""
+    """The digest of a file, or of all files below a folder.
+
+    Of a file it covers the content, of a folder the names and contents; it is empty where there is nothing.
+    """
     if not path.exists():
         return ""
     found = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""The check of `chips doctor` that each registered backend answers, and serves what the registry says."""
+"""The check of `chips doctor` that each backend serves what the registry says. It also finds those that do not answer."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ def _local_backend_hint(url: str) -> str:
 
 
 async def check_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
-    """Probe one backend of a model: check that it is ready, and serves the registered version."""
+    """Check that a registered backend is ready and serves its version. `index`: which of the model's backends."""
     backend = model.backends[index]
     subject = f"{model.name}@{backend.version}"
     headers: dict[str, str] = {}

@@ -24,7 +24,7 @@ from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
 from gateway.telemetry.metrics import MetricsState
 from gateway.telemetry.periodic_aggregation import SharedWorkerMetrics
-from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, KEPT_S, TraceStoreReader
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, KEPT_S, RecordedRequestReader
 
 _FRESH_S = 1.0  # who asks more often gets the same answer
 _ISSUES = 50  # shown; more are counted
@@ -35,13 +35,13 @@ ORDERS = ("name", "rps", "failed", "p50", "p99", "in_flight")
 
 
 class Dashboard:
-    """Computes the dashboard's JSON from the metrics of all workers and the trace store."""
+    """Computes the dashboard's JSON from the metrics of all workers and the store of recorded requests."""
 
     def __init__(
         self,
         mirror: Mirror,
         shared: SharedWorkerMetrics,
-        figures: TraceStoreReader,
+        figures: RecordedRequestReader,
         *,
         supervisor: Supervisor | None = None,
     ) -> None:
@@ -129,8 +129,8 @@ class Dashboard:
     def _curves(self, ends: int, wanted: set[str] | None) -> _Curves:
         """Requests and failures by minute of the last hour, of the models in `wanted`; None: all, added up under None."""
         minute = ends - ends % COARSE_S
-        rows = self._figures.request_counts_by_tick(COARSE_S, after=minute - HOUR_S, until=minute)
-        rows += self._figures.request_counts_by_tick(
+        rows = self._figures.requests_and_failures_by_tick(COARSE_S, after=minute - HOUR_S, until=minute)
+        rows += self._figures.requests_and_failures_by_tick(
             FINE_S, after=minute, until=ends
         )  # the minute that is not over
         found: _Curves = {}

@@ -79,7 +79,7 @@ def why_evidence_does_not_apply(record: EvidenceRecord, backend: Backend) -> str
     return ""
 
 
-class RequestsBehind(NamedTuple):
+class SampleSize(NamedTuple):
     """How many requests a verdict rests on, and the least it should. `least` is how many a step of a rollout asks for."""
 
     requests: int
@@ -94,7 +94,7 @@ class RequestsBehind(NamedTuple):
         return f"rests on {self.requests} request{'' if self.requests == 1 else 's'}{few}"
 
 
-def requests_behind(record: Mapping[str, Any]) -> RequestsBehind | None:
+def verdict_sample_size(record: Mapping[str, Any]) -> SampleSize | None:
     """What the verdict of a rollout or shadow rests on; None for other evidence, and where `record` does not say.
 
     `record` is an evidence record as it stands in the registry. The least is what its own rollout asked for at each step,
@@ -112,7 +112,7 @@ def requests_behind(record: Mapping[str, Any]) -> RequestsBehind | None:
             return None
     asked = facts.get("min_requests")
     default = RolloutPlan().min_requests
-    return RequestsBehind(requests, max(default, asked) if isinstance(asked, int) else default)
+    return SampleSize(requests, max(default, asked) if isinstance(asked, int) else default)
 
 
 def _digest(image: str) -> str:

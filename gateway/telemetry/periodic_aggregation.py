@@ -79,7 +79,7 @@ class TickBuilder:
         self._before: dict[tuple[str, str], _Counted] = {}
         self._last = time.time() // seconds
 
-    def due_tick(self, now: float) -> int | None:
+    def end_of_due_tick(self, now: float) -> int | None:
         """The end of the tick that is due by `now`. It is in seconds since the epoch; None where no tick is due."""
         tick = now // self.seconds
         if tick == self._last:
@@ -230,7 +230,7 @@ def _has_ended(path: Path) -> bool:
     return False
 
 
-class Aggregator:
+class MetricsAggregator:
     """The thread that aggregates this process's metrics periodically.
 
     It updates the thresholds, builds ticks, and writes the worker's file. Ticks are written where `write_ticks` is
@@ -286,7 +286,7 @@ class Aggregator:
             return
         ticks: list[Tick] = []
         for builder in self._tick_builders:
-            at = int(now // builder.seconds + 1) * builder.seconds if last else builder.due_tick(now)
+            at = int(now // builder.seconds + 1) * builder.seconds if last else builder.end_of_due_tick(now)
             if at is not None:
                 ticks += builder.take_ticks(self._metrics.all_series(), at)
         if ticks:

@@ -138,7 +138,7 @@ def is_notable(summary: RequestSummary) -> bool:
     return summary.failed or summary.kept in {"slow", "asked", "left"}
 
 
-class TraceStore:
+class RecordedRequestStore:
     """Writes recorded requests and ticks to the store.
 
     The store keeps at most `limit` requests. It is called from the export queue's thread. Opening creates the file.
@@ -226,7 +226,7 @@ def _row(s: RequestSummary) -> tuple[Any, ...]:
     return (*numbers, s.version, s.status, s.side, s.caller, s.caller_label, text.lower(), _encode(s))
 
 
-class TraceStoreReader:
+class RecordedRequestReader:
     """Reads recorded requests and ticks from the store. Any process may do it. A file that does not exist is an empty store."""
 
     def __init__(self, path: Path | None) -> None:
@@ -299,7 +299,7 @@ class TraceStoreReader:
             )
         ]
 
-    def request_counts_by_tick(
+    def requests_and_failures_by_tick(
         self, seconds: int, *, after: float, until: float
     ) -> list[tuple[str, int, int, int]]:
         """The requests and failures by model and tick: (model, time, requests, failures).

@@ -25,7 +25,7 @@ def _local_backend_hint(url: str) -> str:
     return ""
 
 
-async def check_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
+async def check_registered_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
     """Check that a registered backend is ready and serves its version. `index`: which of the model's backends."""
     backend = model.backends[index]
     subject = f"{model.name}@{backend.version}"

@@ -86,7 +86,7 @@ def check_emulator_variables(settings: Settings) -> Sequence[Finding]:
     return found
 
 
-def check_credentials(settings: Settings) -> Sequence[Finding]:
+def check_google_credentials(settings: Settings) -> Sequence[Finding]:
     """Check the Google credentials and their project. Skipped where the settings need no Google Cloud."""
     environ = process_environment()
     needs = (settings.registry.startswith("firestore://") and not environ.get("FIRESTORE_EMULATOR_HOST")) or (

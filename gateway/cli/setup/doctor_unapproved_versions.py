@@ -150,7 +150,7 @@ def _enough(signed: "Sequence[tuple[str, VerifiedStatement]]", required: Mapping
     return []
 
 
-def check_audit_second_place(settings: Settings) -> Finding:
+def check_audit_anchor_store(settings: Settings) -> Finding:
     """Check that the settings name an anchor store.
 
     It is the second place, where the heads of the history are kept apart from the registry.

@@ -15,7 +15,7 @@ REQUIREMENTS_NAME: Final = "requirements.txt"
 SourceKind = Literal["saved", "mlflow", "vetiver", "hf"]
 
 
-class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CopiedModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the model in a backend folder was copied from.
 
     It is the folder's `source.json`. Digests are SHA-256 in hexadecimal.
@@ -50,14 +50,14 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return content_digest(folder / REQUIREMENTS_NAME) != self.requirements_digest
 
 
-def read_source(folder: Path) -> ModelSource | None:
+def read_source(folder: Path) -> CopiedModelSource | None:
     """Read where the model in a backend folder was copied from.
 
     None where the model was not copied. ValueError where the record is damaged.
     """
     path = folder / SOURCE_NAME
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ModelSource)
+        return msgspec.json.decode(path.read_bytes(), type=CopiedModelSource)
     except FileNotFoundError:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -80,7 +80,7 @@ def write_source(
     """
     if requirements_digest is None:
         requirements_digest = content_digest(folder / REQUIREMENTS_NAME)
-    record = ModelSource(
+    record = CopiedModelSource(
         kind=kind,
         place=os.path.relpath(place.resolve(), folder.resolve()) if isinstance(place, Path) else place,
         is_path=isinstance(place, Path),

@@ -33,7 +33,7 @@ from benchmarks.machine import cpu_us, tree
 from benchmarks.trace_cost import LUA, NGINX, process, wait_for
 from gateway.core.api_keys import digest_key, make_key
 from gateway.free_ports import free_port
-from gateway.registry.base import KEYS, MODELS, Document, Listing, Put, Registry
+from gateway.registry.base import KEYS, MODELS, Document, MirroredListing, Put, Registry
 from gateway.registry.fallback_copy import FileFallback, encode_fallback
 from gateway.registry.mirror import Mirror
 from gateway.registry.open_by_url import open_registry
@@ -91,7 +91,7 @@ async def measure_visible(url: str, *, watchers: int, writes: int, models: int) 
             raise TimeoutError(f"generation {generation} was not seen in 30 s")
         delays.append(time.perf_counter() - began)
 
-    next_generation = (await writer.load()).generation + 1
+    next_generation = (await writer.load_mirrored()).generation + 1
     for n in range(writes):
         began = time.perf_counter()
         waiting = [asyncio.ensure_future(seen(mirror, next_generation + n, began)) for mirror in mirrors]
@@ -160,12 +160,12 @@ def resident_mb() -> float:
 
 def measure_compile(models: int) -> dict[str, Any]:
     documents = [Document(kind=MODELS, name=f"model-{n}", revision=1, body=body(n)) for n in range(models)]
-    listing = Listing(registry_id="b", generation=1, documents=tuple(documents))
+    listing = MirroredListing(registry_id="b", generation=1, documents=tuple(documents))
     began = time.perf_counter()
     snapshot = compile_snapshot(listing)
     first = time.perf_counter() - began
     documents[0] = Document(kind=MODELS, name="model-0", revision=2, body=body(0, owner="b"))
-    changed = Listing(registry_id="b", generation=2, documents=tuple(documents))
+    changed = MirroredListing(registry_id="b", generation=2, documents=tuple(documents))
     later = []
     for _ in range(11):
         began = time.perf_counter()
@@ -205,7 +205,7 @@ async def measure_requests(folder: Path, emulator: Emulator, *, rounds: int, sec
         author="benchmark",
     )
     await fill(registry, 200)
-    registry_id = (await registry.load()).registry_id
+    registry_id = (await registry.load_mirrored()).registry_id
     await registry.close()
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=backend_port, body="y" * 1024))
     (folder / "post.lua").write_text(LUA)
@@ -369,7 +369,7 @@ def _measure_with_registries(given: argparse.Namespace, stack: ExitStack) -> Non
             registry = open_registry(url)
             await fill(registry, given.models)
             if url == firestore:
-                await FileFallback(fallback).save(await registry.load())
+                await FileFallback(fallback).save_if_newer(await registry.load_mirrored())
             await registry.close()
 
     run(prepare())

@@ -1,4 +1,6 @@
-"""The composition root: settings in, a whole gateway out. `gateway/make_components.py` makes single parts of it; nothing else does.
+"""The composition root: makes a whole gateway from its settings, starts it and stops it.
+
+`gateway/make_components.py` makes single parts of it; nothing else does.
 
 Objects are made from the bottom up and started in that order; what was started last is stopped first.
 """
@@ -22,10 +24,10 @@ from gateway.make_components import (
     build_anchoring,
     build_authenticators,
     build_caller_connections,
-    build_control_cors,
     build_controller,
     build_egress_policy,
     build_figures_store,
+    build_health_and_openapi_cors,
     build_id_tokens,
     build_mirror,
     build_server,
@@ -39,7 +41,7 @@ from gateway.make_components import (
 )
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
-from gateway.registry.client_ip_token_buckets import ClientIpQuota
+from gateway.registry.lookup_quota_per_client_ip import ClientLookupQuota
 from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.controller import RolloutController
@@ -111,7 +113,7 @@ class Gateway:
     def _make_authentication(self) -> None:
         auth = self._settings.auth
         keys = ApiKeyAuthenticator(self.registry, self.mirror, supervisor=self.supervisor)
-        self._address_quota = ClientIpQuota(per_second=auth.unknown_per_s)
+        self._address_quota = ClientLookupQuota(per_second=auth.unknown_per_s)
         self._chain = AuthenticatorChain(
             build_authenticators(auth, keys, self.supervisor),
             networks_report_only=self._settings.edge.report_only,
@@ -184,7 +186,7 @@ class Gateway:
             admits=self.ip_allowlist.admits,
             supervisor=self.supervisor,
             jwks=self._signer.jwks if self._signer is not None else b'{"keys":[]}',
-            cors=build_control_cors(edge.cors_origins),
+            cors=build_health_and_openapi_cors(edge.cors_origins),
         )
         proxies = TrustedProxies(
             hops=edge.trusted_hops,
@@ -215,7 +217,7 @@ class Gateway:
         settings = self._settings
         self._reporter = RolloutReporter(
             self._figures,
-            self.pipeline.set_exchange_counter,
+            self.pipeline.set_rollout_exchange_counter,
             supervisor=self.supervisor,
             lease=LeaseRenewalMonitor(self.registry, LEASE),
             process=reporting_process_name(settings),
@@ -241,7 +243,7 @@ class Gateway:
         if self._usage is not None:
             self._budgets = BudgetKeeper(self._figures, self._usage)
             self._usage.after_write = self._budgets.refresh
-            self.telemetry.metrics.caller_and_team_labels = self._budgets.caller_and_team_labels
+            self.telemetry.metrics.overflow_caller_labels = self._budgets.overflow_caller_labels
             self.telemetry.metrics.add_readers(gauges=self._budgets.gauges)
 
     def _make_shadows(self) -> None:

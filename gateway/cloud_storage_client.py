@@ -1,4 +1,4 @@
-"""Make clients of Google Cloud Storage, which send no requests of their own for the library's telemetry."""
+"""Make clients of Google Cloud Storage. They send no requests of their own for the library's telemetry."""
 
 import os
 from typing import Any, Final
@@ -9,7 +9,7 @@ _NO_BUCKET_METADATA: Final = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
 
 
 def storage_client(**options: Any) -> Any:
-    """A `google.cloud.storage.Client`, to be closed. `options` are its own; raises what it raises (google.auth.exceptions)."""
+    """Make a `google.cloud.storage.Client`, which the caller closes. `options` are its own; raises what it raises (google.auth.exceptions)."""
     from google.cloud import storage
 
     os.environ.setdefault(_NO_BUCKET_METADATA, "true")  # noqa: TID251  (the library reads it there)

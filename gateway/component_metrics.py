@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from gateway.auth.authenticator_chain import AuthenticatorChain
-from gateway.registry.client_ip_token_buckets import ClientIpQuota
+from gateway.registry.lookup_quota_per_client_ip import ClientLookupQuota
 from gateway.registry.mirror import FALLBACK, Mirror
 from gateway.server.open_connections import OpenConnections
 from gateway.stages.authorize import Authorize
@@ -23,7 +23,7 @@ class ComponentMetrics:
         *,
         mirror: Mirror,
         chain: AuthenticatorChain,
-        address_quota: ClientIpQuota,
+        address_quota: ClientLookupQuota,
         ip_allowlist: IpAllowlist,
         authorize: Authorize,
         rate_limit: RateLimit,

@@ -1,4 +1,4 @@
-"""Makes the parts of a gateway from their settings, one function for each part; `gateway/app.py` wires them."""
+"""Make the parts of a gateway from their settings. There is one function for each part; `gateway/app.py` wires them."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ from gateway.upstream.pooled_client import PooledUpstream
 if TYPE_CHECKING:
     from gateway.audit.periodic_anchoring import PeriodicAnchoring
     from gateway.auth.caller_token_for_backend import CallerTokenSigner
-    from gateway.control.operator_pages_cors import ControlCors
+    from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def parse_networks(texts: Iterable[str]) -> list[Network]:
 
 
 def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor) -> Mirror:
-    """The mirror of `registry`, with its fallback copy and time-outs."""
+    """The mirror of `registry`. It has its fallback copy and time-outs from the settings."""
     server = settings.server
     return Mirror(
         registry,
@@ -89,7 +89,7 @@ def build_anchoring(
 
 
 def build_figures_store(settings: Settings, registry: Registry) -> Registry:
-    """The store for the figures that gateways report; the registry itself unless the settings name another."""
+    """The store for the figures that gateways report. It is the registry itself unless the settings name another."""
     return open_registry(settings.rollouts.figures) if settings.rollouts.figures else registry
 
 
@@ -117,7 +117,12 @@ def build_usage_reporter(
 
 
 def reporting_process_name(settings: Settings) -> str:
-    """The name of this process in its reports: a controller of the same machine sees then that it has ended. Empty for stores of a fleet."""
+    """The name of this process in what it reports.
+
+    By it a controller of the same machine sees that the process has ended.
+
+    Empty for stores of a fleet.
+    """
     store = settings.rollouts.figures or settings.registry
     return current_process() if urlsplit(store).scheme == "sqlite" else ""
 
@@ -152,7 +157,7 @@ def build_controller(
 
 
 def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Supervisor) -> list[Authenticator]:
-    """The authenticators that `auth.chain` names, in its order; built-in ones only where they are configured."""
+    """The authenticators that `auth.chain` names, in its order. Built-in ones are there only where they are configured."""
     chain: list[Authenticator] = []
     for name in auth.chain:
         if name == API_KEY:
@@ -185,17 +190,20 @@ def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
     return CallerTokenSigner([Path(file) for file in upstream.signing_keys])
 
 
-def build_control_cors(origins: tuple[str, ...]) -> "ControlCors | None":
-    """CORS of the gateway's own pages; None where no origin is allowed."""
+def build_health_and_openapi_cors(origins: tuple[str, ...]) -> "HealthAndOpenapiCors | None":
+    """CORS of the health and OpenAPI pages; None where no origin is allowed."""
     if not origins:
         return None
-    from gateway.control.operator_pages_cors import ControlCors
+    from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
 
-    return ControlCors(origins)
+    return HealthAndOpenapiCors(origins)
 
 
 def build_egress_policy(upstream: UpstreamSettings) -> EgressPolicy:
-    """The egress policy of `upstream.policy`, `upstream.hosts` and `upstream.networks`."""
+    """The egress policy, as the settings configure it.
+
+    It comes from `upstream.policy`, `upstream.hosts` and `upstream.networks`.
+    """
     return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=parse_networks(upstream.networks))
 
 
@@ -215,7 +223,10 @@ def build_id_tokens(
 def build_upstream(
     settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
 ) -> Upstream:
-    """The upstream that `server.path` names. ValueError says what is wrong with `upstream.ca_file`."""
+    """The upstream, as the settings configure it.
+
+    `server.path` names it. ValueError says what is wrong with `upstream.ca_file`.
+    """
     upstream = settings.upstream
     if upstream.ca_file:
         check_ca_file(upstream.ca_file)
@@ -239,7 +250,7 @@ def build_upstream(
 def build_shadow_upstream(
     settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
 ) -> Upstream:
-    """The upstream that shadows alone use: connections of their own, which a shadow's budget bounds."""
+    """The upstream that shadows alone use. It has connections of its own, which a shadow's budget bounds."""
     upstream = settings.upstream
     return PooledUpstream(
         connections=_SHADOW_CONNECTIONS,
@@ -275,7 +286,7 @@ def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) ->
 
 
 def build_caller_connections(settings: Settings, supervisor: Supervisor) -> OpenConnections:
-    """The callers' open connections, with limits that fit this process's open-file limit."""
+    """The callers' open connections. Their limits fit this process's open-file limit."""
     server, edge = settings.server, settings.edge
     limit = server.connections or default_connection_limit()
     if limit >= file_limit():
@@ -302,7 +313,10 @@ def build_caller_connections(settings: Settings, supervisor: Supervisor) -> Open
 
 
 def build_server(server: Server, pipeline: Pipeline, connections: OpenConnections) -> web.Server:
-    """The aiohttp server that `server.path` names: `fast`, with connections of our own, or `plain`, on aiohttp's public API."""
+    """The aiohttp server of the gateway, as the settings configure it.
+
+    `server.path` names it: `fast`, with connections of our own, or `plain`, on aiohttp's public API.
+    """
     if server.path == "fast":
         return CallerConnectionFactory(
             pipeline.__call__,  # a method costs less to call than an instance

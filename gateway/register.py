@@ -1,4 +1,4 @@
-"""`python -m gateway.register NAME URL` is `chips register NAME URL`."""
+"""Register a backend: `python -m gateway.register NAME URL` is `chips register NAME URL`."""
 
 import sys
 

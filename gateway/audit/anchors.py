@@ -98,7 +98,7 @@ async def write_restore_note(
     Raises RegistryError where no anchor is lost.
     """
     anchors = await read_anchors(store, keys)
-    digests = {entry.sequence: entry.digest async for entry in registry.history_entries()}
+    digests = {entry.sequence: entry.digest async for entry in registry.history_entries_newest_first()}
     head = await registry.head()
     lost = tuple(
         sorted(

@@ -16,6 +16,7 @@ from gateway.core.escape_unprintable import printable
 from gateway.core.model_updates import differences
 from gateway.registry.base import Entry
 from gateway.registry.hash_chain import canonical_entry
+from gateway.registry.mask_change import mask_change
 
 _RULE: Final = (
     "digest = SHA-256 over the canonical form (RFC 8785) of canonical; previous = the digest of the entry before; "
@@ -96,7 +97,7 @@ def _escape(text: str) -> str:
 
 
 def _row(entry: Entry) -> str:
-    change = entry.change()
+    change = mask_change(entry.change())
     lines = "".join(
         f"<div>{_escape(path)}: {_escape(_shown(old))} → {_escape(_shown(new))}</div>"
         for path, old, new in differences(change.before, change.after)

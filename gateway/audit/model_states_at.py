@@ -68,7 +68,7 @@ async def model_states_at(registry: Registry, at: datetime, name: str | None = N
     """
     entries: dict[str, list[Entry]] = {name: []} if name is not None else {}
     evidence: dict[str, Entry] = {}
-    async for entry in registry.history_entries():
+    async for entry in registry.history_entries_newest_first():
         if is_damaged_entry(entry):
             raise RegistryError(
                 f"an entry of the history ({entry.sequence or 'without a number'}) is damaged, so what served then is not "

@@ -10,7 +10,7 @@ from gateway.core.errors import AddressNotAllowed, GatewayError, TooManyRequests
 from gateway.core.header_classification import RequestHead
 from gateway.core.log_throttle import LogThrottle
 from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
-from gateway.registry.client_ip_token_buckets import ClientIpQuota
+from gateway.registry.lookup_quota_per_client_ip import ClientLookupQuota
 
 _throttled_log = LogThrottle(logging.getLogger(__name__))
 
@@ -27,7 +27,7 @@ class AuthenticatorChain:
         authenticators: Sequence[Authenticator],
         *,
         networks_report_only: bool = False,
-        address_quota: ClientIpQuota | None = None,
+        address_quota: ClientLookupQuota | None = None,
     ) -> None:
         self._authenticators = tuple(authenticators)
         self._address_quota = address_quota  # of look-ups in vain, by address

@@ -1,6 +1,9 @@
-"""The console's pages of approvals: requests, one request with all that a decision binds, and decisions that are handed in.
+"""The console's pages of approvals.
 
-A decision is worth what its signature is worth: the key of the operator who sends it opens the page and decides nothing.
+They list the requests, show one of them, and take the decisions that people hand in.
+
+A request's page shows all that a decision binds. A decision is worth what its signature is worth: the key of the
+operator who sends it opens the page and decides nothing.
 """
 
 import asyncio
@@ -50,15 +53,15 @@ class _HandedIn(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ApprovalPages:
-    """Answers below /-/approvals and /-/emergencies. The caller must be an operator: `ControlRoutes` checks that."""
+    """Answers the pages below /-/approvals and /-/emergencies. The caller must be an operator: `ControlRoutes` checks that."""
 
     def __init__(self, registry: Registry, mirror: Mirror) -> None:
         self._registry = registry
         self._mirror = mirror
         self._issuer_key_cache: IssuerKeyCache | None = None  # its module is imported with the first page
 
-    async def emergencies(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        """Answer with the emergencies that nobody else has reviewed yet: what serves on one person's word."""
+    async def unreviewed_emergencies(self, exchange: Exchange) -> Response:  # noqa: ARG002
+        """Answer with the emergencies that nobody else has reviewed yet. They serve on one person's word."""
         snapshot = self._mirror.snapshot
         if snapshot is None or not snapshot.emergencies:
             return json_response({"emergencies": []}, headers=_NO_STORE)
@@ -71,7 +74,7 @@ class ApprovalPages:
         return json_response({"emergencies": [_emergency(one) for one in documents]}, headers=_NO_STORE)
 
     async def list_requests(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        """Answer with the list of all requests for approval, the newest first."""
+        """Answer with the list of all requests for approval. The newest come first."""
         policy, records = await self._read()
         if records is None:
             return json_response({"policy": policy is not None, "requests": []}, headers=_NO_STORE)
@@ -84,7 +87,7 @@ class ApprovalPages:
         )
 
     async def request_page(self, exchange: Exchange, path: str) -> Response:
-        """Answer with the page of one request for approval; below it, `/statement` is what a person would sign."""
+        """Answer with the page of one request for approval. `/statement` below it is what a person would sign."""
         identity, _, rest = path.partition("/")
         policy, records, document = await self._find(identity)
         if rest == "statement":
@@ -100,8 +103,8 @@ class ApprovalPages:
         found = await _checked(lambda: review_document(document, records, model, policy))
         return json_response(found, headers=_NO_STORE)
 
-    async def decide(self, exchange: Exchange, identity: str) -> Response:
-        """Take the decision on a request (approve, reject) that a person signed elsewhere, and store it."""
+    async def store_signed_decision(self, exchange: Exchange, identity: str) -> Response:
+        """Check and store a decision that a person signed elsewhere. It approves or rejects a request."""
         _check_origin(exchange)
         given = await _body(exchange)
         policy, records, document = await self._find(identity, decides=True)

@@ -1,4 +1,4 @@
-"""The web console's static files, served from memory with a strict Content-Security-Policy."""
+"""The web console's static files, served from memory. They carry a strict Content-Security-Policy."""
 
 import hashlib
 from functools import cache
@@ -23,7 +23,10 @@ _PAGES = {"": "console.html", "docs": "docs.html"}
 
 
 def find_asset(path: str, headers: RawHeaders) -> Response | None:
-    """The file at `path` below /-/console/ (or `docs`); None where there is none."""
+    """Find the console's file at `path` and answer with it; None where there is none.
+
+    `path` is below /-/console/, or `docs`. An unchanged file (`If-None-Match`) is a 304.
+    """
     name = _PAGES.get(path, path)
     if name not in _names():
         return None

@@ -104,8 +104,8 @@ class Dashboard:
             ],
         }
 
-    async def overview(self, window: str) -> dict[str, Any]:
-        """The overview: what is wrong now, worst first, and the gateway as a whole."""
+    async def overview_with_issues(self, window: str) -> dict[str, Any]:
+        """The overview of the gateway: its totals, and the issues of now, worst first."""
         state = await self.totals_since_start()
         return await asyncio.to_thread(self._overview, state, window)
 

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the models that one caller may call."""
+"""Make the OpenAPI 3.1 document of models, such as those that a caller may call."""
 
 import math
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ def openapi(models: Iterable[Model], *, server: str = "/") -> dict[str, Any]:
         if backend is None:
             continue
         name = model.name
-        if not is_other_kind(backend):
+        if not takes_other_json(backend):
             schemas[f"{name}.instance"] = one_instance_schema(backend.inputs)
             schemas[f"{name}.prediction"] = one_prediction_schema(backend.outputs)
         paths[f"/{name}"] = {"post": _score(model, backend), "get": _about(model)}
@@ -76,15 +76,15 @@ def _leading(model: Model) -> Backend | None:
     return max(model.backends, key=lambda backend: model.traffic.get(backend.version, 0), default=None)
 
 
-def is_other_kind(backend: Backend) -> bool:
-    """Whether the backend takes something else than instances; one that was never asked is known by its path."""
+def takes_other_json(backend: Backend) -> bool:
+    """Whether the backend takes other JSON than `instances`. One that was never asked is known by its path."""
     if backend.platform:
         return backend.platform.startswith(_OTHER_KINDS)
     return backend.predict_path != _OUR_PATH
 
 
 def _score(model: Model, backend: Backend) -> dict[str, Any]:
-    if is_other_kind(backend):
+    if takes_other_json(backend):
         return _score_of_other_kind(model, backend)
     name = model.name
     body: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The recorded (sampled) requests of the trace store as JSON: the list, and one with its waterfall."""
+"""The recorded (sampled) requests of the trace store as JSON for the console: the list, and one with its waterfall."""
 
 import asyncio
 import re
@@ -66,11 +66,11 @@ class RecordedRequests:
             raise PageNotFound(
                 "No request with this id is kept here: it may be too old, or its trace was not kept."
             )
-        return waterfall_document(found)
+        return requests_with_waterfalls(found)
 
 
-def waterfall_document(found: list[RequestSummary]) -> dict[str, Any]:
-    """Requests that share an id, each with its waterfall, newest first."""
+def requests_with_waterfalls(found: list[RequestSummary]) -> dict[str, Any]:
+    """The requests that share an id, newest first, each with its waterfall of spans."""
     return {"requests": [{**_fields(summary), "spans": spans_of(summary)} for summary in found]}
 
 
@@ -104,7 +104,7 @@ def request_row(kept: StoredRequest) -> dict[str, Any]:
 
 
 def parse_query(query: str, known: Set[str]) -> Mapping[str, str]:
-    """The query's parameters. Raises BadRequest for an unknown one: ignoring it would return unfiltered results."""
+    """Parse a query string. Raises BadRequest for a parameter that is not `known`: ignoring it would return unfiltered results."""
     asked = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
     unknown = sorted(set(asked) - known)
     if unknown:

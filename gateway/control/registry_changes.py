@@ -1,4 +1,4 @@
-"""Recent changes in the registry, newest first, with readable differences."""
+"""Recent changes in the registry for the console, newest first. Each has a readable difference."""
 
 import asyncio
 from itertools import chain
@@ -18,6 +18,7 @@ from gateway.registry.base import (
     Registry,
     RegistryError,
 )
+from gateway.registry.mask_change import mask_change
 
 # When keys were last used is written, too, so often that it would hide all else.
 KINDS: Final = (MODELS, ROLLOUTS, SHADOWS, NETWORKS, KEYS, REVOCATIONS)
@@ -26,7 +27,7 @@ KINDS: Final = (MODELS, ROLLOUTS, SHADOWS, NETWORKS, KEYS, REVOCATIONS)
 async def recent_changes(
     registry: Registry, *, kind: str = "", name: str | None = None, limit: int = 100
 ) -> dict[str, Any]:
-    """The newest `limit` changes of the kinds in `KINDS`, or of one of them."""
+    """The newest `limit` changes as JSON values. They are of the kinds in `KINDS`, or of one of them."""
     kinds = (kind,) if kind else (MODELS,) if name else KINDS
     try:
         found = await asyncio.gather(
@@ -37,7 +38,10 @@ async def recent_changes(
     newest = sorted(
         chain.from_iterable(found), key=lambda change: (-change.generation, change.kind, change.name)
     )
-    return {"changes": [_document(change) for change in newest[:limit]], "more": len(newest) > limit}
+    return {
+        "changes": [_document(mask_change(change)) for change in newest[:limit]],
+        "more": len(newest) > limit,
+    }
 
 
 def _document(change: Change) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The routes that the gateway answers itself: health, readiness, model descriptions, and operators' pages (`/-/…`)."""
+"""The routes that the gateway answers itself. They are health, readiness, model descriptions, and operators' pages (`/-/…`)."""
 
 import asyncio
 import hmac
@@ -11,8 +11,8 @@ from gateway.auth.authenticator_chain import AuthenticatorChain
 from gateway.auth.base import Authentication
 from gateway.control.approval_pages import ApprovalPages
 from gateway.control.console_assets import find_asset, prefers_html
+from gateway.control.console_event_stream import EventStream
 from gateway.control.dashboard_data import ORDERS, Dashboard
-from gateway.control.event_stream import EventStream
 from gateway.control.openapi import openapi
 from gateway.control.recorded_requests import RecordedRequests, number_parameter, parse_query
 from gateway.control.registry_changes import KINDS, recent_changes
@@ -41,7 +41,7 @@ from gateway.telemetry.prometheus_exposition import CONTENT_TYPE, render_exposit
 from gateway.telemetry.recorded_request_store import TraceStoreReader
 
 if TYPE_CHECKING:
-    from gateway.control.operator_pages_cors import ControlCors
+    from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
 
 _READ = frozenset({"GET", "HEAD"})
 # Asked for by platforms, and the last by backends, from addresses that nobody can list.
@@ -52,7 +52,9 @@ _NO_STORE = ((b"Cache-Control", b"no-store"),)
 
 
 class ControlRoutes:
-    """Answers the gateway's own routes. Operators' pages need the verb `operate` for the whole gateway.
+    """Answers the gateway's own routes.
+
+    Operators' pages need the verb `operate` for the whole gateway.
 
     The console's own files hold nothing secret, so anybody may load them.
     """
@@ -69,7 +71,7 @@ class ControlRoutes:
         admits: Callable[[Exchange], bool],
         supervisor: Supervisor | None = None,
         jwks: bytes = b'{"keys":[]}',
-        cors: "ControlCors | None" = None,
+        cors: "HealthAndOpenapiCors | None" = None,
     ) -> None:
         # More parts of a model's page, from packages that this one must not know: each is called with the model's name.
         self.model_views: dict[str, Callable[[str], Awaitable[Any]]] = {"rollout": self._rollout}
@@ -94,14 +96,14 @@ class ControlRoutes:
             "/-/history": self._history,
             "/-/cards": self._cards,
             "/-/approvals": self._approvals.list_requests,
-            "/-/emergencies": self._approvals.emergencies,
+            "/-/emergencies": self._approvals.unreviewed_emergencies,
         }
 
     def is_health_probe(self, exchange: Exchange) -> bool:
         return exchange.target.path in _PROBES
 
     def is_model_description(self, exchange: Exchange) -> bool:
-        """Whether the request asks what a model is, `GET /<model>`, rather than for a prediction."""
+        """Whether the request asks what a model is, `GET /<model>`. It does not ask for a prediction then."""
         target = exchange.target
         return not target.rest and exchange.method in _READ
 
@@ -113,7 +115,7 @@ class ControlRoutes:
             return
         if exchange.method == "POST" and path.startswith(_APPROVALS):
             await self._check_operator(exchange)
-            decided = await self._approvals.decide(exchange, path.removeprefix(_APPROVALS))
+            decided = await self._approvals.store_signed_decision(exchange, path.removeprefix(_APPROVALS))
             await exchange.response.send(decided)
             return
         if exchange.method not in _READ:
@@ -219,7 +221,7 @@ class ControlRoutes:
 
     async def _overview(self, exchange: Exchange) -> Response:
         window = _window(parse_query(exchange.target.query, {"window"}))
-        return json_response(await self._board.overview(window), headers=_NO_STORE)
+        return json_response(await self._board.overview_with_issues(window), headers=_NO_STORE)
 
     async def _models(self, exchange: Exchange) -> Response:
         """All models; a page of them, where one is asked for."""

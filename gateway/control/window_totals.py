@@ -1,4 +1,4 @@
-"""What every version did in a window of time (10 s, 1 min, 1 h), as the sum of all workers' ticks."""
+"""The totals of every model version in a window of time (10 s, 1 min, 1 h), as the sum of all workers' ticks."""
 
 import threading
 import time
@@ -77,7 +77,10 @@ class WindowTotals(msgspec.Struct, frozen=True):
         return sum_totals(self.models.get(model, {}).values())
 
     def all_caller_requests(self) -> RequestTotals:
-        """All requests to models, and those that failed before they reached one; requests to the gateway's own pages do not count."""
+        """The totals of all callers' requests.
+
+        Those that failed before they reached a model count; those to the gateway's own pages do not.
+        """
         found = sum_totals(f for name in self.models if name for f in self.models[name].values())
         elsewhere = self.for_version("", "")
         failed = sum(elsewhere.errors.values())
@@ -86,7 +89,7 @@ class WindowTotals(msgspec.Struct, frozen=True):
 
 
 class TickWindowReader:
-    """Reads windows from the ticks. Thread-safe; each window is read once for each tick."""
+    """Reads the totals of a time window from the stored ticks. Thread-safe; each window is read once for each tick."""
 
     def __init__(self, reader: TraceStoreReader) -> None:
         self._reader = reader

@@ -1,7 +1,7 @@
 """The CORS policy of a model: which origins may call it from a browser, and the header fields that say so.
 
 A rule is aiohttp-cors' `ResourceOptions` as a document of the registry: the same fields, made into one when it is read.
-On the fixed routes under /-/ that library itself answers (gateway/control/operator_pages_cors.py). On the data plane
+On the fixed routes under /-/ that library itself answers (gateway/control/health_and_openapi_cors.py). On the data plane
 the same options are applied from fields made ready: the library costs 12 µs a request, sends no `Vary: Origin`, and
 cannot take routes that come and go.
 """

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 _LARGEST = 1e9
-_CURRENCY = re.compile("[A-Z]{3}")  # ISO 4217
+_CURRENCY = re.compile("[A-Za-z]{3}")  # ISO 4217
 
 
 class CloudRunPrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,7 +72,10 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def parse_prices(content: Mapping[str, Any]) -> Prices:
-    """Read a price table. ValueError says what is wrong with it."""
+    """Read a price table. ValueError says what is wrong with it.
+
+    The currency may be in lower case, and is in upper case afterwards (ISO 4217).
+    """
     try:
         prices = msgspec.convert(content, Prices)
         if date.fromisoformat(prices.date).isoformat() != prices.date:  # dates are compared as texts
@@ -90,7 +93,7 @@ def parse_prices(content: Mapping[str, Any]) -> Prices:
     ]
     if negative:
         raise ValueError(f"{', '.join(negative)} must lie between 0 and {_LARGEST:g}")
-    return prices
+    return msgspec.structs.replace(prices, currency=prices.currency.upper())
 
 
 def prices_at(tables: Iterable[Prices], day: date) -> Prices:

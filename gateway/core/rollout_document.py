@@ -173,6 +173,16 @@ def webhook_problems(url: str) -> list[str]:
     return []
 
 
+def mask_webhook(url: str) -> str:
+    """Scheme and host of a webhook's URL, as people and logs may see it: the rest often is what lets anybody post there."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "…"
+    origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    return origin if url == origin else f"{origin}/…"
+
+
 def reason_problems(reason: str) -> list[str]:
     """What is wrong with the reason that a person gives for a step."""
     size = len(reason.encode("utf-8", "surrogatepass"))

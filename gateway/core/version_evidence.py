@@ -5,12 +5,13 @@ A record is bound to what it is about. Another artifact, image or address is ano
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from gateway.core.model import Backend
 from gateway.core.name_validation import check_model_name, check_version
+from gateway.core.rollout_document import RolloutPlan
 
 VERIFY: Final = "verify"  # the backend contract, as `chips verify` checks it
 CANARY: Final = "canary"  # the verdict of a rollout
@@ -72,6 +73,42 @@ def why_evidence_does_not_apply(record: EvidenceRecord, backend: Backend) -> str
     if record.image and backend.image and _digest(record.image) != _digest(backend.image):
         return "it is about another image"
     return ""
+
+
+class RequestsBehind(NamedTuple):
+    """How many of the version's requests a verdict rests on, and how many a step of a rollout asks for."""
+
+    requests: int
+    least: int
+
+    @property
+    def too_few(self) -> bool:
+        return self.requests < self.least
+
+    def __str__(self) -> str:
+        few = f": few, since a step of a rollout asks for {self.least}" if self.too_few else ""
+        return f"rests on {self.requests} request{'' if self.requests == 1 else 's'}{few}"
+
+
+def requests_behind(record: Mapping[str, Any]) -> RequestsBehind | None:
+    """What the verdict of a rollout or shadow rests on; None for other evidence, and where `record` does not say.
+
+    `record` is an evidence record as it stands in the registry. The least is what its own rollout asked for at each step,
+    and not less than what a rollout asks for where nobody says otherwise.
+    """
+    facts = record.get("facts")
+    if not isinstance(facts, Mapping):
+        return None
+    match record.get("sort"), facts:
+        case (sort, {"errors": {"candidate": [int(requests), *_]}}) if sort == CANARY:
+            pass
+        case (sort, {"compared": int(requests)}) if sort == SHADOW:
+            pass
+        case _:
+            return None
+    asked = facts.get("min_requests")
+    default = RolloutPlan().min_requests
+    return RequestsBehind(requests, max(default, asked) if isinstance(asked, int) else default)
 
 
 def _digest(image: str) -> str:

@@ -62,7 +62,7 @@ class BilledAmount(NamedTuple):
 
 
 def version_as_label(text: str) -> str:
-    """A version as the value of a label: lower-case letters, digits, - and _, at most 63."""
+    """A version as the value of a Google Cloud label: lower-case letters, digits, - and _, at most 63."""
     return re.sub(r"[^a-z0-9_-]", "_", text.lower())[:63]
 
 

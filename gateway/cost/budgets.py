@@ -1,9 +1,10 @@
-"""The budgets in a gateway process: how much of each is spent, warnings, and which are exhausted, so that requests are refused.
+"""Keep the budgets of a gateway process: how much of each is spent, and which are exhausted.
 
-Spending is not a counter of its own: it is the fleet's usage documents, priced as `chips cost` prices them, with this process'
-own rows as they are now. So a restart loses nothing, and no failed write counts twice. Gateways learn of each other's
-spending by an interval's write and an interval's read: a budget that refuses is exceeded by what the fleet spends in two
-intervals, and by the requests that were under way.
+Requests that an exhausted budget covers are refused; before that, warnings are written. Spending is not a counter of
+its own: it is the fleet's usage documents, priced as `chips cost` prices them, with this process' own rows as they are
+now. So a restart loses nothing, and no failed write counts twice. Gateways learn of each other's spending by an
+interval's write and an interval's read: a budget that refuses is exceeded by what the fleet spends in two intervals,
+and by the requests that were under way.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ _DAY_S: Final = 86_400.0
 
 
 class ExhaustedBudget(NamedTuple):
-    """A budget that is used up, and refuses."""
+    """A budget that is used up and refuses requests until its period ends."""
 
     budget: Budget
     ends_at: float  # of the period, in seconds since the epoch
@@ -52,7 +53,7 @@ class ExhaustedBudget(NamedTuple):
 def spending_by_budget(
     budgets: Iterable[Budget], rows: Iterable[DailyUsage], prices: Prices
 ) -> dict[str, int]:
-    """What the calls in `rows` take from each budget, by its id, in millionths."""
+    """What is spent of each budget, by its id, in millionths. `rows` is the usage that counts."""
     spent = {budget.id: 0 for budget in budgets}
     for row in rows:
         key = row.key
@@ -124,8 +125,8 @@ class BudgetKeeper:
             else:
                 self.exhausted[place] = ExhaustedBudget(budget, found.ends_at)
 
-    def caller_and_team_labels(self, principal: Principal) -> tuple[str, str]:
-        """The metric labels (caller, team) of a caller that has no series of its own, so that its budgets still count it.
+    def overflow_caller_labels(self, principal: Principal) -> tuple[str, str]:
+        """The metric labels (caller, team) of a caller beyond the limit of series, so that its budgets still count it.
 
         The callers of a team are counted together: a token's issuer may name any number of them.
         """
@@ -137,7 +138,7 @@ class BudgetKeeper:
         return _OTHER, ""
 
     async def start(self) -> None:
-        """Learn what is spent before the first request, as far as the store answers in time."""
+        """Read what is spent before the first request. A store that does not answer in time is not waited for."""
         try:
             async with asyncio.timeout(_FIRST_LOOK_S):
                 await self.refresh()
@@ -148,10 +149,13 @@ class BudgetKeeper:
             )
 
     async def stop(self) -> None:
-        """Stop. Nothing is left to do: usage is written by its reporter."""
+        """Stop. It does nothing, because the usage reporter writes what is left."""
 
     async def refresh(self) -> None:
-        """Read again what is spent of each budget. Raises RegistryError, after it has counted what is known here."""
+        """Read again what is spent of each budget, and find those that are exhausted.
+
+        Raises RegistryError, after it has counted what is known here.
+        """
         budgets = self._budgets
         if not budgets:
             return

@@ -1,4 +1,7 @@
-"""Calls of Google's JSON APIs for prices and bills, with the credentials of the command's user (application default credentials)."""
+"""A client of Google's JSON APIs, which give prices and bills.
+
+It has the credentials of the command's user (application default credentials).
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -12,22 +15,22 @@ _SHOWN: Final = 300  # characters of an error that a server wrote
 
 
 class GoogleApiError(Exception):
-    """The API cannot be asked, or does not answer as it is documented; the text is for an operator."""
+    """A Google API cannot be asked, or does not answer as documented. The text is for an operator."""
 
 
 class GoogleApi:
-    """One API at `address`. An address that begins with http:// is a stand-in, which gets no credentials."""
+    """A client of the Google API at `address`. An address that begins with http:// is a stand-in, which gets no credentials."""
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._session: requests.Session | None = None
 
     def get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
-        """The answer to a GET. Raises GoogleApiError."""
+        """GET `path` and return the JSON object of the answer. Raises GoogleApiError."""
         return self._call("GET", path, params=query)
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a POST of a JSON document. Raises GoogleApiError."""
+        """POST a JSON document and return the JSON object of the answer. Raises GoogleApiError."""
         return self._call("POST", path, json=body)
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
-"""The ledger of costs: what usage costs by day, version and caller, in whole millionths, so that every grouping adds up to the same.
+"""The ledger of costs: what usage costs by day, version and caller.
 
-A cell is one caller's use of one version on one day. Its cost is rounded once; everything else is addition.
+Amounts are whole millionths, so that every grouping adds up to the same. A cell is one caller's use of one version on
+one day. Its cost is rounded once; everything else is addition.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -58,7 +59,7 @@ class LedgerEntry(NamedTuple):
 
     @property
     def allocated_s(self) -> float:
-        """Instance seconds that its requests were given."""
+        """The instance seconds that were allocated to its requests; idle time is not among them."""
         return self.usage.backend_us / MICRO
 
     @property
@@ -91,7 +92,7 @@ def request_cost(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
 
 
 def budgeted_cost(size: InstanceSize, usage: Usage, prices: Prices) -> int:
-    """What usage takes from budgets, in millionths: requests that reached a backend.
+    """The cost of usage that counts against budgets, in millionths. Only requests that reached a backend count.
 
     Others were refused. If they counted, anybody could use up a model's budget for those who may call it.
     """
@@ -103,7 +104,7 @@ def budgeted_cost(size: InstanceSize, usage: Usage, prices: Prices) -> int:
 def make_ledger(
     rows: Iterable[DailyUsage], warm: Iterable[WarmInstances], tables: Sequence[Prices]
 ) -> list[LedgerEntry]:
-    """Make the ledger: price all usage and warm instances by the tables in force on their day."""
+    """Make the ledger: the cost of all usage and warm instances, by the price tables in force on their day."""
     entries = []
     active: dict[tuple[date, str, str], float] = {}
     for row in rows:

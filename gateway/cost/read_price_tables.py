@@ -1,4 +1,7 @@
-"""Read the price tables: the one that comes with CHIPS, and those that `chips prices update` has written to the registry."""
+"""Read the price tables from the registry, and the default one.
+
+`chips prices update` writes tables to the registry; the default one comes with CHIPS.
+"""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -12,7 +15,7 @@ from gateway.registry.snapshot import read_price_table
 
 @cache
 def read_default_prices() -> Prices:
-    """Read the default price table, which comes with CHIPS, from prices.toml."""
+    """Read the default price table. It comes with CHIPS, in prices.toml."""
     import tomllib
 
     content = (files("gateway.cost") / "prices.toml").read_text(encoding="utf-8")
@@ -20,9 +23,10 @@ def read_default_prices() -> Prices:
 
 
 def with_default_prices(tables: Iterable[Prices]) -> tuple[Prices, ...]:
-    """`tables` by date, after the default one, which is left out where it is not older, or in another currency.
+    """`tables` and the default price table, sorted by date.
 
-    Otherwise a new version of CHIPS would replace prices, and their region, that somebody has chosen.
+    The default one is left out where it is not older than `tables`, or in another currency. Otherwise a new version of
+    CHIPS would replace prices, and their region, that somebody has chosen.
     """
     chosen = tuple(sorted(tables, key=lambda table: table.date))
     default = read_default_prices()
@@ -32,12 +36,15 @@ def with_default_prices(tables: Iterable[Prices]) -> tuple[Prices, ...]:
 
 
 def prices_now(tables: Iterable[Prices]) -> Prices:
-    """The table in force today (UTC): the newest one may be of a day to come."""
+    """The price table in force today (UTC). The newest one may be of a day to come."""
     return prices_at(tables, datetime.now(UTC).date())
 
 
-async def read_registry_prices(registry: Registry) -> tuple[tuple[Prices, ...], list[str]]:
-    """All price tables of a registry and the default, and which documents cannot be read. Raises RegistryError."""
+async def read_all_price_tables(registry: Registry) -> tuple[tuple[Prices, ...], list[str]]:
+    """Read all price tables; also return which documents cannot be read.
+
+    The tables are those of the registry and the default one. Raises RegistryError.
+    """
     tables, problems = [], []
     for document in await registry.list(PRICES):
         try:

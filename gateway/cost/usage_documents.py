@@ -1,8 +1,8 @@
-"""Usage: what each caller's requests took of each version of a model, in whole numbers that add up.
+"""The usage documents: what each caller's requests used of each model version, by day.
 
-Each gateway process keeps one set of documents a day (UTC) in the store of figures, under the kind `usage-YYYY-MM-DD`. A
-document holds the day's totals of that process, never a difference: writing it twice changes nothing, and the sum over all
-documents is the fleet's usage.
+Counts are whole numbers that add up. Each gateway process keeps one set of documents a day (UTC) in the store of
+figures, under the kind `usage-YYYY-MM-DD`. A document holds the day's totals of that process, never a difference:
+writing it twice changes nothing, and the sum over all documents is the fleet's usage.
 """
 
 import re
@@ -106,7 +106,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UsageDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A document with a part of the usage that one gateway process counted in one day."""
+    """A usage document: what one gateway process counted in one day, or a part of it."""
 
     gateway: str
     rows: tuple[UsageRow, ...]

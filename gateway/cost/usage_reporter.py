@@ -1,4 +1,4 @@
-"""Writes what this process counted into its usage documents: once an interval, and once more when it stops.
+"""Write what this process counted into its usage documents, once an interval and once more at the stop.
 
 Requests are counted by the metrics, which every request pays for anyway; here only differences of those totals are looked at.
 A process that is killed loses what it counted since its last write: one interval at most.
@@ -152,7 +152,10 @@ class UsageReporter:
         return to_document(UsageDocument(gateway=self.gateway, rows=tuple(part.rows.values())))
 
     async def write(self) -> None:
-        """Collect, and write what has changed. Raises RegistryError; what was not written is written with the next."""
+        """Collect what was counted, and write the usage documents that have changed.
+
+        Raises RegistryError; what was not written is written with the next.
+        """
         self.collect()
         for day, counted in sorted(self._days.items()):
             for part in counted.parts:

@@ -79,7 +79,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return float(self.memory[:-2]) / (1024 if self.memory.endswith("Mi") else 1)
 
     def resources(self) -> dict[str, float]:
-        """The fields of `gateway.core.model.Resources`."""
+        """The backend's resources: CPU, memory and instances, as the fields of `gateway.core.model.Resources`."""
         return {"cpu": self.cpu, "memory_gib": self.memory_gib, "min_instances": self.min_instances}
 
 
@@ -116,8 +116,11 @@ class BackendFolder:
     def artifact(self) -> Path:
         return self.path / self.settings.artifact
 
-    def description_file(self, name: str) -> Path | None:
-        """The file with the artifact's `signature` or `samples`: as the settings name it, or next to the artifact; None: there is none."""
+    def signature_or_samples_file(self, name: str) -> Path | None:
+        """The file with the artifact's `signature` or `samples`, as `name` says; None where there is none.
+
+        It is the one that the settings name, or the one next to the artifact.
+        """
         value: str = getattr(self.settings, name)
         return self.path / value if value else find_sidecar_json(self.artifact, name)
 
@@ -140,7 +143,7 @@ class BackendFolder:
         )
 
     @property
-    def can_run_locally(self) -> bool:
+    def has_local_command(self) -> bool:
         """Whether the folder says how to run it on this machine."""
         return bool(self.settings.command) or self.settings.language == "python" or self._depends_on_library
 
@@ -181,7 +184,9 @@ class BackendFolder:
             raise FolderError(str(error)) from None
 
     def reproducible_source_archive(self) -> bytes:
-        """The folder's sources as a tar.gz archive whose bytes depend on the files alone, not on when they were written, or by which user.
+        """The folder's sources as a reproducible tar.gz archive.
+
+        Its bytes depend on the files alone, not on when they were written, or by which user.
 
         What training made is left out: a backend fetches it, so a new version of a model needs no new image. Without a
         Dockerfile of its own, the folder becomes `model/` next to the files of the language's library.
@@ -243,7 +248,10 @@ class BackendFolder:
         )
 
     def sources_fingerprint(self) -> str:
-        """A digest of the folder's sources, for a program that runs in the folder itself. A large file counts by size and time."""
+        """A digest of the folder's sources, which shows whether they changed since a local process started.
+
+        A large file counts by size and time.
+        """
         found = hashlib.sha256()
         for file in self._files(links=True):
             status = file.stat()
@@ -254,7 +262,11 @@ class BackendFolder:
         return found.hexdigest()
 
     def _files(self, *, links: bool = False) -> list[Path]:
-        made = (self.artifact, self.description_file("signature"), self.description_file("samples"))
+        made = (
+            self.artifact,
+            self.signature_or_samples_file("signature"),
+            self.signature_or_samples_file("samples"),
+        )
         left_out = {path.resolve() for path in (*made, self.path / SOURCE_NAME) if path is not None}
         found = []
         for file in sorted(self.path.rglob("*")):

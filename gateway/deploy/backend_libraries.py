@@ -1,4 +1,4 @@
-"""The backend library of each language, which a backend folder depends on and does not contain."""
+"""Find the backend library of each language. A backend folder depends on it and does not contain it."""
 
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ _BUILD_FILES: Final = {
 _LEFT_OUT: Final = frozenset({"__pycache__"})
 
 
-def library_root() -> Path:
+def _library_root() -> Path:
     """The folder of the reference backends and examples: in the checkout, or in the wheel, which contains them."""
     package = Path(gateway.__file__).parent
     for root in (package / "templates", package.parent):
@@ -31,11 +31,11 @@ def library_root() -> Path:
 
 
 def library_folder(language: str) -> Path:
-    return library_root() / "backends" / language
+    return _library_root() / "backends" / language
 
 
 def library_files_for_build(language: str) -> list[tuple[str, Path]]:
-    """The library's files that a build needs, as (path in the build, path here)."""
+    """The files of a language's library that a build needs, as (path in the build, path here)."""
     found = []
     for name in _BUILD_FILES[language]:
         place = library_folder(language) / name

@@ -1,8 +1,9 @@
-"""`python -m gateway.deploy.backend_supervisor NOTE`: keeps one backend of this machine running until it is told to stop.
+"""Supervise one backend of this machine: keep it running until it is told to stop.
 
-It starts the command of the note again whenever that ends, after a pause that grows with each end (full jitter, so that
-several do not start at one moment) and is short again once the backend has run for a while. What it does stands in a
-file next to the note, where `chips ps` and `chips deploy` read it. It needs little memory: the standard library alone.
+`python -m gateway.deploy.backend_supervisor NOTE` starts the command of the note again whenever that ends, after a
+pause that grows with each end (full jitter, so that several do not start at one moment) and is short again once the
+backend has run for a while. What it does stands in a file next to the note, where `chips ps` and `chips deploy` read
+it. It needs little memory: the standard library alone.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ EX_HELD: Final = 75
 
 
 def status_path(note: Path) -> Path:
-    """Where the supervisor of the backend with this note writes its status."""
+    """The path of the file where the supervisor of the backend with this note writes its status."""
     return note.with_name(note.name.removesuffix(".json") + ".state")
 
 

@@ -1,7 +1,8 @@
-"""Deploying to Cloud Run: an image by Cloud Build, then a tagged revision that takes no traffic of its own.
+"""Deploy to Cloud Run: build the image with Cloud Build, then make a revision with a tag.
 
-Callers' traffic is split by the gateway, which calls each version by its tag's address. A revision is named by the
-digest of everything that went into it, so the same deploy given twice finds its own revision and makes nothing.
+The revision takes no traffic of its own. Callers' traffic is split by the gateway, which calls each version by its
+tag's address. A revision is named by the digest of everything that went into it, so the same deploy given twice finds
+its own revision and makes nothing.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from gateway.cost.billing_export import MODEL_LABEL, VERSION_LABEL, version_as_l
 from gateway.deploy.backend_folder import BackendFolder, sha256_hex
 from gateway.deploy.google_clients import GoogleClients
 from gateway.deploy.google_errors import Result, call_google
-from gateway.deploy.target import DeployedBackend, DeployError, Tell
+from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
 
 _TAG_AND_SERVICE_LENGTH: Final = 46  # so that `tag---service-hash-region` is a DNS label
 _BUILD_WITHIN_S: Final = 1800.0
@@ -39,8 +40,11 @@ class CloudRunLocation(msgspec.Struct, frozen=True, kw_only=True):
     account: str = ""  # of services that are made here; one that Terraform made has its own
 
 
-class CloudRunTarget:
-    """Deploys to Cloud Run. With `image`, nothing is built. `bucket` holds the sources that Cloud Build reads."""
+class CloudRunTarget(DeploymentTarget):
+    """The deployment target Cloud Run. With `image`, nothing is built. `bucket` holds the sources that Cloud Build reads.
+
+    Replaced revisions are kept: without requests they cost nothing, and a rollback finds them.
+    """
 
     name = "cloud-run"
 
@@ -106,7 +110,9 @@ class CloudRunTarget:
             tell(f"build {build.id} of these sources runs already; its log: {build.log_url}")
         return f"{name}@{self._wait_for_build(build.id, tell)}"
 
-    def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
+    def start_without_traffic(
+        self, folder: BackendFolder, image: str, artifact: str, tell: Tell
+    ) -> DeployedBackend:
         tag = traffic_tag(folder.version)
         for _ in range(_CONFLICTS):
             service = self._service(folder.model)
@@ -125,9 +131,6 @@ class CloudRunTarget:
                 raise DeployError(f"the service came back without the tag {tag}; run the same command again")
             return deployed
         raise DeployError("others change this service all the time; try again later", code=75)
-
-    def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
-        """Keep the replaced revision: without requests it costs nothing, and a rollback finds it."""
 
     def credentials(self, url: str) -> dict[str, str]:
         token = self._google.id_token(url)

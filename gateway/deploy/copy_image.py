@@ -1,7 +1,7 @@
-"""Copy an image from one registry to another by its digest: every blob, every platform, and the manifests at the end.
+"""Copy a container image, with all its platforms, from one registry to another by its digest.
 
-A manifest is written after all that it names, so a copy that is interrupted leaves nothing that looks complete, and the
-next one goes on with what is missing.
+The blobs come first. A manifest is written after all that it names, so a copy that is interrupted leaves nothing that
+looks complete, and the next one goes on with what is missing.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def copied_image_address(image: str, images: str) -> str:
 async def copy_image(
     image: str, target: str, find_credentials: FindCredentials, tell: Callable[[str], Any] = lambda _: None
 ) -> bool:
-    """Copy `image` to `target`, both HOST/REPOSITORY@sha256:… of one digest; False where it was there. Raises DeployError."""
+    """Copy `image` to `target`; False where it was there. Both are HOST/REPOSITORY@sha256:… of one digest. Raises DeployError."""
     (source, digest), (to, other) = parse_image(image), parse_image(target)
     if not digest or digest != other:
         raise DeployError(f"{image} and {target} must be of one digest", code=65)

@@ -1,4 +1,4 @@
-"""Google Cloud's errors as DeployError, each with the command that helps."""
+"""Turn Google Cloud's errors into DeployError, each with the command that helps."""
 
 import re
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def _refused(error: exceptions.GoogleAPICallError, project: str) -> DeployError:
 
 
 def call_google(call: Callable[[], Result], project: str) -> Result:
-    """Return `call()`; Google's errors become DeployError, except those that our caller handles itself."""
+    """Call Google and return the result; its errors become DeployError, except those that our caller handles itself."""
     try:
         return call()
     except (exceptions.NotFound, exceptions.Conflict):

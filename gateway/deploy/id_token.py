@@ -1,4 +1,4 @@
-"""An ID token of the user or service account that is logged in here, for calls to Cloud Run."""
+"""Fetch an ID token of the user or service account that is logged in here, for calls to Cloud Run."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Who we are at a registry of images: Google's application default credentials, or what `docker login` has kept.
+"""Find the credentials for an image registry: Google's application default credentials, or those of `docker login`.
 
 Artifact Registry and Container Registry take an OAuth access token as the password of `oauth2accesstoken`
 (https://cloud.google.com/artifact-registry/docs/docker/authentication#token).

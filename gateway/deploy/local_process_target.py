@@ -179,7 +179,13 @@ class LocalProcessTarget:
     def build(self, folder: BackendFolder, tell: Tell) -> str:  # noqa: ARG002  (a process needs no image)
         return ""
 
-    def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:  # noqa: ARG002
+    def start_without_traffic(
+        self,
+        folder: BackendFolder,
+        image: str,  # noqa: ARG002  (a process needs no image)
+        artifact: str,
+        tell: Tell,
+    ) -> DeployedBackend:
         with self._lock(folder.model, folder.version):
             identity = _identity(folder, artifact)
             for local in self.list_backends(folder.model, folder.version):

@@ -1,4 +1,4 @@
-"""Where the model in a backend folder was copied from, so that a deployment never serves an old copy unnoticed."""
+"""Record where the model in a backend folder was copied from, so that an old copy is noticed."""
 
 import hashlib
 import os
@@ -31,12 +31,12 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return Path(os.path.normpath(folder.absolute() / self.place))
 
     def display_text(self, folder: Path) -> str:
-        """The source as a person writes it."""
+        """The source as a text for people, as they write it."""
         place = str(self.copied_from(folder)) if self.is_path else self.place
         return place if self.kind == "saved" else f"{self.kind}:{place}"
 
     def has_changed(self, folder: Path) -> bool:
-        """Whether the source differs from what was copied. A source that is not there, or is an address, has not."""
+        """Whether the source has changed since it was copied. A source that is not there, or is an address, has not."""
         path = self.copied_from(folder)
         return self.is_path and path.exists() and content_digest(path) != self.source_digest
 

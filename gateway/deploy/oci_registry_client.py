@@ -45,7 +45,7 @@ class ImageRepository(NamedTuple):
     name: str
 
     def url(self, path: str) -> str:
-        """Plain HTTP on this machine alone, as docker does it."""
+        """The URL of `path` in the repository's API. Only a registry on this machine is plain HTTP, as in docker."""
         scheme = "http" if is_loopback(self.host) else "https"
         return f"{scheme}://{self.host}/v2/{self.name}/{path}"
 
@@ -99,7 +99,7 @@ class OciRegistryClient:
         return ImageManifest(digest, media_type, body)
 
     async def write_manifest(self, repository: ImageRepository, manifest: ImageManifest) -> None:
-        """Write a manifest under its digest, and read it again."""
+        """Write a manifest under its digest. It is read again, because a registry may not have kept it."""
         path, headers = f"manifests/{manifest.digest}", {"Content-Type": manifest.media_type}
         async with self._ask(
             "PUT", repository, path, writes=True, data=manifest.body, headers=headers
@@ -296,7 +296,7 @@ class _Token(msgspec.Struct):
 
 
 def basic_authorization(user: str, password: str) -> str:
-    """The Authorization of a user with a password (RFC 7617)."""
+    """The value of the header field Authorization for a user with a password (RFC 7617)."""
     return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 

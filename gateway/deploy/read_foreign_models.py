@@ -1,4 +1,7 @@
-"""Read models that other tools saved: signature, example and packages, from the files alone. Nothing of them is loaded."""
+"""Read models that other tools saved, to import them: MLflow, vetiver, Hugging Face.
+
+Signature, example and packages come from the files alone. Nothing of them is loaded.
+"""
 
 import json
 import shutil
@@ -238,7 +241,10 @@ READERS: Final = {"mlflow": read_mlflow, "vetiver": read_vetiver, "hf": read_hug
 
 
 def write_imported_artifact(model: ForeignModel, trained: Path, templates: Path) -> None:
-    """Write the model's files and what is known of them to `trained`; `examples.json` is for chips_backend.complete_import."""
+    """Write the imported model as an artifact to `trained`: its files, the code around it and its signature.
+
+    `examples.json` is for chips_backend.complete_import, which adds the model's answers to them.
+    """
     for name, source in model.files:
         target = trained / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A Python interpreter that has the packages of a backend folder's requirements.txt.
+"""Find or make a Python interpreter that has the packages of a backend folder's requirements.txt.
 
 If the running Python has them, it is used. Otherwise a virtual environment is made, once for each content of
 requirements.txt, and shared by all models with the same content.
@@ -31,7 +31,7 @@ _LINES: Final = 12
 
 
 def python_with_requirements(folder: Path, environments: Path, tell: Tell) -> str:
-    """The interpreter for the backend in `folder`; environments are kept below `environments`.
+    """The Python interpreter that has the requirements of `folder`; virtual environments are kept below `environments`.
 
     Raises DeployError where the requirements cannot be installed.
     """

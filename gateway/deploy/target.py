@@ -9,7 +9,7 @@ Tell = Callable[[str], None]  # one line of progress
 
 
 class DeployError(Exception):
-    """A step failed. The text says what and why, `hint` what to do."""
+    """A step of a deployment failed. The text says what and why, `hint` what to do."""
 
     def __init__(self, message: str, *, hint: str = "", code: int = 69) -> None:
         super().__init__(message)
@@ -36,14 +36,17 @@ class DeploymentTarget(Protocol):
     def build(self, folder: BackendFolder, tell: Tell) -> str:
         """Make the image; return its address with digest, or an empty text where none is needed."""
 
-    def start(self, folder: BackendFolder, image: str, artifact: str, tell: Tell) -> DeployedBackend:
-        """Start the version next to those that run, without traffic, and wait until it is ready."""
+    def start_without_traffic(
+        self, folder: BackendFolder, image: str, artifact: str, tell: Tell
+    ) -> DeployedBackend:
+        """Start the version without traffic, next to those that run, and wait until it is ready."""
 
-    def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
-        """Called after `deployed` is registered: remove what an older deployment of this version left.
+    def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:  # noqa: ARG002
+        """Remove what an older deployment of this version left. Called after `deployed` is registered.
 
-        Do nothing where keeping it costs nothing.
+        A target where keeping that costs nothing inherits this, which does nothing.
         """
+        return
 
     def credentials(self, url: str) -> dict[str, str]:
         """Header fields that authenticate to the backend at `url`."""

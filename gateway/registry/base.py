@@ -68,7 +68,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""  # why it cannot be read, where another program has damaged it; the body is empty then
 
 
-class Listing(msgspec.Struct, frozen=True, kw_only=True):
+class MirroredListing(msgspec.Struct, frozen=True, kw_only=True):
     """All documents of the mirrored kinds at one generation."""
 
     registry_id: str  # made once, when the registry is created: two processes can tell whether they share one
@@ -102,7 +102,7 @@ class Precondition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of the history, which is append-only."""
+    """One change of a document, as the append-only history shows it."""
 
     generation: int
     at: str  # RFC 3339, UTC
@@ -138,7 +138,7 @@ def decode_or_mark_damaged(kind: str, name: str, revision: int, text: str) -> Do
 
 
 def decode_history_body(text: str | None) -> dict[str, Any] | None:
-    """A body from the history; one that was damaged is shown as empty."""
+    """Decode a document's body in the history. None stays None; one that was damaged is shown as empty."""
     if text is None:
         return None
     return decode_or_mark_damaged("", "", 0, text).body
@@ -225,10 +225,10 @@ class Registry(Protocol):
     An opener (`open_registry(url)`) only checks the URL; the first method called connects.
     """
 
-    async def load(self) -> Listing:
+    async def load_mirrored(self) -> MirroredListing:
         """Load all documents of the mirrored kinds, at one generation: never half of a batch."""
 
-    def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:
+    def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:
         """Yield the whole listing at once, and again after each change by any process (SQLite: within half a second).
 
         None says "I have just looked, and nothing changed": it keeps the snapshot's age true at no cost. Changes may be
@@ -251,7 +251,7 @@ class Registry(Protocol):
         reason: str = "",
         preconditions: Sequence[Precondition] = (),
     ) -> int:
-        """Write all of `changes` or none; return the new generation, which a following `load` shows or exceeds.
+        """Write all of `changes` or none; return the new generation, which a following `load_mirrored` shows or exceeds.
 
         Raises Conflict where a document, of `changes` or of `preconditions`, is not at its expected revision at the moment
         of the write.
@@ -265,7 +265,7 @@ class Registry(Protocol):
     # -- ephemeral documents: what changes every few seconds (leases, figures), outside of the generation and the history
 
     async def list_ephemeral(self, kind: str) -> tuple[Document, ...]:
-        """All ephemeral documents of a kind, by name. They are not those of `list`, though kind and name be the same."""
+        """All ephemeral documents of a kind, by name. They are not those of `list`, even where kind and name are the same."""
 
     async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
         """Write one ephemeral document and return its new revision, one more than `expected` (0: there must be none).
@@ -279,9 +279,9 @@ class Registry(Protocol):
     # What `chips audit` reads: docs/how-to/audit.md. `gateway.registry.hash_chain` makes the digests.
 
     async def head(self) -> Head:
-        """The head of the hash chain (number and digest of the last entry). Every write replaces it atomically with what it writes."""
+        """The head of the hash chain: number and digest of the last entry. Every write replaces it atomically with what it writes."""
 
-    def history_entries(self) -> AsyncIterator[Entry]:
+    def history_entries_newest_first(self) -> AsyncIterator[Entry]:
         """Every entry of the history exactly as it is stored, from the newest to the oldest."""
 
     async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:

@@ -1,7 +1,8 @@
-"""Read damaged records, which no registry writes, without failing: values of another type, text that is not UTF-8, rows without a name.
+"""Read damaged records of a registry without failing.
 
-Somebody with the database's rights can put anything there. A reader of the data plane gets a document with a `problem`;
-the audit gets stand-ins that fit no digest, so that each becomes a finding.
+No registry writes such records: values of another type, text that is not UTF-8, rows without a name. Somebody with the
+database's rights can put anything there. A reader of the data plane gets a document with a `problem`; the audit gets
+stand-ins that fit no digest, so that each becomes a finding.
 """
 
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ class StoredValues(NamedTuple):
 
 
 def values_or_problem(revision: object, body: object) -> StoredValues:
-    """The values as they were stored, or others in their place and the problem."""
+    """The values as they were stored, or stand-ins for damaged ones with the problem."""
     problem = ""
     if not isinstance(revision, int) or revision < 1:
         revision, problem = 1, "its revision is not a whole number"
@@ -50,8 +51,8 @@ def values_or_problem(revision: object, body: object) -> StoredValues:
     return StoredValues(revision, body, problem)
 
 
-def document_of(kind: object, name: object, revision: object, body: object) -> Document | None:
-    """The document that was stored by these values; None where it was deleted."""
+def document_from_values(kind: object, name: object, revision: object, body: object) -> Document | None:
+    """The document in these stored values; None where it was deleted."""
     stored = values_or_problem(revision, body)
     if stored.body is None:
         return None
@@ -70,8 +71,8 @@ def stored_document(kind: object, name: object, revision: object, body: object) 
     return StoredDocument(kind=kind, name=name, revision=stored.revision, body=stored.body)
 
 
-def entry_from(values: Mapping[str, Any]) -> Entry | None:
-    """The entry of the history that was stored by these values; None where they are none."""
+def entry_from_values(values: Mapping[str, Any]) -> Entry | None:
+    """The entry of the history in these stored values; None where they are none."""
     try:
         return msgspec.convert(values, Entry)
     except msgspec.ValidationError:

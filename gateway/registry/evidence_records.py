@@ -1,4 +1,4 @@
-"""Reads and writes evidence in the registry, and says whether a version may get traffic."""
+"""Read and write evidence about versions in the registry, and say by it whether a version may get traffic."""
 
 from gateway.core.model import Backend
 from gateway.core.model_updates import to_document
@@ -13,7 +13,7 @@ from gateway.registry.base import EVIDENCE, Put, Registry
 
 
 async def evidence_change(registry: Registry, record: EvidenceRecord) -> Put:
-    """The change that writes `record`, in place of the one of its sort; to be written with what it is about."""
+    """The change that writes `record` in place of the earlier one of its sort. Write it together with what it is about."""
     known = await registry.read(EVIDENCE, record.name)
     expected = known.revision if known is not None else 0
     return Put(kind=EVIDENCE, name=record.name, body=to_document(record), expected=expected)
@@ -53,7 +53,7 @@ async def why_unverified(registry: Registry, model: str, backend: Backend) -> st
     return "" if record.passed else f"it failed its verification: {record.summary}"
 
 
-async def image_of(registry: Registry, model: str, backend: Backend) -> str:
+async def image_bound_to_evidence(registry: Registry, model: str, backend: Backend) -> str:
     """The image that evidence about `backend` is bound to: as registered, or as its verification found it. Raises RegistryError."""
     if backend.image:
         return backend.image

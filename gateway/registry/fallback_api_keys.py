@@ -6,14 +6,17 @@ from typing import Final, NamedTuple
 import msgspec
 
 from gateway.core.model import Key, parse_key
-from gateway.registry.base import KEYS, Listing, Registry
+from gateway.registry.base import KEYS, MirroredListing, Registry
 from gateway.registry.changes_since import newest_changes_since
 
 MOST: Final = 10_000  # a million would make the copy large, and every start from it slow
 
 
 class FallbackKeys(NamedTuple):
-    """The most recently changed API keys, by digest, as of a generation. Kept as JSON, because few of many are looked up."""
+    """The API keys of a fallback copy by digest: those changed most recently, as of a generation.
+
+    Kept as JSON, because few of many are looked up.
+    """
 
     registry_id: str
     generation: int
@@ -29,9 +32,9 @@ NO_KEYS: Final = FallbackKeys("", -1, {})
 
 
 async def update_fallback_keys(
-    registry: Registry, listing: Listing, before: FallbackKeys | None
+    registry: Registry, listing: MirroredListing, before: FallbackKeys | None
 ) -> FallbackKeys:
-    """The keys to store next to `listing`: those kept `before`, with the later changes in the history applied.
+    """Update the API keys of the fallback copy: those kept `before`, with the later changes in the history up to `listing`.
 
     Listing all keys could take a million reads; so the history is read from its end.
     """

@@ -3,8 +3,8 @@
     file:/var/lib/chips/fallback.gz     kept by every gateway for itself
     gs://bucket/chips/fallback.gz       written with each change to the registry; gateways only read it
 
-It holds what a gateway mirrors, models and revocations above all, and what `kept_keys` says of API keys. It is gzip (so
-damage is noticed) over lines of JSON: a head, then a document each, then a key each.
+It holds what a gateway mirrors, models and revocations above all, and what `gateway.registry.fallback_api_keys` keeps
+of API keys. It is gzip (so damage is noticed) over lines of JSON: a head, then a document each, then a key each.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from gateway.cloud_storage_client import storage_client
-from gateway.registry.base import Document, Listing, Registry, RegistryError, Unavailable
+from gateway.registry.base import Document, MirroredListing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import FallbackKeys, update_fallback_keys
 
 _FORMAT: Final = 1
@@ -34,7 +34,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 class FallbackContent(NamedTuple):
     """What a fallback copy holds: the registry's listing, and API keys where they are included."""
 
-    listing: Listing
+    listing: MirroredListing
     age_s: float  # since it was written
     keys: FallbackKeys | None = None  # None where it was written without any
 
@@ -47,12 +47,12 @@ class FallbackStore(Protocol):
     async def load(self) -> FallbackContent | None:
         """Read the copy; None where there is none yet. Raises RegistryError where it cannot be read."""
 
-    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
-        """Replace an older copy; False where the stored one is as new. Raises RegistryError."""
+    async def save_if_newer(self, listing: MirroredListing, keys: FallbackKeys | None = None) -> bool:
+        """Save the copy if the stored one is older; False where it is as new. Raises RegistryError."""
 
 
 def open_fallback(url: str) -> FallbackStore:
-    """The fallback store at `url`. ValueError says what is wrong with the URL."""
+    """Open the fallback store at `url`. ValueError says what is wrong with the URL."""
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.query or parts.fragment:
@@ -60,12 +60,12 @@ def open_fallback(url: str) -> FallbackStore:
     if parts.scheme == "file" and not parts.netloc and path.startswith("/") and not path.endswith("/"):
         return FileFallback(Path(path))
     if parts.scheme == "gs" and _BUCKET.fullmatch(parts.netloc) and path.strip("/"):
-        return GcsRegistryCopy(parts.netloc, path.lstrip("/"))
+        return CloudStorageFallback(parts.netloc, path.lstrip("/"))
     raise ValueError(f"{url[:200]!r} is no fallback: write file:/absolute/path or gs://bucket/object")
 
 
 async def refresh_fallback(fallback: FallbackStore, registry: Registry, *, with_keys: bool) -> bool:
-    """Bring the fallback copy up to date with the registry, reading only what is newer where that is possible."""
+    """Bring the fallback copy up to date with the registry. Only what is newer is read, where that is possible."""
     try:
         kept = await fallback.load()
     except RegistryError:
@@ -76,7 +76,7 @@ async def refresh_fallback(fallback: FallbackStore, registry: Registry, *, with_
             if listing is not None:
                 before = kept.keys if kept is not None else None
                 keys = await update_fallback_keys(registry, listing, before) if with_keys else None
-                return await fallback.save(listing, keys)
+                return await fallback.save_if_newer(listing, keys)
     finally:
         await watch.aclose()  # type: ignore[attr-defined]
     raise Unavailable("the registry ended its watch")
@@ -96,7 +96,7 @@ class FileFallback:
     async def load(self) -> FallbackContent | None:
         return await asyncio.to_thread(self._load)
 
-    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
+    async def save_if_newer(self, listing: MirroredListing, keys: FallbackKeys | None = None) -> bool:
         return await asyncio.to_thread(self._save, listing, keys)
 
     def _load(self) -> FallbackContent | None:
@@ -108,7 +108,7 @@ class FileFallback:
             raise Unavailable(f"{self} cannot be read: {error.strerror}") from error
         return decode_fallback(content, str(self))
 
-    def _save(self, listing: Listing, keys: FallbackKeys | None) -> bool:
+    def _save(self, listing: MirroredListing, keys: FallbackKeys | None) -> bool:
         try:
             kept = self._load()
         except RegistryError:
@@ -133,7 +133,7 @@ class FileFallback:
         return True
 
 
-class GcsRegistryCopy:
+class CloudStorageFallback:
     """The fallback copy in a Cloud Storage object."""
 
     saved_by_gateways = False  # a hundred writers of one object would be in each other's way
@@ -150,7 +150,7 @@ class GcsRegistryCopy:
         kept: FallbackContent | None = (await asyncio.to_thread(self._ask, self._load))[0]
         return kept
 
-    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
+    async def save_if_newer(self, listing: MirroredListing, keys: FallbackKeys | None = None) -> bool:
         return bool(await asyncio.to_thread(self._ask, lambda: self._save(listing, keys)))
 
     def _blob(self) -> Any:
@@ -190,7 +190,7 @@ class GcsRegistryCopy:
             return None, 0
         return decode_fallback(content, str(self)), int(blob.generation)
 
-    def _save(self, listing: Listing, keys: FallbackKeys | None) -> bool:
+    def _save(self, listing: MirroredListing, keys: FallbackKeys | None) -> bool:
         from google.api_core import exceptions
 
         content = encode_fallback(listing, keys)
@@ -223,15 +223,15 @@ class _KeyLine(msgspec.Struct):
     key: msgspec.Raw
 
 
-def _is_newer(listing: Listing, keys: FallbackKeys | None, kept: FallbackContent) -> bool:
+def _is_newer(listing: MirroredListing, keys: FallbackKeys | None, kept: FallbackContent) -> bool:
     if listing.registry_id != kept.listing.registry_id or listing.generation > kept.listing.generation:
         return True
     # Where keys have been turned on or off, the copy is rewritten for that alone.
     return listing.generation == kept.listing.generation and (keys is None) != (kept.keys is None)
 
 
-def encode_fallback(listing: Listing, keys: FallbackKeys | None = None) -> bytes:
-    """Encode a fallback copy. It goes line by line, so that other threads can run between two of them."""
+def encode_fallback(listing: MirroredListing, keys: FallbackKeys | None = None) -> bytes:
+    """Encode a fallback copy as compressed bytes. It goes line by line, so that other threads can run between two of them."""
     if keys is not None and keys.registry_id != listing.registry_id:
         keys = None
     head = {
@@ -263,7 +263,7 @@ def decode_fallback(content: bytes, place: str) -> FallbackContent:
         if count + (keys or 0) != len(lines):
             raise _Damaged(f"{place} is incomplete")
         decoder = msgspec.json.Decoder(Document)
-        listing = Listing(
+        listing = MirroredListing(
             registry_id=head["registry_id"],
             generation=head["generation"],
             documents=tuple(decoder.decode(line) for line in lines[:count]),

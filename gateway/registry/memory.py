@@ -1,4 +1,4 @@
-"""A registry in this process's memory: for tests, and the plainest reading of the contract."""
+"""A registry in this process's memory. It is for tests, and the simplest implementation of the interface."""
 
 import asyncio
 import copy
@@ -17,7 +17,7 @@ from gateway.registry.base import (
     Document,
     Entry,
     Head,
-    Listing,
+    MirroredListing,
     Precondition,
     Put,
     Registry,
@@ -42,7 +42,7 @@ class SharedStore:
         self.changed: set[asyncio.Event] = set()
 
     def current(self) -> list[Document]:
-        """The documents that there are, by kind and name."""
+        """The documents that there are now. They are sorted by kind and name."""
         return [
             decode_or_mark_damaged(kind, name, stored.revision, stored.body)
             for (kind, name), stored in sorted(self.documents.items())
@@ -59,7 +59,10 @@ _named: dict[str, SharedStore] = {}
 
 
 def open_url(parts: SplitResult) -> Registry:
-    """`memory://NAME` shares one store by that name in this process; `memory://` is private."""
+    """Open the in-memory registry that a URL names.
+
+    `memory://NAME` shares one store by that name in this process; `memory://` is private.
+    """
     refuse_query(parts)
     if parts.path.strip("/"):
         raise ValueError("a memory registry is written memory:// or memory://NAME")
@@ -81,18 +84,18 @@ class MemoryRegistry:
         self._store = store or SharedStore()
         self._watches: set[asyncio.Event] = set()
 
-    async def load(self) -> Listing:
+    async def load_mirrored(self) -> MirroredListing:
         head = self._store.head
         documents = tuple(one for one in self._store.current() if one.kind in MIRRORED)
-        return Listing(registry_id=head.registry_id, generation=head.generation, documents=documents)
+        return MirroredListing(registry_id=head.registry_id, generation=head.generation, documents=documents)
 
-    async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
+    async def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:  # noqa: ARG002  (near)
         changed = asyncio.Event()
         self._store.changed.add(changed)
         self._watches.add(changed)
         try:
             while True:
-                yield await self.load()
+                yield await self.load_mirrored()
                 while not await _is_set(changed, _LOOK_S):
                     yield None
                 changed.clear()
@@ -160,7 +163,7 @@ class MemoryRegistry:
     async def head(self) -> Head:
         return self._store.head
 
-    async def history_entries(self) -> AsyncIterator[Entry]:
+    async def history_entries_newest_first(self) -> AsyncIterator[Entry]:
         for entry in reversed(tuple(self._store.entries)):
             yield entry
 

@@ -15,10 +15,10 @@ from gateway.core.model import Key
 from gateway.core.name_validation import check_model_name
 from gateway.core.pseudo_random import random_between
 from gateway.core.token_bucket import TokenBucket
-from gateway.registry.base import MODELS, Listing, Registry, RegistryError, Unavailable
+from gateway.registry.base import MODELS, MirroredListing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import NO_KEYS, FallbackKeys, update_fallback_keys
 from gateway.registry.fallback_copy import FallbackStore
-from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_steps
+from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_with_pauses
 from gateway.task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
@@ -77,9 +77,9 @@ class Mirror:
         self._sleep = sleep
         self._confirmed_at = clock()
         self._held_since = 0.0
-        self._held_listing: Listing | None = None
-        self._since: Listing | None = None  # what the fallback gave, until the registry itself answers
-        self._to_keep: Listing | None = None
+        self._held_listing: MirroredListing | None = None
+        self._since: MirroredListing | None = None  # from the fallback, until the registry itself answers
+        self._to_keep: MirroredListing | None = None
         self._keys_kept: FallbackKeys | None = None  # in the copy that this gateway keeps for itself
         self._keys_given = NO_KEYS
         self.kept_keys_end = 0.0  # by the clock: until then keys from the copy are good
@@ -229,7 +229,7 @@ class Mirror:
             await self._sleep(random_between(0, delay_s))
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
-    async def _accept(self, listing: Listing) -> None:
+    async def _accept(self, listing: MirroredListing) -> None:
         current = self.snapshot
         forked = (
             self._held_listing is not None
@@ -252,7 +252,7 @@ class Mirror:
             self._to_keep = listing
         self._settle()
 
-    async def _compile(self, listing: Listing, current: Snapshot | None) -> Snapshot:
+    async def _compile(self, listing: MirroredListing, current: Snapshot | None) -> Snapshot:
         """Compile next to the old snapshot, a slice at a time, so that ten thousand models hold up no request."""
         if current is None and len(listing.documents) >= _MANY:
             # Millions of small objects that stay: the garbage collector would look through them all, again and again,
@@ -263,8 +263,8 @@ class Mirror:
             return snapshot
         return await self._compile_sliced(listing, current)
 
-    async def _compile_sliced(self, listing: Listing, current: Snapshot | None) -> Snapshot:
-        steps = compile_steps(listing, current)
+    async def _compile_sliced(self, listing: MirroredListing, current: Snapshot | None) -> Snapshot:
+        steps = compile_with_pauses(listing, current)
         clock = time.perf_counter
         ends = clock() + _SLICE_S
         while True:
@@ -277,7 +277,7 @@ class Mirror:
                 await asyncio.sleep(0)
                 ends = clock() + _SLICE_S
 
-    def _must_hold(self, current: Snapshot, listing: Listing) -> bool:
+    def _must_hold(self, current: Snapshot, listing: MirroredListing) -> bool:
         """Whether to keep `current`, though the registry is another one now, or at an earlier generation."""
         empties = bool(current.entries) and not any(document.kind == MODELS for document in listing.documents)
         if self.source == FALLBACK and not empties:
@@ -361,7 +361,7 @@ class Mirror:
         return True
 
     async def _keep(self, fallback: FallbackStore, helper: HelperHealth) -> None:
-        saved: Listing | None = None
+        saved: MirroredListing | None = None
         while True:
             await self._sleep(_KEEP_INTERVAL_S)
             listing = self._to_keep
@@ -370,7 +370,7 @@ class Mirror:
             followed = await self._update_fallback_keys(listing)
             if followed or listing is not saved:
                 try:
-                    await fallback.save(listing, self._keys_kept)
+                    await fallback.save_if_newer(listing, self._keys_kept)
                 except RegistryError as error:
                     helper.failed(error)
                     continue  # it is tried again in the next round
@@ -379,7 +379,7 @@ class Mirror:
             if self._to_keep is listing and followed:
                 self._to_keep = None  # else there is a newer one, or the keys are to be asked for again
 
-    async def _update_fallback_keys(self, listing: Listing) -> bool:
+    async def _update_fallback_keys(self, listing: MirroredListing) -> bool:
         """Bring the keys of the copy to where `listing` is; False where that was not possible now."""
         if not self._fallback_keys_age_s:
             return True
@@ -392,8 +392,8 @@ class Mirror:
         helper.succeeded()
         return True
 
-    async def _save(self, fallback: FallbackStore, listing: Listing) -> None:
+    async def _save(self, fallback: FallbackStore, listing: MirroredListing) -> None:
         try:
-            await fallback.save(listing, self._keys_kept)
+            await fallback.save_if_newer(listing, self._keys_kept)
         except RegistryError as error:
             _log.error("the fallback cannot be written: %s", error)

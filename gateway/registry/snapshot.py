@@ -26,7 +26,7 @@ from gateway.registry.base import (
     ROLLOUTS,
     SHADOWS,
     Document,
-    Listing,
+    MirroredListing,
 )
 
 _log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Snapshot:
         self.price_tables = price_tables  # that were written to the registry
         self.emergencies = emergencies  # what serves without approval and is not reviewed yet, a line each
 
-    def with_revocations(self, listing: Listing) -> "Snapshot":
+    def with_revocations(self, listing: MirroredListing) -> "Snapshot":
         """A copy of this snapshot in which the keys that `listing` revokes are revoked, too."""
         more = {document.name for document in listing.documents if document.kind == REVOCATIONS}
         found = copy.copy(self)
@@ -140,9 +140,9 @@ class Snapshot:
         return found
 
 
-def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snapshot:
-    """Compile `listing` without pauses: see `compile_steps`."""
-    steps = compile_steps(listing, previous)
+def compile_snapshot(listing: MirroredListing, previous: Snapshot | None = None) -> Snapshot:
+    """Compile `listing` into a snapshot at once; `compile_with_pauses` does it with pauses."""
+    steps = compile_with_pauses(listing, previous)
     while True:
         try:
             next(steps)
@@ -151,10 +151,14 @@ def compile_snapshot(listing: Listing, previous: Snapshot | None = None) -> Snap
             return snapshot
 
 
-def compile_steps(listing: Listing, previous: Snapshot | None) -> Generator[None, None, Snapshot]:
-    """Compile `listing`, with a pause for the caller's other work after each document that is new, and now and then.
+def compile_with_pauses(
+    listing: MirroredListing, previous: Snapshot | None
+) -> Generator[None, None, Snapshot]:
+    """Compile `listing` into a snapshot, with pauses for the caller's other work.
 
-    Entries of `previous` are taken over where the document is still the same.
+    There is a pause after each document that is new, and now and then. Entries of `previous` are taken over where the
+    document is still the same.
+
     A document that cannot be read is listed in `problems`; where an earlier revision of it was good, that stays in
     service: a typing mistake must not take a model away from its callers.
     """

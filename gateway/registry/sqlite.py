@@ -20,7 +20,7 @@ from gateway.registry.base import (
     Document,
     Entry,
     Head,
-    Listing,
+    MirroredListing,
     Precondition,
     Put,
     Registry,
@@ -32,18 +32,18 @@ from gateway.registry.open_by_url import refuse_query
 from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_read import (
     WatchState,
-    load,
+    load_mirrored,
     read_documents,
     read_history,
     read_state,
 )
-from gateway.registry.sqlite_write import (
+from gateway.registry.sqlite_read_as_stored import (
+    read_documents_as_stored,
     read_entries_page,
     read_head,
-    read_stored,
     refuse_damaged_tables,
-    write,
 )
+from gateway.registry.sqlite_write import write
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ Result = TypeVar("Result")
 
 
 def open_url(parts: SplitResult) -> Registry:
-    """`sqlite:///absolute/path.db`, or `sqlite:relative/path.db` as seen from the working directory."""
+    """Open the registry at `sqlite:///absolute/path.db`, or `sqlite:relative/path.db` as seen from the working directory."""
     refuse_query(parts)
     path = unquote(parts.path)
     if parts.netloc or not path or path.endswith("/"):
@@ -85,10 +85,10 @@ class SqliteRegistry:
 
     # -- the contract
 
-    async def load(self) -> Listing:
-        return await self._run(load)
+    async def load_mirrored(self) -> MirroredListing:
+        return await self._run(load_mirrored)
 
-    async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:  # noqa: ARG002  (near)
+    async def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:  # noqa: ARG002  (near)
         held: WatchState | None = None
         while True:
             found = await self._run(partial(self._read_on, held=held))
@@ -129,7 +129,7 @@ class SqliteRegistry:
     async def head(self) -> Head:
         return await self._run(_read_whole_head)
 
-    async def history_entries(self) -> AsyncIterator[Entry]:
+    async def history_entries_newest_first(self) -> AsyncIterator[Entry]:
         page, before = await self._run(partial(read_entries_page, before=None))
         while page:
             for entry in page:
@@ -137,7 +137,7 @@ class SqliteRegistry:
             page, before = await self._run(partial(read_entries_page, before=before))
 
     async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
-        return await self._run(lambda db: read_stored(db, kind))
+        return await self._run(lambda db: read_documents_as_stored(db, kind))
 
     async def close(self) -> None:
         if self._closed:

@@ -1,4 +1,4 @@
-"""The registry's SQLite file: opening, creating, transactions, and errors explained to an operator."""
+"""Open the registry's SQLite file or create it, make transactions, and explain errors to an operator."""
 
 import logging
 import os
@@ -168,7 +168,10 @@ def _statements(script: str) -> list[str]:
 
 
 class transaction:  # noqa: N801  (reads as a keyword: `with transaction(db):`)
-    """BEGIN IMMEDIATE … COMMIT: the write lock is taken first, so what is read inside cannot change before the commit."""
+    """A SQLite transaction as a context manager, BEGIN IMMEDIATE … COMMIT.
+
+    The write lock is taken first, so what is read inside cannot change before the commit.
+    """
 
     def __init__(self, db: sqlite3.Connection, mode: str = "IMMEDIATE") -> None:
         self._db = db

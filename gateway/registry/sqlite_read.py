@@ -1,4 +1,4 @@
-"""The registry's reads as SQL statements, each on an open connection; its writes: `sqlite_write`."""
+"""Read the registry from SQLite. Each function takes an open connection."""
 
 import sqlite3
 from typing import Any, Final, NamedTuple
@@ -10,9 +10,14 @@ from gateway.registry.base import (
     Change,
     Document,
     Entry,
-    Listing,
+    MirroredListing,
 )
-from gateway.registry.damaged_records import DAMAGED_ENTRY, RegistryDamaged, document_of, entry_from
+from gateway.registry.damaged_records import (
+    DAMAGED_ENTRY,
+    RegistryDamaged,
+    document_from_values,
+    entry_from_values,
+)
 from gateway.registry.sqlite_connection import transaction
 
 _DOCUMENT: Final = "SELECT kind, name, revision, body FROM documents"
@@ -54,15 +59,15 @@ class WatchState(NamedTuple):
     documents: dict[tuple[str, str], Document]
     seen: tuple[int, ...] = ()  # what tells whether anybody has committed since
 
-    def listing(self) -> Listing:
-        return Listing(
+    def listing(self) -> MirroredListing:
+        return MirroredListing(
             registry_id=self.registry_id,
             generation=self.generation,
             documents=tuple(self.documents.values()),
         )
 
 
-def load(db: sqlite3.Connection) -> Listing:
+def load_mirrored(db: sqlite3.Connection) -> MirroredListing:
     """Every document of the mirrored kinds, at the present generation."""
     with transaction(db, "DEFERRED"):
         return read_state(db, None).listing()
@@ -94,7 +99,7 @@ def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
         documents = {}
         rows = db.execute(f"{_DOCUMENT} WHERE {_MIRRORED} ORDER BY kind, name", _KINDS)
     for kind, name, revision, body in rows:
-        document = document_of(kind, name, revision, body)
+        document = document_from_values(kind, name, revision, body)
         if document is None:
             documents.pop((kind, name), None)
         else:
@@ -105,7 +110,7 @@ def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
 def read_documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> tuple[Document, ...]:
     """The documents that the SQL condition `where` selects, without tombstones."""
     rows = db.execute(f"{_DOCUMENT} {where} AND body IS NOT NULL ORDER BY kind, name", values)
-    found = (document_of(*row) for row in rows)
+    found = (document_from_values(*row) for row in rows)
     return tuple(document for document in found if document is not None)
 
 
@@ -123,7 +128,7 @@ def read_history(
 
 def entry_of_row(row: tuple[object, ...]) -> Entry:
     """The entry in a row of ENTRY_COLUMNS and, where the history is chained, `previous` and `digest`."""
-    found = entry_from(dict(zip(Entry.__struct_fields__, row, strict=False)))
+    found = entry_from_values(dict(zip(Entry.__struct_fields__, row, strict=False)))
     if found is not None:
         return found
     sequence = row[0] if isinstance(row[0], int) else 0

@@ -30,7 +30,7 @@ from gateway.registry.base import (
     RegistryError,
     Unavailable,
 )
-from gateway.registry.evidence_records import evidence_change, image_of
+from gateway.registry.evidence_records import evidence_change, image_bound_to_evidence
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import read_rollout
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
@@ -283,7 +283,7 @@ class RolloutController:
         """The end of a rollout as evidence about the candidate: it passes by proof alone, not because time was over."""
         entry = self._mirror.snapshot.entries.get(name) if self._mirror.snapshot is not None else None
         backend = entry.model.backend(rollout.candidate) if entry is not None else None
-        image = await image_of(self._registry, name, backend) if backend is not None else ""
+        image = await image_bound_to_evidence(self._registry, name, backend) if backend is not None else ""
         record = EvidenceRecord(
             model=name,
             version=rollout.candidate,
@@ -296,6 +296,7 @@ class RolloutController:
             facts={
                 "rollout": rollout.id,
                 "stable": rollout.stable,
+                "min_requests": rollout.plan.min_requests,
                 "tolerated": {"max_errors": rollout.plan.max_errors, "slower": rollout.plan.slower},
                 **seen.evidence(),
             },

@@ -42,13 +42,24 @@ Bucket = Annotated[int, Meta(ge=0, le=4096)]  # far more than a lifetime
 
 @dataclass(slots=True, kw_only=True)  # which the interpreter writes to faster than to a Struct
 class Tally:
-    """The counts of one version's requests in one window. `latency` is by bucket; of `requests`, `cold` are not in it."""
+    """The counts of one version's requests in one window. `latency` is by bucket; of `requests`, `cold` are not in it.
+
+    Raises ValueError for counts that no gateway can have counted: parts that are more than the requests.
+    """
 
     requests: Count = 0
     errors: Count = 0  # that the backend is responsible for
     refusals: Count = 0  # the backend's own 4xx
     cold: Count = 0  # waited for an instance to start
     latency: dict[Bucket, Count] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        failed = self.errors + self.refusals
+        timed = self.cold + sum(self.latency.values())
+        if max(failed, timed) > self.requests:
+            raise ValueError(
+                f"of {self.requests} requests, {failed} failed or were refused, and {timed} were timed or cold"
+            )
 
     def add(self, other: "Tally") -> None:
         self.requests += other.requests

@@ -85,7 +85,7 @@ class HigherRateTest(msgspec.Struct, kw_only=True):
     """A sequential test whether the candidate's rate is higher than the stable version's plus `margin`.
 
     `worse` is the log evidence against "at most that", `fine` that against "higher by `fine_margin` or more". Feed blocks in order
-    with `observe`; a block's bet uses the earlier blocks alone. `fine_margin` is what `fine` is about: versions that are
+    with `observe_block`; a block's bet uses the earlier blocks alone. `fine_margin` is what `fine` is about: versions that are
     equal can be told from ones that differ by a margin, not by none.
     """
 

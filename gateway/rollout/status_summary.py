@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.model import Model
-from gateway.core.rollout_document import Rollout
+from gateway.core.rollout_document import Rollout, RolloutPlan, mask_webhook
 from gateway.registry.base import Registry
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
 from gateway.rollout.decision import decide
@@ -28,12 +28,19 @@ async def read_rollout_status(registry: Registry, rollout: Rollout, model: Model
         "controller": bool(leases.get(LEASE)),
         "by": rollout.by,
         "sticky": model.sticky.by if model is not None and model.sticky is not None else None,
-        "plan": msgspec.to_builtins(rollout.plan) | {"steps": list(rollout.plan.steps)},
+        "plan": _plan(rollout.plan),
         "evidence": seen.evidence(),
         "requests_at_this_step": seen.requests,
         "gateways": {"reporting": seen.reporting, "silent": seen.silent, "left_out": seen.left_out},
         "steps": msgspec.to_builtins(rollout.steps),
     }
+
+
+def _plan(plan: RolloutPlan) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(plan) | {"steps": list(plan.steps)}
+    if plan.webhook:
+        shown["webhook"] = mask_webhook(plan.webhook)
+    return shown
 
 
 async def _assessment(registry: Registry, rollout: Rollout) -> Assessment:

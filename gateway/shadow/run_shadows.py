@@ -42,6 +42,12 @@ class _Running:
     def shadow(self) -> Shadow:
         return self.sender.shadow
 
+    def lose_process(self) -> None:
+        """Keep what the process that is lost had said it found, and count the pairs that are lost with it."""
+        self.before.add(self.last)
+        self.last = Findings()
+        self.sender.lose_all_but(self.before.candidate.requests)
+
     def report(self, gateway: str) -> ShadowReport:
         findings = Findings()
         findings.add(self.before)
@@ -193,8 +199,7 @@ class ShadowRunner:
                 await self._close_ended()
             except ComparerLost:
                 for one in (*self._running.values(), *self._ended):
-                    one.before.add(one.last)
-                    one.last = Findings()
+                    one.lose_process()
                 raise
             except RegistryError as error:
                 await asyncio.sleep(helper.failed(error))  # the figures are kept, and written with the next

@@ -79,6 +79,7 @@ class ShadowSender:
         self.sampled = 0
         self.dropped: dict[str, int] = {}
         self.incomparable = 0  # of the dropped: the candidate's answer came, and is none that can be compared
+        self._compared = 0  # pairs that were handed on to be compared, and not lost
         self._candidate = candidate
         self._stable = stable
         self._upstream = upstream
@@ -93,6 +94,12 @@ class ShadowSender:
         self._runners: set[EagerCoroutineRunner] = set()
         self._loop = asyncio.get_running_loop()
         self._one_ended = asyncio.Event()
+
+    def lose_all_but(self, compared: int) -> None:
+        """Count as left out what was handed on and will never be compared: all pairs but `compared`."""
+        if self._compared > compared:
+            self._drop("comparison lost", self._compared - compared)
+            self._compared = compared
 
     @property
     def over(self) -> bool:
@@ -234,7 +241,9 @@ class ShadowSender:
             self.shadow.tolerance,
             self.shadow.tolerances,
         )
-        if not self._compare(pair):
+        if self._compare(pair):
+            self._compared += 1
+        else:
             self._drop("comparison")
 
     async def _ask(self, one: _Waiting, backend: Backend, busy: str) -> Answer | None:
@@ -281,8 +290,8 @@ class ShadowSender:
         exchange.body_limit_bytes = was.body_limit_bytes
         return exchange
 
-    def _drop(self, reason: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+    def _drop(self, reason: str, count: int = 1) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
 def _answer(recording: RecordedAnswer, exchange: Exchange, failure: str = "") -> Answer:

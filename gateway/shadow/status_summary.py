@@ -1,4 +1,4 @@
-"""The status of a shadow, as `chips shadow` and the console show it."""
+"""Read the status of a shadow. `chips shadow` and the console show it."""
 
 import asyncio
 import logging
@@ -20,7 +20,9 @@ _log = logging.getLogger(__name__)
 
 
 async def read_shadow_status(figures: Registry, shadow: Shadow, model: Model | None) -> dict[str, Any]:
-    """Read the status of a shadow as JSON values: its document, whether it runs, the verdict on what gateways report.
+    """Read the status of a shadow, as JSON values.
+
+    It is its document, whether it runs, and the verdict on what gateways report.
 
     Raises RegistryError.
 
@@ -35,21 +37,21 @@ async def read_shadow_status(figures: Registry, shadow: Shadow, model: Model | N
                 unreadable.append(f"{one.name} cannot be read: {error}")
     ended = why_not_shadowed(shadow, model, time.time())
     # In a thread: the intervals of many outputs take a while, and the console asks in a process that serves callers.
-    verdict = await asyncio.to_thread(verdict_document, combine_reports(reports, shadow.id), shadow.allowed)
-    outputs = verdict["outputs"]
+    combined = combine_reports(reports, shadow.id)
+    verdict = await asyncio.to_thread(verdict_document, combined, shadow.allowed)
     return {
         "shadow": to_document(shadow),
         "running": not ended,
         "ended": ended or None,
         "gateways": sum(report.shadow == shadow.id for report in reports),
         "unreadable": unreadable,
-        "unused_tolerances": sorted(shadow.tolerances.keys() - outputs.keys()) if outputs else [],
+        "unused_tolerances": sorted(filter(combined.findings.pairs.certainly_lacks, shadow.tolerances)),
         **verdict,
     }
 
 
 class ShadowStatusReader:
-    """Reads the status of a model's last shadow for the console. Call it with the model's name."""
+    """Reads the status of a model's last shadow. It is for the console. Call it with the model's name."""
 
     def __init__(self, mirror: Mirror, figures: Registry) -> None:
         self._mirror = mirror

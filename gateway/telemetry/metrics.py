@@ -87,7 +87,7 @@ class Metrics:
 
     `observe` counts one; `live_state` returns the counts. At most `limit` pairs of model and version, and as many of these
     with a caller, are counted separately. Further versions of a model that is known are counted together; callers beyond the
-    limit as what `caller_and_team_labels` returns: a caller and a team.
+    limit as what `overflow_caller_labels` returns: a caller and a team.
     """
 
     def __init__(self, *, limit: int = 5000) -> None:
@@ -96,7 +96,7 @@ class Metrics:
         self._usages = 0
         self._state = MetricsState()
         self._series = self._state.series
-        self.caller_and_team_labels: Callable[[Principal], tuple[str, str]] = _other
+        self.overflow_caller_labels: Callable[[Principal], tuple[str, str]] = _other
         self._gauges: list[Callable[[], Reading]] = []
         self._counters: list[Callable[[], Reading]] = []
 
@@ -220,7 +220,7 @@ class Metrics:
     def _new_usage(self, principal: Principal, series: Series) -> CallerUsage:
         caller, team = principal.id, principal.team
         if self._usages >= self._limit:
-            caller, team = self.caller_and_team_labels(principal)
+            caller, team = self.overflow_caller_labels(principal)
         if caller == principal.id:
             self._state.labels[caller] = principal.label
         if caller not in series.callers:

@@ -14,7 +14,7 @@ from gateway.registry.base import (
     REVOCATIONS,
     Conflict,
     Delete,
-    Listing,
+    MirroredListing,
     Precondition,
     Put,
     Registry,
@@ -51,7 +51,7 @@ class RegistryContractTests:
         await registry.close()
 
     async def test_an_empty_registry(self, registry: Registry) -> None:
-        listing = await registry.load()
+        listing = await registry.load_mirrored()
         assert listing.documents == ()
         assert listing.registry_id
         assert await registry.read(MODELS, "wine") is None
@@ -76,10 +76,12 @@ class RegistryContractTests:
                 1,
                 body,
             )
-            listing = await client.load()
+            listing = await client.load_mirrored()
             assert listing.generation == generation
             assert listing.documents == (document,)
-        assert (await registry.load()).registry_id == (await other_client.load()).registry_id
+        assert (await registry.load_mirrored()).registry_id == (
+            await other_client.load_mirrored()
+        ).registry_id
 
     async def test_what_is_read_cannot_be_changed_by_the_reader(self, registry: Registry) -> None:
         await registry.write(put("wine", list=[1]), author="ana")
@@ -92,14 +94,14 @@ class RegistryContractTests:
 
     async def test_only_mirrored_kinds_are_listed_whole(self, registry: Registry) -> None:
         await registry.write(put("wine"), put("k1", kind=KEYS), put("k0", kind=REVOCATIONS), author="ana")
-        kinds = {document.kind for document in (await registry.load()).documents}
+        kinds = {document.kind for document in (await registry.load_mirrored()).documents}
         assert kinds == {MODELS, REVOCATIONS}
         assert [document.name for document in await registry.list(KEYS)] == ["k1"]
 
     async def test_a_stale_write_changes_nothing(self, registry: Registry) -> None:
         await registry.write(put("wine", n=1), author="ana")
         await registry.write(put("wine", 1, n=2), author="bea")
-        before = await registry.load()
+        before = await registry.load_mirrored()
         for change in (
             put("wine", n=3),
             put("wine", 1, n=3),
@@ -111,7 +113,7 @@ class RegistryContractTests:
             assert (caught.value.name, caught.value.actual) == ("wine", 2)
         with pytest.raises(Conflict):
             await registry.write(put("beer", 1), author="cy")
-        assert await registry.load() == before
+        assert await registry.load_mirrored() == before
 
     async def test_a_write_holds_only_while_what_it_depends_on_is_unchanged(
         self, registry: Registry, other_client: Registry
@@ -121,12 +123,12 @@ class RegistryContractTests:
         nothing = Precondition(kind=MODELS, name="wine", expected=0)
         await registry.write(put("tea"), author="ana", preconditions=[found, nothing])
         await other_client.write(put("policy", 1, kind=KEYS, strict=False), put("wine"), author="bea")
-        before = await registry.load()
+        before = await registry.load_mirrored()
         for precondition, actual in ((found, 2), (nothing, 1)):
             with pytest.raises(Conflict) as caught:
                 await registry.write(put("beer"), author="ana", preconditions=[precondition])
             assert (caught.value.name, caught.value.actual) == (precondition.name, actual)
-        assert await registry.load() == before
+        assert await registry.load_mirrored() == before
         assert len(await registry.history()) == 4
         await other_client.write(Delete(kind=KEYS, name="policy", expected=2), author="bea")
         gone = Precondition(kind=KEYS, name="policy", expected=0)
@@ -155,10 +157,10 @@ class RegistryContractTests:
 
     async def test_a_batch_is_whole_or_not_at_all(self, registry: Registry) -> None:
         await registry.write(put("wine", n=1), author="ana")
-        before = await registry.load()
+        before = await registry.load_mirrored()
         with pytest.raises(Conflict):
             await registry.write(put("beer"), put("wine", 7), put("tea"), author="ana")
-        assert await registry.load() == before
+        assert await registry.load_mirrored() == before
         assert len(await registry.history()) == 1
         generation = await registry.write(put("beer"), put("wine", 1, n=2), author="ana")
         assert generation == before.generation + 1
@@ -167,7 +169,7 @@ class RegistryContractTests:
         await registry.write(put("wine"), author="ana")
         await registry.write(Delete(kind=MODELS, name="wine", expected=1), author="ana")
         assert await registry.read(MODELS, "wine") is None
-        assert (await registry.load()).documents == ()
+        assert (await registry.load_mirrored()).documents == ()
         with pytest.raises(Conflict):
             await registry.write(Delete(kind=MODELS, name="wine", expected=2), author="ana")
         await registry.write(put("wine"), author="ana")
@@ -266,7 +268,7 @@ class RegistryContractTests:
 
         generations = await asyncio.gather(*map(write, range(20)))
         assert sorted(generations) == list(range(1, 21))
-        assert len((await clients[0].load()).documents) == 20
+        assert len((await clients[0].load_mirrored()).documents) == 20
         assert len(await clients[1].history()) == 20
         assert (await verify_history(clients[1])).findings == ()
         for client in clients:
@@ -297,9 +299,9 @@ class RegistryContractTests:
         self, registry: Registry, other_client: Registry
     ) -> None:
         await other_client.write(put("wine"), put("beer"), author="ana")
-        known = await other_client.load()
+        known = await other_client.load_mirrored()
         await other_client.write(Delete(kind=MODELS, name="beer", expected=1), put("tea"), author="ana")
-        now = await other_client.load()
+        now = await other_client.load_mirrored()
         for since in (known, now, msgspec.structs.replace(known, registry_id="another")):
             watch = _Watch(registry, since)
             seen = await watch.listing()
@@ -320,7 +322,7 @@ class RegistryContractTests:
             assert (document.kind, document.name, document.body) == (kind, name, {"n": 1})
             assert await other_client.list(kind) == (document,)
             assert [change.name for change in await other_client.history(kind=kind, name=name)] == [name]
-        assert [document.name for document in (await registry.load()).documents] == [name]
+        assert [document.name for document in (await registry.load_mirrored()).documents] == [name]
 
     async def test_the_history_is_a_hash_chain(self, registry: Registry, other_client: Registry) -> None:
         assert (await registry.head()).sequence == 0
@@ -329,8 +331,8 @@ class RegistryContractTests:
         generation = await registry.write(Delete(kind=MODELS, name="beer", expected=1), author="cy")
         head = await other_client.head()
         assert (head.generation, head.sequence) == (generation, 4)
-        assert head.registry_id == (await registry.load()).registry_id
-        entries = [entry async for entry in registry.history_entries()]
+        assert head.registry_id == (await registry.load_mirrored()).registry_id
+        entries = [entry async for entry in registry.history_entries_newest_first()]
         assert [entry.sequence for entry in entries] == [4, 3, 2, 1]
         assert [entry.digest for entry in entries] == [entry_digest(e, head.registry_id) for e in entries]
         assert [head.digest, *(entry.previous for entry in entries)] == [*(e.digest for e in entries), ""]
@@ -349,7 +351,7 @@ class RegistryContractTests:
 
     async def test_closing_twice_does_no_harm(self, open_client: OpenClient) -> None:
         registry = open_client()
-        await registry.load()
+        await registry.load_mirrored()
         await registry.close()
         await registry.close()
 
@@ -357,16 +359,16 @@ class RegistryContractTests:
 class _Watch:
     """A watch that is called again where it ends by raising Unavailable, as the contract lets it."""
 
-    def __init__(self, registry: Registry, since: Listing | None = None) -> None:
+    def __init__(self, registry: Registry, since: MirroredListing | None = None) -> None:
         self._registry = registry
         self._since = since
         self._watch = self._begin()
         self._told = -1  # the generation that was returned last
 
-    def _begin(self) -> AsyncIterator[Listing | None]:
+    def _begin(self) -> AsyncIterator[MirroredListing | None]:
         return self._registry.watch() if self._since is None else self._registry.watch(self._since)
 
-    async def listing(self) -> Listing:
+    async def listing(self) -> MirroredListing:
         """The next listing; an error where none comes in a long time."""
         again = -1
         async with asyncio.timeout(_PATIENCE_S):

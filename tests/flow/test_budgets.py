@@ -17,7 +17,7 @@ async def _count(scene: Scene) -> None:
     usage, keeper = scene.gateway._usage, scene.gateway._budgets
     assert usage is not None
     assert keeper is not None
-    generation = (await scene.registry.load()).generation
+    generation = (await scene.registry.load_mirrored()).generation
     assert await scene.gateway.mirror.wait_for_generation(generation, timeout_s=patience(5))
     await usage.write()
     await keeper.refresh()

@@ -170,7 +170,7 @@ def test_many_who_register_at_once_lose_nothing(shell: Shell, background: Backgr
     async def generation() -> int:
         registry = open_registry(shell.registry)
         try:
-            return (await registry.load()).generation
+            return (await registry.load_mirrored()).generation
         finally:
             await registry.close()
 

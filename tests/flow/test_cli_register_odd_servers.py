@@ -109,11 +109,49 @@ def test_who_answers_nobody_is_registered_by_path_and_version(
     assert "--path PATH --version VERSION" in ended.err
     told = shell.ok("register", "wine", url, "--path", "/score", "--version", "2", "--json").json()
     assert (told["path"], told["version"]) == ("/score", "2")
+    assert "nothing shows that it serves a model" in told["unverified"]
+    assert "not verified: it asks for credentials" in shell.model()["changed"]["reason"]
+
+
+def test_who_answers_nobody_is_not_verified_before_it_is_shown_credentials(
+    shell: Shell, background: BackgroundServers
+):
+    async def script(request: Message, peer: Peer) -> None:
+        known = request.get("Authorization") == "Bearer key"
+        await peer.answer(404 if known else 401, b"")
+
+    url = background.backend(script).url
+    command = ("register", "wine", url, "--path", "/score", "--version")
+    for version in ("2", "3"):
+        assert "--header NAME:VALUE sends it credentials" in shell.ok(*command, version).out
+    shift = ("traffic", "wine", "2=90", "3=10")
+    assert "nothing shows that it serves a model" in shell(*shift).err
+    key = ("--header", "Authorization: Bearer key")
+    assert "unverified" not in shell.ok(*command, "3", *key, "--json").json()
+    shell.ok(*shift)
 
 
 def test_force_registers_who_asks_for_credentials(shell: Shell, background: BackgroundServers):
     told = shell.ok("register", "wine", background.backend(answering(401)).url, "--force", "--json").json()
     assert "asks for credentials" in told["forced"]
+
+
+def test_a_version_that_was_never_ready_gets_traffic_only_by_force(
+    shell: Shell, background: BackgroundServers
+):
+    async def script(request: Message, peer: Peer) -> None:
+        await peer.answer(503 if request.target == "/v2/health/ready" else 200, b"")
+
+    shell.ok("register", "wine", background.backend(Contract()).url)
+    url = background.backend(script).url
+    loading = ("register", "wine", url, "--version", "5", "--wait", "0")
+    assert "is live, but not ready yet" in shell(*loading).err
+    shell.ok(*loading, "--force")
+    shift = ("traffic", "wine", "1=50", "5=50")
+    assert "version 5 of wine may not get traffic: it failed its verification" in shell(*shift).err
+    assert shell.model()["traffic"] == {"1": 100, "5": 0}
+    shell.ok(*shift, "--force")
+    assert "forced: version 5" in shell.model()["changed"]["reason"]
 
 
 def test_an_answer_without_an_end_is_not_read_to_its_end(shell: Shell, background: BackgroundServers):

@@ -90,7 +90,7 @@ async def test_operators_and_who_can_name_the_registry_see_its_state(scene: Scen
     asked = (await scene.call("GET", "/-/ready", key=operator)).json()
     assert {**asked["registry"], "age_s": 0} == {**registry, "age_s": 0}
     assert asked["version"]
-    listing = await scene.registry.load()
+    listing = await scene.registry.load_mirrored()
     assert (registry["id"], registry["generation"]) == (listing.registry_id, listing.generation)
     assert registry["models"] == 1
     assert registry["age_s"] >= 0

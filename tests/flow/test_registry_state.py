@@ -17,7 +17,7 @@ from tests.unit.audit.test_anchors import write_key
 async def test_ready_says_generation_age_and_source(scene: Scene):
     await scene.model("wine")
     registry = await scene.registry_state()
-    assert registry["generation"] == (await scene.registry.load()).generation
+    assert registry["generation"] == (await scene.registry.load_mirrored()).generation
     assert registry["source"] == "registry"
     assert registry["held"] is None
     assert registry["connected"] is True

@@ -4,6 +4,7 @@
 import asyncio
 import gzip
 import json
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -526,6 +527,29 @@ async def test_the_process_that_compares_may_die_and_is_begun_again(scene: Scene
     await scene.call(body=rows(2))
     report = await it.report(made, compared(2))
     assert report.findings.pairs.agreed == 2
+
+
+async def test_pairs_that_die_with_the_process_that_compares_are_counted_as_left_out(scene: Scene):
+    it = await stage(scene)
+    made = await it.shadow()
+    await scene.call(body=rows(1))
+    await it.report(made, compared(1))
+    shadows = scene.gateway._shadows
+    process, sender = shadows._comparer._process, shadows._running["wine"].sender
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    for number in (2, 3):
+        await scene.call(body=rows(number))
+    async with asyncio.timeout(patience(20)):
+        while sender._compared < 3:
+            await asyncio.sleep(0.005)
+    process.kill()
+    report = await it.report(made, lambda found: bool(found.dropped))
+    assert report.dropped == {"comparison lost": 2}
+    assert (report.sampled, report.findings.pairs.compared) == (3, 1)
+    await scene.call(body=rows(4))
+    report = await it.report(made, compared(2))
+    assert (report.sampled, report.dropped) == (4, {"comparison lost": 2})
 
 
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="this is not Linux")

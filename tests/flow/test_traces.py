@@ -112,7 +112,14 @@ async def test_the_fast_path_tells_when_it_connected_sent_and_got_an_answer(stag
     await stage.call("POST", "/wine?first")
     answer = await stage.call("POST", "/demand-north")
     kept = await stage.kept(answer.get("X-Request-Id"))
-    names = [span["name"] for span in kept["spans"]]
+    stages = {
+        "route",
+        "authenticate",
+        "limits",
+        "body",
+        "queue",
+    }  # each is told where it took 0.2 ms, on a busy machine
+    names = [span["name"] for span in kept["spans"] if span["name"] not in stages]
     assert names[:5] == ["POST /demand-north", "attempt 1", "connect", "send", "wait"]
     assert names[-1] == "receive"
     reused = await stage.call("POST", "/demand-north")

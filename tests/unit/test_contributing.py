@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md says where a change goes: each path there, and in the pages it refers to, is one of this tree."""
+"""The pages that say where a change goes: each path there is one of this tree, and each kind of change is there."""
 
 import re
 import subprocess
@@ -35,6 +35,13 @@ def _is_there(path: str) -> bool:
     return any(ROOT.glob(path)) if "*" in path else (ROOT / path).exists()
 
 
+def _where_a_change_goes() -> dict[str, str]:
+    """The parts of the architecture page's list, by their headings."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    parts = text.partition("\n## Where a change goes\n")[2].split("\n### ")[1:]
+    return {heading: part for heading, _, part in (part.partition("\n") for part in parts)}
+
+
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/how-to/new-language.md"])
 def test_each_path_of_the_table_is_there(page):
     paths = _paths(_table(page))
@@ -43,18 +50,28 @@ def test_each_path_of_the_table_is_there(page):
     assert not missing, f"{page}: {missing}"
 
 
-def test_each_kind_of_change_has_a_row():
+def test_each_path_of_the_list_is_there():
+    parts = _where_a_change_goes()
+    missing = {
+        heading: path for heading, text in parts.items() for path in _paths(text) if not _is_there(path)
+    }
+    assert all(_paths(text) for text in parts.values())
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["stage", "registry", "credential", "command", "metric", "backend language", "text of an error"],
+)
+def test_each_kind_of_change_is_listed(change):
+    assert any(change in heading for heading in _where_a_change_goes())
     rows = re.findall(r"^\| ([^|]+) \|", _table("CONTRIBUTING.md"), re.MULTILINE)
-    for change in (
-        "stage",
-        "registry",
-        "credential",
-        "command",
-        "metric",
-        "backend language",
-        "text of an error",
-    ):
-        assert any(change in row for row in rows), change
+    assert any(change in row for row in rows)
+
+
+def test_the_list_has_all_places_of_the_page_on_a_new_language():
+    listed = _paths(_where_a_change_goes()["A backend language"])
+    assert set(_paths(_table("docs/how-to/new-language.md"))) <= set(listed)
 
 
 def test_a_path_that_is_not_there_is_found():

@@ -13,7 +13,7 @@ LIBRARIES = {
 }  # fmt: skip
 # Parts of the gateway that only some settings, or other commands, need.
 ASIDE = (
-    *("artifacts", "audit.periodic_anchoring", "auth.caller_token", "auth.jwks", "auth.jwt", "cli", "control.operator_pages_cors", "deploy"),
+    *("artifacts", "audit.periodic_anchoring", "auth.caller_token", "auth.jwks", "auth.jwt", "cli", "control.health_and_openapi_cors", "deploy"),
     *("cost.billing_export", "cost.google_price_catalogue", "cost.estimate", "cost.google_api"),
     *("registry.firestore", "rollout.webhook", "server.aiohttp_adapter", "telemetry.otlp_trace_encoding", "telemetry.export_traces", "testing"),
     *("upstream.aiohttp_client", "verify"),

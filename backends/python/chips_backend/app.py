@@ -138,7 +138,7 @@ class App:
             raise Problem(
                 503,
                 "not-ready",
-                "every slot is held by a prediction that is past its deadline",
+                "no slot can take work: each is held by a prediction that is past its deadline, or could not be restarted",
                 headers={"Retry-After": "1"},
             )
         return _encode({"ready": True, "name": loaded.manifest.model})

@@ -30,8 +30,9 @@ class PredictionThread:
         """Call it in the thread; the future has what it returns, or a RuntimeError that says what it raised."""
         future = asyncio.get_running_loop().create_future()
         if self._thread is None:
-            self._thread = threading.Thread(target=_run, args=(self._calls,), name="predict", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=_run, args=(self._calls,), name="predict", daemon=True)
+            thread.start()  # raises RuntimeError where the system gives none
+            self._thread = thread
         self._calls.put(_Call(future, function, positional))
         return future
 

@@ -50,7 +50,7 @@ async def load(config: Config, log: Log) -> Loaded:
     manifest = artifact.manifest
     log.add_facts(model=manifest.model, version=manifest.version)
     log.info(f"the artifact {artifact.address} is complete and checked", artifact_digest=artifact.digest)
-    workers = Workers(config.concurrency)
+    workers = Workers(config.concurrency, log)
     try:
         facts = await workers.start(artifact.folder, manifest)
     except LoadFailed as error:

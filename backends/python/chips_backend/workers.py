@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from chips_backend.failure_cause import ModelFailed, explain
+from chips_backend.logs import Log
 from chips_backend.manifest import Manifest
 from chips_backend.model import Facts, Row, Rows
 from chips_backend.prediction_pool import BROKEN, Failed, Slot, open_slots
@@ -16,6 +17,7 @@ from chips_backend.prediction_pool import Outcome as Came
 from chips_backend.problem_details import Problem
 
 WAITING_PER_SLOT = 16
+RESTART_PAUSE_S = 1.0  # before a slot that could not be restarted is tried again
 
 
 class Outcome(NamedTuple):
@@ -41,6 +43,35 @@ def took_too_long() -> Problem:
     return Problem(504, "deadline-exceeded", "the time allowed was over before the prediction had ended")
 
 
+def cannot_work() -> Problem:
+    return Problem(
+        503,
+        "not-ready",
+        "no prediction slot could be restarted; it is tried again",
+        headers={"Retry-After": "1"},
+    )
+
+
+class _NoSlot:
+    """Stands for a slot where all are broken, so that a request that waits for one is answered at once."""
+
+    async def load(self) -> Facts:
+        raise cannot_work()
+
+    def submit(self, rows: Rows, parameters: dict[str, Any]) -> asyncio.Future[Came]:  # noqa: ARG002
+        raise cannot_work()
+
+    def end_running(self) -> bool:
+        return False
+
+    def restart(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+_NO_SLOT: Final = _NoSlot()
+
+
 def fail(waiting: "asyncio.Future[Any]", error: Exception) -> None:
     """Raise `error` where a future is awaited, if it still is."""
     if not waiting.done():
@@ -48,20 +79,26 @@ def fail(waiting: "asyncio.Future[Any]", error: Exception) -> None:
 
 
 class Workers:
-    """Runs as many predictions at once as declared; a few more requests wait in a queue."""
+    """Runs as many predictions at once as declared; a few more requests wait in a queue.
 
-    def __init__(self, concurrency: int) -> None:
+    A slot that cannot be restarted is broken: it gets no work, and is tried again after a pause. While all slots are broken,
+    every request is refused with 503.
+    """
+
+    def __init__(self, concurrency: int, log: Log | None = None) -> None:
         self.concurrency = concurrency
         self.waiting_limit = concurrency * WAITING_PER_SLOT
         self._free: deque[Slot] = deque()
         self._takers: deque[asyncio.Future[Slot]] = deque()  # who waits for a slot
         self._slots: Sequence[Slot] = ()
         self._overdue: set[Slot] = set()  # held by work that is past its deadline
+        self._broken: dict[Slot, asyncio.TimerHandle] = {}  # with the next try to restart it
+        self._log = log or Log()
         self.good: Row | None = None  # a row that the model can take
 
     @property
     def is_stuck(self) -> bool:
-        return len(self._overdue) == self.concurrency
+        return len(self._overdue) + len(self._broken) == self.concurrency
 
     @property
     def has_free_slot(self) -> bool:
@@ -101,6 +138,8 @@ class Workers:
         """Wait for a slot; who takes one gives it to `predict` or gives it back. Raises Problem at the deadline."""
         if self._free:
             return self._free.pop()
+        if self._all_broken:
+            return _NO_SLOT
         loop = asyncio.get_running_loop()
         taker: asyncio.Future[Slot] = loop.create_future()
         self._takers.append(taker)
@@ -117,7 +156,13 @@ class Workers:
             if taker in self._takers:
                 self._takers.remove(taker)
 
+    @property
+    def _all_broken(self) -> bool:
+        return len(self._broken) == self.concurrency
+
     def give_back(self, slot: Slot, *, last: bool = False) -> None:
+        if slot is _NO_SLOT:
+            return
         while self._takers:
             taker = self._takers.popleft()
             if not taker.done():
@@ -138,6 +183,11 @@ class Workers:
         """
         try:
             running = slot.submit(rows, parameters)
+        except Problem:  # of `_NO_SLOT`
+            raise
+        except Exception as error:
+            self._set_aside(slot, error)
+            raise cannot_work() from error
         except BaseException:
             self.give_back(slot)
             raise
@@ -152,8 +202,8 @@ class Workers:
     ) -> None:
         if not running.done():
             self._overdue.add(slot)
-            slot.end_running()
             fail(came, took_too_long())
+            slot.end_running()
 
     def _finished(
         self,
@@ -169,8 +219,9 @@ class Workers:
         error = asyncio.CancelledError() if running.cancelled() else running.exception()
         broke = isinstance(error, BROKEN)
         if broke:
-            slot.restart()
-        self.give_back(slot, last=broke)
+            self._restart(slot)
+        else:
+            self.give_back(slot)
         if came.done():
             return
         if error is None:
@@ -183,8 +234,32 @@ class Workers:
         else:
             came.cancel()
 
+    def _restart(self, slot: Slot) -> None:
+        """Restart a slot and free it; set it aside where that fails."""
+        try:
+            slot.restart()
+        except Exception as error:  # noqa: BLE001  (whatever a system says that gives no process)
+            self._set_aside(slot, error)
+            return
+        if self._broken.pop(slot, None) is not None:
+            self._log.info("a prediction slot that could not be restarted works again")
+        self.give_back(slot, last=True)
+
+    def _set_aside(self, slot: Slot, error: Exception) -> None:
+        """Give a slot no work until it could be restarted."""
+        if slot not in self._broken:
+            self._log.error("a prediction slot could not be restarted; it is tried again", cause=error)
+        loop = asyncio.get_running_loop()
+        self._broken[slot] = loop.call_later(RESTART_PAUSE_S, self._restart, slot)
+        while self._all_broken and self._takers:
+            taker = self._takers.popleft()
+            if not taker.done():
+                taker.set_result(_NO_SLOT)
+
     async def stop(self, grace_s: float) -> None:
         """Let what runs finish, but no longer than that."""
+        for handle in self._broken.values():
+            handle.cancel()
         stopping = [asyncio.to_thread(slot.stop) for slot in self._slots]
         try:
             async with asyncio.timeout(grace_s):

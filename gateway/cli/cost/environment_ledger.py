@@ -10,7 +10,7 @@ from gateway.cost.billing_export import ADDRESS, BilledAmount, BillingError, rea
 from gateway.cost.compare_plan_with_actual import PlanComparison, compare_plan, read_plan
 from gateway.cost.google_api import GoogleApi
 from gateway.cost.ledger import LedgerEntry, make_ledger, warm_instances
-from gateway.cost.read_price_tables import read_registry_prices
+from gateway.cost.read_price_tables import read_all_price_tables
 from gateway.cost.usage_documents import month_days, read_usage
 from gateway.registry.base import BUDGETS, MODELS, PLANS, Registry
 from gateway.registry.snapshot import read_budget
@@ -59,7 +59,7 @@ async def read_ledger(
     """
     now = utc_now()
     days = [day for day in month_days(month) if day <= now.date()]
-    all_tables, problems = await read_registry_prices(registry)
+    all_tables, problems = await read_all_price_tables(registry)
     last = days[-1] if days else now.date()
     in_force = (prices_at(all_tables, day).currency for day in (*days, last))
     tables = tables_in_one_currency(all_tables, last)

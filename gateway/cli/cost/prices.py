@@ -10,7 +10,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_UNAVAILABLE, Failure
 from gateway.core.model_updates import to_document
 from gateway.core.prices import Prices
-from gateway.cost.read_price_tables import prices_now, read_registry_prices
+from gateway.cost.read_price_tables import prices_now, read_all_price_tables
 from gateway.registry.base import PRICES, Put, Registry, now_rfc3339
 from gateway.settings import endpoint_override
 
@@ -29,7 +29,7 @@ def show(
     """
     if context.invoked_subcommand is not None:
         return
-    tables, problems = console.with_registry(registry_url, read_registry_prices)
+    tables, problems = console.with_registry(registry_url, read_all_price_tables)
     if as_json:
         console.print_json([to_document(table) for table in tables])
         return
@@ -85,14 +85,14 @@ def update(
     author = console.author_name(by)
 
     async def work(registry: Registry) -> tuple[Prices, list[str], bool]:
-        known, _ = await read_registry_prices(registry)
+        known, _ = await read_all_price_tables(registry)
         before = prices_now(known)
         try:
             found = read_catalogue(
                 api,
                 before,
                 region=region or before.region,
-                currency=currency or before.currency,
+                currency=(currency or before.currency).upper(),
                 day=now_rfc3339()[:10],
             )
         except CatalogueError as error:

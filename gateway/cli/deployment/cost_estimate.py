@@ -24,7 +24,7 @@ from gateway.cost.estimate import (
     estimate_cost,
     memory_needed_gib,
 )
-from gateway.cost.read_price_tables import prices_now, read_registry_prices
+from gateway.cost.read_price_tables import prices_now, read_all_price_tables
 from gateway.registry.base import MODELS, PLANS, Put, Registry
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")
@@ -101,7 +101,7 @@ def plan(
         min_instances=resources.min_instances,
         artifact_gib=(sum(sizes) or _UNKNOWN_BYTES) / GIB,
     )
-    tables, _ = console.with_registry(registry_url, read_registry_prices)
+    tables, _ = console.with_registry(registry_url, read_all_price_tables)
     prices = prices_now(tables)
     author = console.author_name(by)
     try:

@@ -49,8 +49,8 @@ def stage_backend(path: Path) -> Iterator[StagedBackend]:
             version=source.version,
             created_by="",
             format=settings.format,
-            signature=source.description_file("signature"),
-            samples=source.description_file("samples"),
+            signature=source.signature_or_samples_file("signature"),
+            samples=source.signature_or_samples_file("samples"),
             rows=settings.rows,
             pure=settings.pure,
         )

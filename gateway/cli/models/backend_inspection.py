@@ -13,7 +13,11 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import CredentialsRefused
 from gateway.cli.support.backend_probe import ModelMetadata, NotAChipsBackend, probe
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.model_server_detection import ThirdPartyModelServer, is_chips_backend
+from gateway.cli.support.model_server_detection import (
+    UNKNOWN_KIND,
+    ThirdPartyModelServer,
+    is_chips_backend,
+)
 from gateway.core.name_validation import check_version
 from gateway.verify.report import as_evidence
 from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, select_checks, verify
@@ -112,7 +116,21 @@ async def inspect_backend(
     chosen = requested._replace(
         version=service.version, backend={**requested.backend, "predict_path": service.path}
     )
-    return BackendInspection(chosen, metadata_from_server(requested.name, service), service)
+    metadata = metadata_from_server(requested.name, service)
+    refused = isinstance(failure, CredentialsRefused) and service.kind == UNKNOWN_KIND
+    return BackendInspection(chosen, metadata, service, _warn_of_refusal(report) if refused else "")
+
+
+def _warn_of_refusal(report: ProgressReporter) -> str:
+    """Warn of a server that answered 401 or 403 only; return a note for the history's reason."""
+    unverified = "not verified: it asks for credentials (401 or 403), so nothing shows that it serves a model"
+    report.tell(
+        "warning",
+        f"{unverified}; --header NAME:VALUE sends it credentials",
+        style="bold yellow",
+        unverified=unverified,
+    )
+    return unverified
 
 
 def _forced(requested: RegistrationRequest, error: Failure, report: ProgressReporter) -> BackendInspection:

@@ -42,7 +42,7 @@ from gateway.core.ip_network_set import parse_network
 from gateway.core.model import Model, normalize_backend_url
 from gateway.core.model_cors_policy import CorsRule
 from gateway.core.name_validation import check_model_name, check_version
-from gateway.registry.base import Listing
+from gateway.registry.base import MirroredListing
 from gateway.settings import Settings
 from gateway.upstream.egress_policy import EgressPolicy, EgressRefused
 
@@ -214,7 +214,7 @@ def register(
             )
             if not dry_run:
                 address = console.gateway_address(gateway, settings)
-                await _tell_live(address, await registry.load(), outcome, report, seen)
+                await _tell_live(address, await registry.load_mirrored(), outcome, report, seen)
         report.end()
 
     console.run_async(work())
@@ -243,7 +243,7 @@ def _verification(seen: BackendInspection, report: ProgressReporter) -> Verifica
             else f"{checked['passed']} checks passed"
         )
         return Verification(not failed, summary, checked)
-    if seen.service is not None:
+    if seen.service is not None and not seen.broken:
         return Verification(
             passed=True, summary=f"a server of another kind, which answers: {seen.service.kind}", facts={}
         )
@@ -333,7 +333,7 @@ def _cors(origins: list[str] | None, *, credentials: bool) -> dict[str, CorsRule
 
 async def _tell_live(
     address: str,
-    listing: Listing,
+    listing: MirroredListing,
     outcome: RegisteredVersion,
     report: ProgressReporter,
     seen: BackendInspection,

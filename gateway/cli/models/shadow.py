@@ -30,9 +30,9 @@ from gateway.core.shadow_document import (
     why_not_shadowed,
 )
 from gateway.core.version_evidence import SHADOW, EvidenceRecord, evidence_address
-from gateway.cost.read_price_tables import prices_now, read_registry_prices
+from gateway.cost.read_price_tables import prices_now, read_all_price_tables
 from gateway.registry.base import SHADOWS, Document, Put, Registry
-from gateway.registry.evidence_records import evidence_change, image_of, read_evidence
+from gateway.registry.evidence_records import evidence_change, image_bound_to_evidence, read_evidence
 from gateway.registry.snapshot import read_shadow
 from gateway.settings import Settings
 from gateway.shadow.run_shadows import FIGURES
@@ -133,7 +133,7 @@ def shadow(
     async def work() -> None:
         async with console.open_registry_of(settings) as registry:
             model, document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
-            tables, _ = await read_registry_prices(registry)
+            tables, _ = await read_all_price_tables(registry)
             prices = prices_now(tables)
             price = shadow_cost_estimate(
                 made, model, prices, rps=rps, latency=latency, seconds=_seconds(for_)
@@ -142,7 +142,7 @@ def shadow(
                 _confirm(price.text)
             generation = await _begin(settings, registry, model, document, made, reason)
             obstacle = await wait_until_served(
-                console.gateway_address(gateway, settings), await registry.load()
+                console.gateway_address(gateway, settings), await registry.load_mirrored()
             )
             if as_json:
                 console.print_json({**to_document(made), "price": price.document, "generation": generation})
@@ -312,7 +312,7 @@ async def _verdict(registry: Registry, found: Shadow, model: Model, facts: dict[
         summary=f"{facts['finding']} with version {found.stable}: {facts['why']}",
         backend=evidence_address(candidate),
         artifact_digest=candidate.artifact_digest,
-        image=await image_of(registry, found.model, candidate),
+        image=await image_bound_to_evidence(registry, found.model, candidate),
         facts={
             "shadow": found.id,
             "tolerance": found.tolerance,

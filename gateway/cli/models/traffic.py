@@ -124,7 +124,7 @@ def _show(model: Model, *, as_json: bool) -> None:
 
 
 async def _watch(registry: Registry, address: str) -> str:
-    return await wait_until_served(address, await registry.load())
+    return await wait_until_served(address, await registry.load_mirrored())
 
 
 def _parsed(shares: list[str]) -> dict[str, int]:

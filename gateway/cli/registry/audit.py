@@ -270,7 +270,7 @@ def _export(settings: Settings, file: Path, *, as_json: bool) -> None:
 
     async def work(registry: Registry) -> tuple[HistoryReport, str]:
         report, _ = await _report(settings, registry)
-        entries = [entry async for entry in registry.history_entries()]
+        entries = [entry async for entry in registry.history_entries_newest_first()]
         entries = [entry for entry in entries if entry.generation <= report.head.generation]
         return report, _formatted(file.suffix, report, entries)
 

@@ -23,7 +23,7 @@ def export(
 
     async def work(registry: Registry) -> tuple[Document, ...]:
         # What gateways read is of one moment, not of one for each kind.
-        return (*(await registry.load()).documents, *await registry.list(PLANS))
+        return (*(await registry.load_mirrored()).documents, *await registry.list(PLANS))
 
     documents = console.with_registry(registry_url, work)
     by_kind = {

@@ -9,6 +9,7 @@ from gateway.cli.support import console
 from gateway.core.api_keys import key_id
 from gateway.core.model_updates import differences
 from gateway.registry.base import KEYS, MODELS, REVOCATIONS, Change, Registry
+from gateway.registry.mask_change import mask_change
 
 _VERBS = {"create": "created", "update": "changed", "delete": "deleted"}
 _STYLES = {"create": "bold green", "update": "bold yellow", "delete": "bold red"}
@@ -30,7 +31,7 @@ def history(
 
     async def work(registry: Registry) -> tuple[Change, ...]:
         wanted = kind or (MODELS if name is not None else None)
-        return await registry.history(kind=wanted, name=name, limit=limit)
+        return tuple(map(mask_change, await registry.history(kind=wanted, name=name, limit=limit)))
 
     changes = console.with_registry(registry_url, work)
     if as_json:

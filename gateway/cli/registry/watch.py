@@ -7,8 +7,9 @@ import msgspec
 
 from gateway.cli.registry.history import print_change
 from gateway.cli.support import console
-from gateway.registry.base import MODELS, Listing, Registry, Unavailable
+from gateway.registry.base import MODELS, MirroredListing, Registry, Unavailable
 from gateway.registry.changes_since import newest_changes_since
+from gateway.registry.mask_change import mask_change
 
 _AGAIN_S = 1.0
 _CATCH_UP = 1000
@@ -23,7 +24,7 @@ def watch(registry_url: console.RegistryOption = None, as_json: console.JsonOpti
 
 
 async def _watch(registry: Registry, *, as_json: bool) -> None:
-    seen: Listing | None = None
+    seen: MirroredListing | None = None
     while True:
         try:
             async for listing in registry.watch(seen):
@@ -44,7 +45,7 @@ async def _watch(registry: Registry, *, as_json: bool) -> None:
             await asyncio.sleep(_AGAIN_S)
 
 
-def _begin(listing: Listing, *, as_json: bool) -> None:
+def _begin(listing: MirroredListing, *, as_json: bool) -> None:
     models = sum(document.kind == MODELS for document in listing.documents)
     if as_json:
         _line({"registry_id": listing.registry_id, "generation": listing.generation, "models": models})
@@ -53,7 +54,7 @@ def _begin(listing: Listing, *, as_json: bool) -> None:
 
 
 async def _tell(registry: Registry, since: int, *, as_json: bool) -> None:
-    for change in reversed(await newest_changes_since(registry, since, at_most=_CATCH_UP)):
+    for change in map(mask_change, reversed(await newest_changes_since(registry, since, at_most=_CATCH_UP))):
         if as_json:
             _line(msgspec.to_builtins(change))
         else:

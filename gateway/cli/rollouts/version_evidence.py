@@ -1,4 +1,7 @@
-"""`chips evidence`: show the evidence about a version (verification, verdicts, model card), bound to its artifact and image."""
+"""`chips evidence`: show the evidence about a version.
+
+It is verification, verdicts and the model card, bound to the version's artifact and image.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -9,7 +12,7 @@ import typer
 from gateway.artifacts.read_model_card import read_card_sections
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.core.version_evidence import CARD, VERIFY, why_evidence_does_not_apply
+from gateway.core.version_evidence import CARD, VERIFY, requests_behind, why_evidence_does_not_apply
 from gateway.registry.base import EVIDENCE, Change, Registry
 from gateway.registry.evidence_records import list_evidence
 
@@ -19,7 +22,9 @@ def evidence(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show the evidence about a version: its verification, the verdicts of its rollout and shadow, its model card, and what they are about.
+    """Show the evidence about a version.
+
+    It is verification, the verdicts of rollout and shadow, the model card, and what they are about.
 
     A record that is about another artifact or address than the one that is registered now is marked: it does not count.
 
@@ -53,32 +58,43 @@ def evidence(
         console.print_json(found)
         return
     for one in found:
-        outcome = "passed" if one["passed"] else "failed"
-        style = (
-            "bold green"
-            if one["passed"] and one["counts"]
-            else "bold yellow"
-            if one["passed"]
-            else "bold red"
-        )
-        console.say(one["sort"], f"{outcome}: {one['summary']}", style=style)
-        console.say(
-            "", f"about {one['backend']} {one.get('artifact_digest', '')} {one.get('image', '')}".rstrip()
-        )
-        if one["at"]:
-            console.say("", f"{one['at']} by {one['by']}")
-        if one["why_not"]:
-            console.say("", f"does not count: {one['why_not']}", style="bold yellow")
-        for name, why in one.get("facts", {}).get("why", {}).items() if one["sort"] == VERIFY else ():
-            console.say("", f"{one['facts'].get('checks', {}).get(name, '')} {name}: {why}")
-        if one["sort"] == CARD:
-            print_card_sections(one.get("facts", {}))
+        _print_record(one)
     if not found:
         console.out.print(f"nothing is known of {which}: chips register verifies it")
 
 
+def _print_record(one: Mapping[str, Any]) -> None:
+    outcome = "passed" if one["passed"] else "failed"
+    style = (
+        "bold green" if one["passed"] and one["counts"] else "bold yellow" if one["passed"] else "bold red"
+    )
+    console.say(one["sort"], f"{outcome}: {one['summary']}", style=style)
+    print_requests_behind(one)
+    console.say(
+        "", f"about {one['backend']} {one.get('artifact_digest', '')} {one.get('image', '')}".rstrip()
+    )
+    if one["at"]:
+        console.say("", f"{one['at']} by {one['by']}")
+    if one["why_not"]:
+        console.say("", f"does not count: {one['why_not']}", style="bold yellow")
+    for name, why in one.get("facts", {}).get("why", {}).items() if one["sort"] == VERIFY else ():
+        console.say("", f"{one['facts'].get('checks', {}).get(name, '')} {name}: {why}")
+    if one["sort"] == CARD:
+        print_card_sections(one.get("facts", {}))
+
+
+def print_requests_behind(record: Mapping[str, Any]) -> None:
+    """Print how many requests a verdict rests on.
+
+    The verdict is of a rollout or shadow. Few requests are printed as a warning.
+    """
+    behind = requests_behind(record)
+    if behind is not None:
+        console.say("warning" if behind.too_few else "", str(behind), style="bold yellow")
+
+
 def print_card_sections(facts: Mapping[str, Any]) -> None:
-    """Print the sections of a model card, as its author wrote them."""
+    """Print the sections of a model card. They are printed as the card's author wrote them."""
     for section in read_card_sections(facts):
         console.say("", f"## {section.heading}")
         for line in section.text.split("\n"):

@@ -93,7 +93,7 @@ async def _examine(registry_url: str | None, address: str | None) -> AsyncGenera
     yield await asyncio.to_thread(check_artifact_store, settings)
     try:
         async with console.open_registry_of(settings) as registry:
-            listing = await registry.load()
+            listing = await registry.load_mirrored()
             signed = [one async for one in check_sign_off(registry, read_models(listing)[0])]
             roles = await check_excessive_iam_roles(registry, firestore_database_of(settings.registry))
     except RegistryError as error:

@@ -15,7 +15,7 @@ from gateway.artifacts.open_store_by_url import open_store
 from gateway.cli.support import console
 from gateway.cli.support.connection_errors import connection_error_text
 from gateway.core.model import Model, parse_model
-from gateway.registry.base import MODELS, Listing
+from gateway.registry.base import MODELS, MirroredListing
 from gateway.settings import (
     Settings,
     endpoint_override,
@@ -153,7 +153,7 @@ def check_artifact_store(settings: Settings) -> Finding:
     return Finding("artifacts", "ok", settings.artifacts)
 
 
-def read_models(listing: Listing) -> tuple[list[Model], list[Finding]]:
+def read_models(listing: MirroredListing) -> tuple[list[Model], list[Finding]]:
     """The models of a registry listing; each damaged one is a finding."""
     models, problems = [], []
     for document in listing.documents:
@@ -172,7 +172,7 @@ def read_models(listing: Listing) -> tuple[list[Model], list[Finding]]:
     return models, problems
 
 
-async def check_gateway(address: str, listing: Listing) -> AsyncGenerator[Finding, None]:
+async def check_gateway(address: str, listing: MirroredListing) -> AsyncGenerator[Finding, None]:
     """Check that the environment's gateway answers and serves this registry state."""
     import aiohttp
 

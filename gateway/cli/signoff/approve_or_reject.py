@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from gateway.audit.dsse_envelope import SigningError
-from gateway.cli.rollouts.version_evidence import print_card_sections
+from gateway.cli.rollouts.version_evidence import print_card_sections, print_requests_behind
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.signer_options import (
@@ -17,7 +17,7 @@ from gateway.cli.support.signer_options import (
     sign_and_verify,
 )
 from gateway.core.suggestions import suggest
-from gateway.core.version_evidence import CARD
+from gateway.core.version_evidence import CARD, requests_behind
 from gateway.registry.base import APPROVALS, Document, Registry
 from gateway.signoff.approval_requests import (
     ApprovalRequest,
@@ -151,6 +151,7 @@ def _decide(
             "title": request.title,
             "decision": decision,
             "by": who.name,
+            "few_requests": _few_requests(request),
             **_verdict_facts(verdict),
         }
 
@@ -160,7 +161,17 @@ def _decide(
         return
     style = "bold red" if decision in {"reject", "emergency"} else "bold green"
     console.say(_DONE[decision], f"{facts['title']} by {facts['by']}", style=style)
+    for text in facts["few_requests"]:
+        console.say("warning", text, style="bold yellow")
     _show_verdict(facts)
+
+
+def _few_requests(request: ApprovalRequest) -> list[str]:
+    """The evidence of the request that rests on few requests, a line each."""
+    found = ((sort, requests_behind(record)) for sort, record in request.evidence.items())
+    return [
+        f"the evidence {sort} {behind}" for sort, behind in found if behind is not None and behind.too_few
+    ]
 
 
 def _with(document: Document, body: dict[str, Any]) -> Document:
@@ -257,6 +268,7 @@ def _show(facts: dict[str, Any], *, whole: bool) -> None:
                 console.say("", f"{what} {facts[what]}")
         for sort, record in facts.get("evidence", {}).items():
             console.say("", f"evidence {sort}: {record.get('summary') or console.short_value(record)}")
+            print_requests_behind(record)
             if sort == CARD:
                 print_card_sections(record.get("facts", {}))
     _show_verdict(facts)

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from gateway.registry.base import Listing
+from gateway.registry.base import MirroredListing
 
 WatchedGatewayOption = Annotated[
     str | None,
@@ -34,10 +34,11 @@ class _Readiness(msgspec.Struct):
     registry: _SeenRegistry | None = None
 
 
-async def wait_until_served(address: str, listing: Listing) -> str:
-    """Wait, at most 5 seconds, until the gateway at `address` serves the registry state `listing`.
+async def wait_until_served(address: str, listing: MirroredListing) -> str:
+    """Wait until the gateway at `address` serves `listing`; return what prevents it.
 
-    Return what prevents it; empty where the gateway serves it.
+    It waits 5 seconds at most. `listing` is a state of the registry. The result is empty where the gateway
+    serves it.
     """
     import aiohttp
 

@@ -43,9 +43,10 @@ function Changes({ one }) {
 
 function Evidence({ evidence }) {
   if (!evidence.length) return html`<p class="soft">The sign-off policy asks for none, and none came with the request.</p>`;
-  return evidence.map(({ sort, passed, required, summary, at, problems, sections }) => html`<article class="evidence" key=${sort}>
+  return evidence.map(({ sort, passed, required, summary, requests, too_few_requests, at, problems, sections }) => html`<article class="evidence" key=${sort}>
     <h3>${sort} <${Pill} mood=${problems.length ? 'bad' : passed ? 'ok' : 'bad'}>${problems.length ? 'does not count' : passed ? 'passed' : 'failed'}<//>${!required && html` <span class="soft">not asked for</span>`}</h3>
     ${summary && html`<p>${summary}${at && html` <span class="soft">${when(at)}</span>`}</p>`}
+    ${requests && html`<p class=${too_few_requests ? 'warn' : ''}><strong>It ${requests}.</strong></p>`}
     ${problems.map((text) => html`<p class="bad">${text}</p>`)}
     ${sections.length > 0 && html`<details open><summary>The model card, as its author wrote it</summary><${Facts} rows=${sections.map(({ heading, text }) => [heading, html`<span class="written">${text}</span>`])} /></details>`}
   </article>`);

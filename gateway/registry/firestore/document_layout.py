@@ -31,7 +31,7 @@ from gateway.registry.damaged_records import (
     DAMAGED,
     RegistryDamaged,
     StoredValues,
-    entry_from,
+    entry_from_values,
     values_or_problem,
 )
 
@@ -83,7 +83,7 @@ class CollectionNames(NamedTuple):
 
 
 def check_kind(kind: str) -> None:
-    """Check that `kind` can be a part of a collection's name. Raises RegistryError."""
+    """Check that `kind` is valid as a part of a collection's name. Raises RegistryError."""
     if not _KIND.fullmatch(kind):
         raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
 
@@ -106,7 +106,7 @@ def parse_document_id(identity: str) -> tuple[str, str]:
 
 
 def document_from_protobuf(document: Any) -> FirestoreDocument:
-    """A protobuf Document as ours. A value of a type that no registry writes stays a protobuf value, so that nobody takes it for ours."""
+    """Convert a protobuf Document to a FirestoreDocument. A value of a type that no registry writes stays a protobuf value, so that nobody takes it for ours."""
     fields: Fields = {}
     for name, value in document.fields.items():
         kind = value.WhichOneof("value_type")
@@ -161,7 +161,7 @@ def decode_stored(fields: Fields | None) -> StoredValues | None:
 
 
 def read_as_stored(found: FirestoreDocument) -> StoredDocument:
-    """A document exactly as it lies there; one that is damaged gets a body that no registry writes."""
+    """A document exactly as it is stored; one that is damaged gets a body that no registry writes."""
     kind, name = parse_document_id(found.identity)
     stored = decode_stored(found.fields)
     if (
@@ -198,8 +198,11 @@ def encode_stored(kind: str, name: str, revision: int, generation: int, body: st
     return {"kind": kind, "name": name, "revision": revision, "generation": generation, "body": body}
 
 
-def history_entry_id(generation: int, index: int) -> str:
-    """The id of a history entry. Ids count down: Firestore's own order by id, which needs no index, is then newest first."""
+def newest_first_entry_id(generation: int, index: int) -> str:
+    """The id of a history entry. Newer entries have lower ids.
+
+    So Firestore's own order by id, which needs no index, is newest first.
+    """
     return f"{_LAST_GENERATION - generation:016d}-{_LAST_INDEX - index:07d}"
 
 
@@ -209,9 +212,9 @@ def encode_entry(entry: Entry) -> Fields:
 
 
 def decode_entry(found: FirestoreDocument) -> Entry | None:
-    """An entry of the history exactly as it lies there; None where it is none."""
+    """Decode an entry of the history exactly as it is stored; None where it is none."""
     unchained = {"sequence": 0} if found.fields.keys().isdisjoint(_OF_THE_CHAIN) else {}
-    entry = entry_from({**unchained, **found.fields})
+    entry = entry_from_values({**unchained, **found.fields})
     if entry is None:
         return None
     in_place = found.identity.startswith(f"{_LAST_GENERATION - entry.generation:016d}-")

@@ -1,4 +1,4 @@
-"""Read a stored history from Firestore, and migrate one from before the hash chain into it."""
+"""Migrate the history of an older release in Firestore to the hash chain, and read a stored history."""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _PAGE: Final = 1000  # entries read at once
 
 
-async def read_entries(rpc: "FirestoreRpc", names: CollectionNames) -> AsyncIterator[Entry]:
-    """Every entry of the history as it lies there, from the newest to the oldest."""
+async def read_entries_newest_first(rpc: "FirestoreRpc", names: CollectionNames) -> AsyncIterator[Entry]:
+    """Every entry of the history exactly as it is stored, from the newest to the oldest."""
     first: str | None = None
     while True:
         count, last = 0, first
@@ -41,10 +41,10 @@ async def read_entries(rpc: "FirestoreRpc", names: CollectionNames) -> AsyncIter
         first = last
 
 
-async def read_stored(
+async def read_documents_as_stored(
     rpc: "FirestoreRpc", names: CollectionNames, kind: str
 ) -> AsyncIterator[StoredDocument]:
-    """Every document of a kind as it lies there."""
+    """Every document of a kind exactly as it is stored, tombstones included."""
     async for found in rpc.query(names.for_kind(kind), first=f"{kind}:", end=f"{kind};"):
         yield document_layout.read_as_stored(found)
 
@@ -64,9 +64,9 @@ async def migrate_history_to_chain(
     head = document_layout.read_chain_head(known, found.fields)
     if head.digest is not None:
         return False
-    entries = [entry async for entry in read_entries(rpc, names)]
+    entries = [entry async for entry in read_entries_newest_first(rpc, names)]
     kinds = KINDS | {entry.kind for entry in entries if entry.kind}
-    documents = [one for kind in sorted(kinds) async for one in read_stored(rpc, names, kind)]
+    documents = [one for kind in sorted(kinds) async for one in read_documents_as_stored(rpc, names, kind)]
     takeover, end = plan_takeover(head, entries, documents)
     entry, new_head = _sealed(takeover, end, documents)
     at = (names.for_kind(AUDIT), document_layout.document_id(AUDIT, TAKEOVER))
@@ -80,7 +80,7 @@ async def migrate_history_to_chain(
                 DocumentWrite(*at, stored, was.updated if was is not None else None),
                 DocumentWrite(
                     names.history,
-                    document_layout.history_entry_id(entry.generation, 0),
+                    document_layout.newest_first_entry_id(entry.generation, 0),
                     document_layout.encode_entry(entry),
                     None,
                 ),

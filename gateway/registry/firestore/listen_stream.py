@@ -1,4 +1,4 @@
-"""Turns the messages of a Firestore Listen stream into consistent states.
+"""Turn the messages of a Firestore Listen stream into consistent states.
 
 The server sends changes as they come, and only now and then says that everything up to here is consistent. Nothing is
 passed on before that, so a batch is never seen in part.
@@ -22,8 +22,8 @@ class StreamBroken(Unavailable):
     """The Listen stream has ended and must be opened again."""
 
 
-class DocumentGone(Unavailable):
-    """A document was removed by hand (registries only mark them as deleted): everything must be read again."""
+class DocumentRemovedByHand(Unavailable):
+    """A document was removed or damaged by hand, so everything must be read again. Registries only mark documents as deleted."""
 
 
 class ListenTarget:
@@ -47,11 +47,11 @@ class ListenTarget:
         elif kind in {"document_delete", "document_remove"}:
             gone = getattr(message, kind)
             if TARGET_ID in gone.removed_target_ids:
-                raise DocumentGone(f"{gone.document} was removed from Firestore by hand")
+                raise DocumentRemovedByHand(f"{gone.document} was removed from Firestore by hand")
         elif kind == "filter":
             told = self._known if self._told_again is None else self._told_again
             if message.filter.target_id == TARGET_ID and message.filter.count != len(told):
-                raise DocumentGone(
+                raise DocumentRemovedByHand(
                     f"Firestore holds {message.filter.count} documents where {len(told)} were told"
                 )
         return None
@@ -64,7 +64,7 @@ class ListenTarget:
             if self._told_again is not None:
                 self._told_again.add(found.identity)
         elif TARGET_ID in change.removed_target_ids:
-            raise DocumentGone(f"{found.identity} is no longer as a registry writes it")
+            raise DocumentRemovedByHand(f"{found.identity} is no longer as a registry writes it")
 
     def _target_change(self, change: Any) -> dict[str, FirestoreDocument] | None:
         if change.target_ids and TARGET_ID not in change.target_ids:
@@ -89,7 +89,7 @@ class ListenTarget:
         if self._told_again is not None:
             missing = self._known - self._told_again
             if missing:
-                raise DocumentGone(f"{min(missing)} was removed from Firestore by hand")
+                raise DocumentRemovedByHand(f"{min(missing)} was removed from Firestore by hand")
             self._told_again = None
         fresh, self._fresh = self._fresh, {}
         return fresh

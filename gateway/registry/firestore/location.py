@@ -1,4 +1,4 @@
-"""Where in Firestore a registry is, from its URL."""
+"""The location of a registry in Firestore, parsed from its URL."""
 
 import os
 import re

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from gateway.registry.base import (
     MIRRORED,
     Document,
-    Listing,
+    MirroredListing,
 )
 from gateway.registry.firestore import document_layout
 from gateway.registry.firestore.document_layout import FirestoreDocument, RegistryHead
@@ -22,12 +22,12 @@ class MirroredState:
         self.documents = documents  # by id
 
     @classmethod
-    def from_listing(cls, listing: Listing) -> "MirroredState":
+    def from_listing(cls, listing: MirroredListing) -> "MirroredState":
         head = RegistryHead(listing.registry_id, listing.generation)
         return cls(head, {document_layout.document_id(d.kind, d.name): d for d in listing.documents})
 
-    def listing(self) -> Listing:
-        return Listing(
+    def listing(self) -> MirroredListing:
+        return MirroredListing(
             registry_id=self.head.registry_id,
             generation=self.head.generation,
             documents=tuple(self.documents.values()),
@@ -45,7 +45,10 @@ class MirroredState:
 
 
 def mirrored_document(found: FirestoreDocument) -> Document | None:
-    """The registry document in `found`; None for the head, a deleted document, or a kind that this release does not mirror."""
+    """The registry document in `found`, if it is mirrored.
+
+    None for the head, a deleted document, or a kind that this release does not mirror.
+    """
     if ":" not in found.identity or document_layout.parse_document_id(found.identity)[0] not in MIRRORED:
         return None
     return document_layout.decode_registry_document(found.identity, found.fields)

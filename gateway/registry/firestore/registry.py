@@ -1,7 +1,8 @@
-"""The registry for a fleet: documents in Google's Firestore, watched over one stream for each gateway.
+"""A registry in Google's Firestore, for a fleet of gateways.
 
-Writes use preconditions, not transactions, whose locks collapse under contention; see docs/adr. Google's packages are
-imported late and in a thread, because importing them takes longer than a caller should wait.
+Each gateway watches it over one stream. Writes use preconditions, not transactions, whose locks collapse under
+contention; see docs/adr. Google's packages are imported late and in a thread, because importing them takes longer than
+a caller should wait.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from gateway.registry.base import (
     Document,
     Entry,
     Head,
-    Listing,
+    MirroredListing,
     Precondition,
     Put,
     Registry,
@@ -29,12 +30,12 @@ from gateway.registry.base import (
     now_rfc3339,
 )
 from gateway.registry.firestore import document_layout, ephemeral_documents
-from gateway.registry.firestore.batch_write import BatchWrite, document_location
 from gateway.registry.firestore.document_layout import HEAD, CollectionNames, FirestoreDocument, RegistryHead
-from gateway.registry.firestore.history_migration import read_entries, read_stored
-from gateway.registry.firestore.listen_stream import DocumentGone, ListenTarget
+from gateway.registry.firestore.history_migration import read_documents_as_stored, read_entries_newest_first
+from gateway.registry.firestore.listen_stream import DocumentRemovedByHand, ListenTarget
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
 from gateway.registry.firestore.mirrored_state import MirroredState, mirrored_document
+from gateway.registry.firestore.retried_batch_write import RetriedBatchWrite, document_location
 from gateway.registry.hash_chain import GENESIS
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ _OVERDUE_S: Final = 3.0  # how long the stream may take to tell what a look has 
 
 
 def open_url(parts: SplitResult) -> Registry:
-    """`firestore://PROJECT/DATABASE?prefix=NAME`, on an emulator where FIRESTORE_EMULATOR_HOST names one."""
+    """Open the registry at `firestore://PROJECT/DATABASE?prefix=NAME`, on an emulator where FIRESTORE_EMULATOR_HOST names one."""
     return FirestoreRegistry(parse_location(parts))
 
 
 class RegistryReplaced(Exception):
-    """The stored registry is another one than before, or an older state: a restored backup, an emulator that was restarted."""
+    """The stored registry was replaced by another one, or by an older state: a restored backup, a restarted emulator."""
 
     def __init__(self) -> None:
         super().__init__("another registry is there now, or an older state of it")
@@ -73,10 +74,10 @@ class FirestoreRegistry:
 
     # -- the contract
 
-    async def load(self) -> Listing:
+    async def load_mirrored(self) -> MirroredListing:
         return (await self._read_whole(await self._rpc())).listing()
 
-    async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:
+    async def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:
         rpc = await self._rpc()
         view = self._last or (MirroredState.from_listing(since) if since is not None else None)
         told = False
@@ -97,7 +98,7 @@ class FirestoreRegistry:
                             yield view.listing()
                         else:
                             raise RegistryReplaced
-            except (DocumentGone, RegistryReplaced) as error:
+            except (DocumentRemovedByHand, RegistryReplaced) as error:
                 _log.warning("the registry is read again: %s", error)
                 self._last = None
                 if await self._head(rpc) is None:
@@ -133,7 +134,7 @@ class FirestoreRegistry:
     ) -> int:
         rpc = await self._rpc()
         async with self._writing:
-            batch = BatchWrite(
+            batch = RetriedBatchWrite(
                 rpc, self._names, changes, author, reason, self._place, preconditions=preconditions
             )
             return await batch.run()
@@ -171,12 +172,12 @@ class FirestoreRegistry:
             return await self.head()
         return document_layout.read_chain_head(head, found.fields)
 
-    async def history_entries(self) -> AsyncIterator[Entry]:
-        async for entry in read_entries(await self._rpc(), self._names):
+    async def history_entries_newest_first(self) -> AsyncIterator[Entry]:
+        async for entry in read_entries_newest_first(await self._rpc(), self._names):
             yield entry
 
     async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
-        return tuple([one async for one in read_stored(await self._rpc(), self._names, kind)])
+        return tuple([one async for one in read_documents_as_stored(await self._rpc(), self._names, kind)])
 
     async def close(self) -> None:
         self._closed = True

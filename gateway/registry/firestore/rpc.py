@@ -1,7 +1,8 @@
-"""The calls of Firestore that a registry needs: each is bounded in time, and none is retried implicitly.
+"""The calls to Firestore that a registry needs.
 
-Google's client retries for minutes, and its `timeout` does not bound that; `retry=None` with a `timeout` does. Importing
-this module imports Google's packages, which takes some 250 ms: do it in a thread.
+Each is bounded in time, and none is retried implicitly. Google's client retries for minutes, and its `timeout` does not
+bound that; `retry=None` with a `timeout` does. Importing this module imports Google's packages, which takes some 250
+ms: do it in a thread.
 """
 
 import asyncio

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.registry import mirror as mirror_module
 from gateway.registry.base import MODELS, REVOCATIONS, Conflict, Delete, Put, RegistryError, Unavailable
-from gateway.registry.firestore import batch_write
+from gateway.registry.firestore import retried_batch_write
 from gateway.registry.firestore import rpc as rpc_module
 from gateway.registry.firestore.document_layout import Fields
 from gateway.registry.firestore.registry import FirestoreRegistry
@@ -168,7 +168,7 @@ async def test_a_write_whose_answer_is_lost_is_done_once(
     monkeypatch.setattr(rpc_module.FirestoreRpc, "commit", commit_into_the_void)
     generation = await registrar.write(wine("beer"), wine("tea"), author="ana", reason="twice?")
     assert generation == 2
-    assert (await watcher.load()).generation == 2
+    assert (await watcher.load_mirrored()).generation == 2
     assert [c.name for c in await watcher.history(limit=10) if c.reason == "twice?"] == ["tea", "beer"]
 
 
@@ -186,25 +186,25 @@ async def test_a_write_of_which_nothing_is_known_says_so(
         cable.lose_answers()
         await commit(self, writes)
 
-    monkeypatch.setattr(batch_write, "_WRITE_S", 1.0)
+    monkeypatch.setattr(retried_batch_write, "_WRITE_S", 1.0)
 
     monkeypatch.setattr(rpc_module.FirestoreRpc, "commit", commit_into_the_void)
     with pytest.raises(Unavailable, match="it was written whole, as generation 2") as caught:
         await registrar.write(wine("beer"), wine("tea"), author="ana")
     monkeypatch.setattr(rpc_module, "_QUERY_S", 50.0)
     assert "chips history" in str(caught.value)
-    listing = await watcher.load()
+    listing = await watcher.load_mirrored()
     assert {document.name for document in listing.documents} in ({"wine"}, {"wine", "beer", "tea"})
 
 
 async def test_calls_are_bounded(cable: Cable, firestore: str, opened, monkeypatch: pytest.MonkeyPatch):
     registry = opened(await through(cable, firestore))
-    await registry.load()
+    await registry.load_mirrored()
     cable.freeze()
     monkeypatch.setattr(rpc_module, "_READ_S", 0.2)
     monkeypatch.setattr(rpc_module, "_QUERY_S", 0.2)
     for call in (
-        registry.load,
+        registry.load_mirrored,
         lambda: registry.read(MODELS, "a"),
         lambda: registry.list(MODELS),
         registry.history,
@@ -317,7 +317,7 @@ async def test_a_batch_that_is_larger_than_a_request_may_be(firestore: str, open
         RegistryError, match=r"Firestore writes at most 9500000 at once\. Nothing was written"
     ):
         await registry.write(*batch, author="ana")
-    assert (await registry.load()).documents == ()
+    assert (await registry.load_mirrored()).documents == ()
 
 
 # -- two registrars

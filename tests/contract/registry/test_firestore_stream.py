@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.registry.base import Listing, RegistryError, Unavailable
+from gateway.registry.base import MirroredListing, RegistryError, Unavailable
 from gateway.registry.firestore.location import FirestoreLocation
 from gateway.registry.firestore.registry import FirestoreRegistry
 from gateway.registry.mirror import Mirror
@@ -42,7 +42,7 @@ class Seen:
     """A watch that goes on after it breaks, as the mirror's does, and what it saw."""
 
     def __init__(self, registry: FirestoreRegistry) -> None:
-        self.listings: list[Listing] = []
+        self.listings: list[MirroredListing] = []
         self.errors: list[Exception] = []
         self.looks = 0
         self._changed = asyncio.Event()
@@ -301,7 +301,7 @@ async def test_permission_denied_says_what_to_do(fake: FakeFirestore, registry: 
     for method in ("RunQuery", "BatchGetDocuments"):
         fake.refuse[method] = grpc.StatusCode.PERMISSION_DENIED
     for call in (
-        registry.load(),
+        registry.load_mirrored(),
         registry.read("models", "wine"),
         registry.list("models"),
         registry.history(),
@@ -317,19 +317,19 @@ async def test_a_gateway_that_may_not_write_begins_no_registry(
     fake.documents.clear()
     fake.refuse["Commit"] = grpc.StatusCode.PERMISSION_DENIED
     with pytest.raises(RegistryError, match=r"there is no registry in Firestore test-project/\(default\)"):
-        await registry.load()
+        await registry.load_mirrored()
 
 
 async def test_a_database_that_is_not_there(fake: FakeFirestore, registry: FirestoreRegistry):
     fake.refuse["RunQuery"] = grpc.StatusCode.NOT_FOUND
     with pytest.raises(RegistryError, match="gcloud firestore databases create"):
-        await registry.load()
+        await registry.load_mirrored()
 
 
 async def test_a_head_that_was_spoilt(fake: FakeFirestore, registry: FirestoreRegistry):
     fake.documents["chips-mirror/head"] = ({"registry_id": "one", "generation": "7"}, 1)
     with pytest.raises(RegistryError, match="head document in Firestore is damaged"):
-        await registry.load()
+        await registry.load_mirrored()
 
 
 async def test_a_mirror_over_a_stream_that_is_rejected_for_a_while(

@@ -65,7 +65,7 @@ async def test_a_sqlite_registry_is_read_as_it_is_and_taken_over_by_the_first_wr
     path = tmp_path / "registry.db"
     make_unchained(path)
     registry = SqliteRegistry(path)
-    assert (await registry.load()).generation == 3
+    assert (await registry.load_mirrored()).generation == 3
     assert await registry.head() == Head(registry_id="0123", generation=3)
     (finding,) = (await verify_history(registry)).findings
     assert finding.what == "unchained"
@@ -157,7 +157,7 @@ async def write_as_before(registry: FirestoreRegistry, name: str, revision: int)
         [
             DocumentWrite(*places[0], fields, head.updated if head is not None else None),
             DocumentWrite(*places[1], stored, old.updated if old is not None else None),
-            DocumentWrite(names.history, document_layout.history_entry_id(generation, 0), entry, None),
+            DocumentWrite(names.history, document_layout.newest_first_entry_id(generation, 0), entry, None),
         ]
     )
 

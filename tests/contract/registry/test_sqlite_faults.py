@@ -64,7 +64,7 @@ async def test_kill_9_in_mid_write_loses_and_tears_nothing(tmp_path: Path):
         a, b = await registry.list(MODELS)
         assert a.body == b.body, "a batch was torn"
         assert acknowledged <= a.body["n"] <= acknowledged + 1, "an acknowledged write was lost"
-        assert (await registry.load()).generation == a.body["n"] == a.revision
+        assert (await registry.load_mirrored()).generation == a.body["n"] == a.revision
         assert len(await registry.history(limit=10**6)) == 2 * a.body["n"]
         await registry.close()
 
@@ -89,7 +89,7 @@ async def test_a_change_by_another_process_reaches_a_running_mirror(tmp_path: Pa
 async def test_a_statement_that_waits_does_not_hold_up_the_loop(tmp_path: Path):
     path = tmp_path / "registry.db"
     registry = SqliteRegistry(path)
-    await registry.load()
+    await registry.load_mirrored()
     lock = sqlite3.connect(path, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     writing = asyncio.create_task(registry.write(Put(kind=MODELS, name="a", body={}, expected=0), author="x"))
@@ -108,7 +108,7 @@ async def test_a_lock_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("gateway.registry.sqlite_connection._BUSY_TIMEOUT_S", 0.05)
     path = tmp_path / "registry.db"
     registry = SqliteRegistry(path)
-    await registry.load()
+    await registry.load_mirrored()
     lock = sqlite3.connect(path, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     with pytest.raises(Unavailable, match="locked by another process"):
@@ -124,7 +124,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path):
     path.write_bytes(b"this is not a database, " * 100)
     registry = SqliteRegistry(path)
     with pytest.raises(RegistryError, match="is not a CHIPS registry"):
-        await registry.load()
+        await registry.load_mirrored()
     assert path.read_bytes().startswith(b"this is not")
     await registry.close()
 
@@ -136,7 +136,7 @@ async def test_a_registry_of_a_newer_release(tmp_path: Path):
     db.close()
     registry = SqliteRegistry(path)
     with pytest.raises(RegistryError, match="another release of CHIPS"):
-        await registry.load()
+        await registry.load_mirrored()
     await registry.close()
 
 
@@ -144,7 +144,7 @@ async def test_a_folder_that_cannot_be_made(tmp_path: Path):
     (tmp_path / "file").write_text("")
     registry = SqliteRegistry(tmp_path / "file" / "registry.db")
     with pytest.raises(RegistryError):
-        await registry.load()
+        await registry.load_mirrored()
     await registry.close()
 
 
@@ -155,14 +155,14 @@ async def test_a_disk_that_is_full(tmp_path: Path):
     await registry._run(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
     with pytest.raises(Unavailable, match="nothing was written"):
         await registry.write(Put(kind=MODELS, name="b", body={"n": "x" * 100_000}, expected=0), author="x")
-    listing = await registry.load()
+    listing = await registry.load_mirrored()
     assert [document.name for document in listing.documents] == ["a"]
     await registry.close()
 
 
 async def test_the_file_is_for_its_owner_only(tmp_path: Path):
     registry = SqliteRegistry(tmp_path / "registry.db")
-    await registry.load()
+    await registry.load_mirrored()
     assert (tmp_path / "registry.db").stat().st_mode & 0o077 == 0
     await registry.close()
 
@@ -186,7 +186,7 @@ async def test_a_replaced_file_is_noticed(tmp_path: Path):
     for suffix in ("-wal", "-shm"):
         (tmp_path / f"one.db{suffix}").unlink(missing_ok=True)
     (tmp_path / "two.db").replace(tmp_path / "one.db")
-    assert [document.name for document in (await one.load()).documents] == ["b"]
+    assert [document.name for document in (await one.load_mirrored()).documents] == ["b"]
     await one.close()
 
 
@@ -198,7 +198,7 @@ async def test_a_spoilt_document_hides_no_other(tmp_path: Path):
         await registry._run(
             operator.methodcaller("execute", "UPDATE documents SET body = ? WHERE name = ?", (text, name))
         )
-    found = {document.name: document for document in (await registry.load()).documents}
+    found = {document.name: document for document in (await registry.load_mirrored()).documents}
     assert found["c"].body == {"n": 1}
     assert "not a JSON object" in found["a"].problem
     assert "not a JSON object" in found["b"].problem
@@ -252,7 +252,7 @@ async def test_a_document_of_one_mebibyte(tmp_path: Path):
     registry = SqliteRegistry(tmp_path / "registry.db")
     body = {"text": "x" * 2**20}
     await registry.write(Put(kind=MODELS, name="a", body=body, expected=0), author="x")
-    (document,) = (await registry.load()).documents
+    (document,) = (await registry.load_mirrored()).documents
     assert document.body == body
     await registry.close()
 
@@ -304,7 +304,7 @@ async def test_a_registry_that_was_deleted_is_not_made_anew(tmp_path: Path):
         source.backup(target)
     path.unlink()
     for work in (
-        registry.load,
+        registry.load_mirrored,
         lambda: registry.list(MODELS),
         lambda: registry.write(put("beer"), author="ana"),
     ):
@@ -374,7 +374,7 @@ async def test_a_new_one_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "docs/how-to/restore.md" in caplog.text
     caplog.clear()
     again = SqliteRegistry(tmp_path / "registry.db")
-    await again.load()
+    await again.load_mirrored()
     await again.close()
     assert not caplog.records
 
@@ -386,7 +386,7 @@ async def test_the_database_of_another_program_is_left_alone(tmp_path: Path):
     theirs.close()
     registry = SqliteRegistry(path)
     with pytest.raises(RegistryError, match="database of another program"):
-        await registry.load()
+        await registry.load_mirrored()
     await registry.close()
     with sqlite3.connect(path) as theirs:
         assert theirs.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]

@@ -16,10 +16,10 @@ from gateway.registry.base import (
     REVOCATIONS,
     Delete,
     Document,
-    Listing,
+    MirroredListing,
     Put,
 )
-from gateway.registry.damaged_records import document_of
+from gateway.registry.damaged_records import document_from_values
 from gateway.registry.sqlite import SqliteRegistry
 
 Opener = Callable[[], SqliteRegistry]
@@ -42,7 +42,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the documents that were read, in their order."""
     names: list[str] = []
-    decode = document_of
+    decode = document_from_values
 
     def noted(kind: str, name: str, revision: int, body: str | None) -> Document | None:
         found = decode(kind, name, revision, body)
@@ -50,7 +50,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             names.append(name)
         return found
 
-    monkeypatch.setattr(sqlite_read, "document_of", noted)
+    monkeypatch.setattr(sqlite_read, "document_from_values", noted)
     return names
 
 
@@ -58,14 +58,14 @@ def put(name: str, expected: int = 0, kind: str = MODELS, **body: object) -> Put
     return Put(kind=kind, name=name, body=body, expected=expected)
 
 
-async def told(watch: AsyncIterator[Listing | None]) -> Listing:
+async def told(watch: AsyncIterator[MirroredListing | None]) -> MirroredListing:
     async for listing in watch:
         if listing is not None:
             return listing
     raise AssertionError("the watch ended")
 
 
-def contents(listing: Listing) -> tuple[int, list[Document]]:
+def contents(listing: MirroredListing) -> tuple[int, list[Document]]:
     return listing.generation, sorted(listing.documents, key=lambda document: (document.kind, document.name))
 
 
@@ -82,7 +82,7 @@ async def test_only_what_has_changed_is_read(opened: Opener, decoded: list[str])
     listing = await told(watch)
     assert listing.generation == 4
     assert sorted(decoded) == ["m7", "new"]
-    assert contents(listing) == contents(await other.load())
+    assert contents(listing) == contents(await other.load_mirrored())
 
 
 async def test_whatever_is_written_a_watch_shows_what_a_load_shows(opened: Opener):
@@ -105,7 +105,7 @@ async def test_whatever_is_written_a_watch_shows_what_a_load_shows(opened: Opene
             # The watching client writes too: its own commits are counted apart.
             await draw.choice([registry, *writers]).write(*changes, author="ana")
         listing = await told(watch)
-        assert contents(listing) == contents(await writers[0].load())
+        assert contents(listing) == contents(await writers[0].load_mirrored())
         for document in listing.documents:
             where = document.kind, document.name
             assert document.revision >= revisions.get(where, 0)
@@ -164,7 +164,7 @@ async def test_a_backup_that_is_restored_in_place(opened: Opener, tmp_path: Path
 async def test_a_watch_sees_what_was_written_while_its_connection_was_replaced(opened: Opener):
     """A connection that was dropped, for whatever reason, must not hide a change."""
     registry, other = opened(), opened()
-    await other.load()
+    await other.load_mirrored()
     watch = registry.watch()
     await told(watch)
     await other.write(put("wine"), author="ana")

@@ -24,7 +24,7 @@ SEED = 20_261_130
 
 
 async def read_state(registry: Registry) -> State:
-    entries = [entry async for entry in registry.history_entries()]
+    entries = [entry async for entry in registry.history_entries_newest_first()]
     documents = {
         (one.kind, one.name): one
         for kind in sorted(KINDS)
@@ -164,7 +164,7 @@ class RawFirestore:
         for number, entry in enumerate(state.entries):
             same = number and state.entries[number - 1].generation == entry.generation
             index = index + 1 if same else 0
-            found[names.history, document_layout.history_entry_id(entry.generation, index)] = (
+            found[names.history, document_layout.newest_first_entry_id(entry.generation, index)] = (
                 document_layout.encode_entry(entry)
             )
         for one in state.documents.values():

@@ -118,7 +118,7 @@ async def test_readers_and_writers_get_an_answer_or_a_registrys_error(
         wine = Put(kind=MODELS, name="wine", body={}, expected=3)
         tea = Put(kind=MODELS, name="tea", body={}, expected=0)
         for answer in (
-            registry.load(),
+            registry.load_mirrored(),
             registry.list(MODELS),
             registry.history(),
             registry.read(MODELS, "wine"),

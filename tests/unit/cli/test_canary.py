@@ -1,13 +1,15 @@
 """`chips canary` and `chips rollouts`: what is written, what is refused, and what is shown."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.control.registry_changes import recent_changes
 from gateway.core.model import parse_model
 from gateway.core.model_updates import merge_document, to_document
-from gateway.core.rollout_document import parse_rollout, with_traffic
+from gateway.core.rollout_document import mask_webhook, parse_rollout, with_traffic
 from gateway.registry.base import ROLLOUTS, Put
 from gateway.registry.open_by_url import open_registry
 from gateway.rollout.assessment import ASSESSMENTS, Assessment
@@ -90,7 +92,7 @@ def test_a_rollout_is_begun_with_its_plan_and_moves_no_traffic_itself(shell: She
         "undecided_after_s": 7200.0,
         "window_s": 15.0,
         "settle_s": 30.0,
-        "webhook": "https://example.com/hook",
+        "webhook": "https://example.com/…",
     }
     assert (found["state"], found["candidate"], found["stable"], found["by"]) == ("running", "4", "3", "ana")
     assert shell.model()["traffic"] == {"3": 100, "4": 0}
@@ -326,3 +328,53 @@ def test_a_rollout_that_cannot_be_read_is_told_and_another_one_can_begin(shell: 
     assert "unreadable" in shell.ok("rollouts", "list").out
     shell.ok("canary", "wine", "4")
     assert "running, version 4 at 0 %" in shell.ok("rollouts", "list").out
+
+
+def test_a_webhook_is_shown_by_its_host_and_posted_to_as_it_was_given(shell: Shell, tmp_path: Path):
+    """Its path is often what lets anybody post there."""
+    _two_versions(shell)
+    url = "https://hooks.example.com:8443/T0/tokentoken?key=tokentoken"
+    page = tmp_path / "history.html"
+    begun = ("canary", "wine", "4", "--webhook", url)
+    shown = [
+        shell.ok(*command)
+        for command in (
+            (*begun, "--json"),
+            ("canary", "wine"),
+            ("canary", "wine", "--json"),
+            ("canary", "wine", "--abort", "--json"),
+            begun,
+            ("history", "--kind", "rollouts"),
+            ("history", "--kind", "rollouts", "--json"),
+            ("audit", "--export", str(page)),
+        )
+    ]
+
+    async def read() -> tuple[Any, Any]:
+        registry = open_registry(shell.registry)
+        changes = await recent_changes(registry)
+        document = await registry.read(ROLLOUTS, "wine")
+        await registry.close()
+        assert document is not None
+        return changes, document.body["plan"]["webhook"]
+
+    changes, kept = asyncio.run(read())
+    texts = [page.read_text(), str(changes), *(ended.out + ended.err for ended in shown)]
+    assert not [text for text in texts if "tokentoken" in text]
+    assert sum("https://hooks.example.com:8443/…" in text for text in texts) >= 6
+    assert kept == url
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://example.com", "https://example.com"),
+        ("https://example.com/", "https://example.com/…"),
+        ("https://example.com?key=a", "https://example.com/…"),
+        ("http://[::1]:80/a", "http://[::1]:80/…"),
+        ("https://ana:secret@example.com/a", "https://example.com/…"),
+        ("https://[::1/a", "…"),
+    ],
+)
+def test_of_a_webhook_nothing_but_scheme_and_host_is_shown(url: str, shown: str):
+    assert mask_webhook(url) == shown

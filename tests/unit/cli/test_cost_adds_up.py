@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from gateway.cli.cost.environment_ledger import read_ledger
 from gateway.core.budget import Budget
@@ -127,10 +128,21 @@ def test_the_built_in_table_is_left_out_where_prices_are_in_another_currency():
     assert tables_in_one_currency([euros, dollars], date(2030, 1, 1)) == (euros,)
 
 
-@pytest.mark.parametrize("currency", ["", "usd", "US$", "dollars", "ÜSD"])
+@pytest.mark.parametrize("currency", ["", "US$", "dollars", "ÜSD", "\u0131qd"])
 def test_a_currency_is_three_letters(currency: str):
     with pytest.raises(ValueError, match="not a currency"):
         parse_prices(table("2026-11-30", currency))
+
+
+def test_a_currency_in_lower_case_is_the_same_one(shop: Shell, tmp_path: Path):
+    parsed = parse_prices(table("2026-11-30", "eur"))
+    assert parsed == parse_prices(table("2026-11-30", "EUR"))
+    declared = {"chips": 1, "prices": {"2026-11-30": table("2026-11-30", "usd")}}
+    (tmp_path / "prices.yaml").write_text(yaml.safe_dump(declared))
+    shop.ok("import", "prices.yaml", "--yes")
+    found = shop.ok("prices", "--json").json()
+    assert {one["currency"] for one in found} == {"USD"}
+    assert "2026-11-30" in {one["date"] for one in found}
 
 
 def test_environments_of_one_project_have_one_bill(

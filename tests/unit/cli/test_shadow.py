@@ -13,7 +13,7 @@ from gateway.cost.read_price_tables import read_default_prices
 from gateway.registry.base import PRICES, SHADOWS, Put, Unavailable
 from gateway.registry.open_by_url import open_registry
 from gateway.registry.sqlite import SqliteRegistry
-from gateway.shadow.compare_answers import Difference
+from gateway.shadow.compare_answers import AnswerComparison, Difference, OutputComparison
 from gateway.shadow.difference_counts import (
     DifferenceExample,
     Findings,
@@ -242,6 +242,23 @@ def test_a_tolerance_for_an_output_that_no_answer_has_is_told(shell: Shell):
     report(shell, begun["id"], "a", findings=findings(0, 10))
     assert shell.ok("shadow", "wine", "--status", "--json").json()["unused_tolerances"] == ["prise"]
     assert "no answer has an output called prise" in shell.ok("shadow", "wine", "--status").out
+
+
+def test_a_tolerance_for_an_output_that_answers_may_have_is_not_told(shell: Shell):
+    """Counts are kept by the start of a long name, and of 200 names: the rest share one."""
+    two_versions(shell)
+    long, other = "x" * 121, "y" * 121
+    begun = begin(shell, "--tolerance", f"{long}=0.01", "--tolerance", f"{other}=0.01")
+
+    def unused(gateway: str, *outputs: str) -> Any:
+        pairs = PairFigures()
+        for name in outputs:
+            pairs.count(AnswerComparison(outputs={name: OutputComparison()}))
+        report(shell, begun["id"], gateway, findings=Findings(pairs=pairs))
+        return shell.ok("shadow", "wine", "--status", "--json").json()["unused_tolerances"]
+
+    assert unused("a", long) == [other]
+    assert unused("b", *map(str, range(250)), other) == []
 
 
 def test_stopping_it_says_what_was_found(shell: Shell):

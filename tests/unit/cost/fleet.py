@@ -42,7 +42,7 @@ class FleetGateway:
 
     async def begin(self) -> "FleetGateway":
         """As a gateway begins, or hears of a change: the snapshot, then what is spent."""
-        self.keeper.follow(compile_snapshot(await self.registry.load()))
+        self.keeper.follow(compile_snapshot(await self.registry.load_mirrored()))
         await self.keeper.start()
         return self
 

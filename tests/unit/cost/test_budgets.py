@@ -77,7 +77,7 @@ async def test_a_budget_that_is_raised_or_removed_lets_calls_in_again(registry: 
     await gateway.begin()
     assert gateway.keeper.exhausted
     await remove_budget(registry, CHEAP)
-    gateway.keeper.follow(compile_snapshot(await registry.load()))
+    gateway.keeper.follow(compile_snapshot(await registry.load_mirrored()))
     assert not gateway.keeper.exhausted
     assert gateway.keeper.gauges() == {}
 
@@ -102,7 +102,7 @@ async def test_calls_are_let_in_as_soon_as_a_change_allows_it(
     await gateway.interval()
     assert len(gateway.keeper.exhausted) == 2
     await (remove_budget(registry, CHEAP) if changed is None else set_budget(registry, changed))
-    gateway.keeper.follow(compile_snapshot(await registry.load()))
+    gateway.keeper.follow(compile_snapshot(await registry.load_mirrored()))
     found = gateway.keeper.exhausted.get(("model", "wine"))
     assert (found.budget.refuse if found is not None else 0) == refuses
     assert ("team", "cellar") in gateway.keeper.exhausted
@@ -184,18 +184,18 @@ async def test_past_days_are_read_until_they_are_settled_and_then_never_again(re
 def test_which_callers_are_counted_separately():
     keeper = BudgetKeeper(MemoryRegistry(), FleetGateway(MemoryRegistry()).reporter)
     anybody = Principal(id="x", team="t")
-    assert keeper.caller_and_team_labels(anybody) == (OTHER, "")
+    assert keeper.overflow_caller_labels(anybody) == (OTHER, "")
     keeper._ids = frozenset({"key:k", "team:t"})
-    assert keeper.caller_and_team_labels(Principal(id="k", team="t")) == ("k", "t")
-    assert keeper.caller_and_team_labels(Principal(id="t")) == (OTHER, "")
-    assert keeper.caller_and_team_labels(anybody) == (f"{OTHER} (t)", "t")
+    assert keeper.overflow_caller_labels(Principal(id="k", team="t")) == ("k", "t")
+    assert keeper.overflow_caller_labels(Principal(id="t")) == (OTHER, "")
+    assert keeper.overflow_caller_labels(anybody) == (f"{OTHER} (t)", "t")
 
 
 def test_a_team_with_a_budget_takes_bounded_memory_however_many_callers_it_has():
     keeper = BudgetKeeper(MemoryRegistry(), FleetGateway(MemoryRegistry()).reporter)
     keeper._ids = frozenset({"team:t"})
     metrics = Metrics(limit=5)
-    metrics.caller_and_team_labels = keeper.caller_and_team_labels
+    metrics.overflow_caller_labels = keeper.overflow_caller_labels
     for number in range(100):
         exchange = make_exchange()
         exchange.principal = Principal(id=f"sso:{number}", team="t" if number % 2 else "")

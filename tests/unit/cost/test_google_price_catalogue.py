@@ -134,7 +134,7 @@ def test_the_command_writes_a_table_of_today_once(shell: Shell, monkeypatch: pyt
         assert planned["written"] is False
         assert "cloud_run.cpu_active: 2.4e-05 → 2.5e-05" in planned["changes"]
         assert len(shell.ok("prices", "--json").json()) == 1
-        assert shell.ok("prices", "update", "--json").json()["written"] is True
+        assert shell.ok("prices", "update", "--currency", "usd", "--json").json()["written"] is True
         assert shell.ok("prices", "update", "--json").json()["written"] is False
     tables = shell.ok("prices", "--json").json()
     assert [table["cloud_run"]["cpu_active"] for table in tables] == [0.000024, 0.000025]

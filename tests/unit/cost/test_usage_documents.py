@@ -283,7 +283,7 @@ def test_usage_has_every_request_that_named_a_model_once():
 
 def test_callers_that_a_budget_names_are_counted_by_themselves_whatever_the_bound():
     metrics = Metrics(limit=5)
-    metrics.caller_and_team_labels = lambda principal: (principal.id if principal.id == "c49" else OTHER, "")
+    metrics.overflow_caller_labels = lambda principal: (principal.id if principal.id == "c49" else OTHER, "")
     for number in range(50):
         metrics.observe(make_exchange(caller=f"c{number}"), 200)
     by_caller = {key.caller: usage.requests for key, usage in usage_totals(metrics).items()}

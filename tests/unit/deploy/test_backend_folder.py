@@ -162,6 +162,6 @@ def test_how_it_runs_here(folder: Path):
 
 
 def test_what_describes_the_model_is_found_next_to_it(folder: Path):
-    assert BackendFolder(folder).description_file("samples") is None
+    assert BackendFolder(folder).signature_or_samples_file("samples") is None
     (folder / "trained/samples.json").write_text("[]")
-    assert BackendFolder(folder).description_file("samples") == folder / "trained/samples.json"
+    assert BackendFolder(folder).signature_or_samples_file("samples") == folder / "trained/samples.json"

@@ -34,7 +34,7 @@ from gateway.core.request_target import parse_target
 from gateway.core.token_and_certificate_rules import CertificateRule
 from gateway.core.token_bucket import TokenBucket
 from gateway.limits.quota_charges import _charges_of_day, quota_charges
-from gateway.registry.base import KEYS, NETWORKS, Document, Listing, Registry, Unavailable
+from gateway.registry.base import KEYS, NETWORKS, Document, MirroredListing, Registry, Unavailable
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import compile_snapshot
 from gateway.server.caller_response import _remembered_begin
@@ -506,7 +506,7 @@ def test_what_a_snapshot_takes_over(states: list[Any]):
     for generation, (registry_id, models, networks) in enumerate(states):
         documents = [model(name, revision, owner=f"{registry_id} {revision}") for name, revision in models]
         documents += [_network(registry_id, name, revision) for name, revision in networks]
-        told = Listing(registry_id=registry_id, generation=generation, documents=tuple(documents))
+        told = MirroredListing(registry_id=registry_id, generation=generation, documents=tuple(documents))
         previous = compile_snapshot(told, previous)
         fresh = compile_snapshot(told)
         assert {name: entry.model for name, entry in previous.entries.items()} == {

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from gateway.registry.base import MODELS, REVOCATIONS, Document, Listing, Unavailable
+from gateway.registry.base import MODELS, REVOCATIONS, Document, MirroredListing, Unavailable
 
 
 def model(name: str = "wine", revision: int = 1, **changes: Any) -> Document:
@@ -21,8 +21,8 @@ def revocation(digest: str) -> Document:
     return Document(kind=REVOCATIONS, name=digest, revision=1, body={})
 
 
-def listing(generation: int, *documents: Document, registry_id: str = "one") -> Listing:
-    return Listing(registry_id=registry_id, generation=generation, documents=documents)
+def listing(generation: int, *documents: Document, registry_id: str = "one") -> MirroredListing:
+    return MirroredListing(registry_id=registry_id, generation=generation, documents=documents)
 
 
 class Clock:
@@ -45,16 +45,16 @@ class Scripted:
     """`tell` makes the watch yield a listing, None or an exception; `documents` is what `read` finds."""
 
     def __init__(self) -> None:
-        self._told: asyncio.Queue[Listing | Exception | None] = asyncio.Queue()
+        self._told: asyncio.Queue[MirroredListing | Exception | None] = asyncio.Queue()
         self.taken = 0
         self.documents: dict[str, Document] = {}
         self.reads: list[str] = []
         self.read_gate: asyncio.Event | None = None
         self.read_error: Exception | None = None
-        self.since: list[Listing | None] = []
+        self.since: list[MirroredListing | None] = []
         self.down = False
 
-    def tell(self, *what: Listing | Exception | None) -> None:
+    def tell(self, *what: MirroredListing | Exception | None) -> None:
         for one in what:
             self._told.put_nowait(one)
 
@@ -62,7 +62,7 @@ class Scripted:
         """Until everything told was taken, and what came of it is done."""
         await self._told.join()
 
-    async def watch(self, since: Listing | None = None) -> AsyncIterator[Listing | None]:
+    async def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:
         self.since.append(since)
         if self.down:
             raise Unavailable("down")
@@ -75,7 +75,7 @@ class Scripted:
             finally:
                 self._told.task_done()
 
-    async def load(self) -> Listing:
+    async def load_mirrored(self) -> MirroredListing:
         raise NotImplementedError
 
     async def read(self, kind: str, name: str) -> Document | None:

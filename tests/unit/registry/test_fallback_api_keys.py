@@ -42,7 +42,7 @@ async def put(registry: MemoryRegistry, digest: str, **fields: Any) -> None:
 
 
 async def kept(registry: MemoryRegistry, before: FallbackKeys | None = None) -> FallbackKeys:
-    return await update_fallback_keys(registry, await registry.load(), before)
+    return await update_fallback_keys(registry, await registry.load_mirrored(), before)
 
 
 async def test_what_authentication_needs_and_nothing_else(registry: Counting):
@@ -108,7 +108,7 @@ async def test_of_very_many_the_newest_are_kept(registry: Counting, monkeypatch:
 
 async def test_of_another_registry_or_an_older_state_nothing_is_taken_over(registry: Counting):
     await put(registry, "a")
-    now = await registry.load()
+    now = await registry.load_mirrored()
     for before in (
         FallbackKeys("another", now.generation, {"x": b"{}"}),
         FallbackKeys(now.registry_id, now.generation + 7, {"x": b"{}"}),

@@ -7,8 +7,8 @@ import pytest
 
 from gateway.registry.base import MODELS, Put, RegistryError, Unavailable
 from gateway.registry.fallback_copy import (
+    CloudStorageFallback,
     FileFallback,
-    GcsRegistryCopy,
     decode_fallback,
     encode_fallback,
     open_fallback,
@@ -32,7 +32,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 async def test_what_is_kept_is_what_was_saved(url: str):
     fallback = open_fallback(url)
     assert await fallback.load() is None
-    assert await fallback.save(FULL)
+    assert await fallback.save_if_newer(FULL)
     kept = await open_fallback(url).load()
     assert kept is not None
     assert kept.listing == FULL
@@ -41,19 +41,19 @@ async def test_what_is_kept_is_what_was_saved(url: str):
 
 async def test_an_older_listing_replaces_no_newer_one(url: str):
     fallback = open_fallback(url)
-    assert await fallback.save(listing(7))
-    assert not await fallback.save(listing(6))
-    assert not await fallback.save(listing(7))
-    assert await fallback.save(listing(8))
-    assert await fallback.save(listing(1, registry_id="another"))
+    assert await fallback.save_if_newer(listing(7))
+    assert not await fallback.save_if_newer(listing(6))
+    assert not await fallback.save_if_newer(listing(7))
+    assert await fallback.save_if_newer(listing(8))
+    assert await fallback.save_if_newer(listing(1, registry_id="another"))
 
 
 async def test_many_writers_leave_the_newest(url: str):
     clients = [open_fallback(url) for _ in range(4)]
     await asyncio.gather(
-        *(client.save(listing(n)) for n, client in enumerate(clients, 1)), return_exceptions=True
+        *(client.save_if_newer(listing(n)) for n, client in enumerate(clients, 1)), return_exceptions=True
     )
-    await clients[0].save(listing(4))
+    await clients[0].save_if_newer(listing(4))
     kept = await clients[0].load()
     assert kept is not None
     assert kept.listing.generation == 4
@@ -67,7 +67,7 @@ async def test_a_writer_refreshes_it_from_the_registry(url: str):
         assert await refresh_fallback(fallback, registry, with_keys=False)
         kept = await fallback.load()
         assert kept is not None
-        assert kept.listing == await registry.load()
+        assert kept.listing == await registry.load_mirrored()
     assert not await refresh_fallback(fallback, registry, with_keys=False)
 
 
@@ -95,13 +95,13 @@ def test_a_flipped_bit_is_noticed():
 
 async def test_a_file_is_for_its_owner_only(tmp_path: Path):
     path = tmp_path / "fallback.gz"
-    await FileFallback(path).save(FULL)
+    await FileFallback(path).save_if_newer(FULL)
     assert path.stat().st_mode & 0o077 == 0
     assert [p.name for p in tmp_path.iterdir()] == ["fallback.gz"], "nothing else is left behind"
 
 
 async def test_storage_that_refuses_or_is_away(gcs: Gcs):
-    fallback = GcsRegistryCopy(gcs.bucket, "fallback.gz")
+    fallback = CloudStorageFallback(gcs.bucket, "fallback.gz")
     gcs.fault(status=403, path="fallback")
     with pytest.raises(RegistryError, match="no permission"):
         await fallback.load()

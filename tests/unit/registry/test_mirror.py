@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.registry import mirror as mirror_module
-from gateway.registry.base import Document, Listing, Registry, RegistryError, Unavailable
+from gateway.registry.base import Document, MirroredListing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import FallbackKeys
 from gateway.registry.fallback_copy import FallbackContent, FileFallback
 from gateway.registry.mirror import FALLBACK, REGISTRY, Mirror
@@ -157,7 +157,7 @@ async def test_a_wiped_registry_does_not_empty_the_gateway(registry: Scripted, c
     ids=["older", "another"],
 )
 async def test_another_state_is_believed_after_a_while(
-    registry: Scripted, clock: Clock, start, other: Listing
+    registry: Scripted, clock: Clock, start, other: MirroredListing
 ):
     registry.tell(listing(5, model("wine")))
     mirror = await start(hold_s=300)
@@ -337,7 +337,7 @@ class Copy:
 
     def __init__(self, kept: FallbackContent | Exception | None = None) -> None:
         self.kept = kept
-        self.saved: list[Listing] = []
+        self.saved: list[MirroredListing] = []
         self.saved_keys: FallbackKeys | None = None
 
     async def load(self) -> FallbackContent | None:
@@ -345,7 +345,7 @@ class Copy:
             raise self.kept
         return self.kept
 
-    async def save(self, listing: Listing, keys: FallbackKeys | None = None) -> bool:
+    async def save_if_newer(self, listing: MirroredListing, keys: FallbackKeys | None = None) -> bool:
         self.saved.append(listing)
         self.saved_keys = keys
         return True
@@ -397,7 +397,7 @@ async def test_keys_of_the_copy_are_found_while_it_is_what_is_served_and_not_too
 async def test_a_gateway_keeps_keys_in_its_own_copy(
     registry: Scripted, clock: Clock, start, monkeypatch: pytest.MonkeyPatch
 ):
-    async def follow(_: Registry, now: Listing, before: FallbackKeys | None) -> FallbackKeys:
+    async def follow(_: Registry, now: MirroredListing, before: FallbackKeys | None) -> FallbackKeys:
         if now.generation == 2:
             raise RegistryError("permission denied")
         return FallbackKeys(now.registry_id, now.generation, {"a": b"{}"})
@@ -420,7 +420,7 @@ async def test_a_copy_has_the_keys_of_its_own_generation(
     moved_on = asyncio.Event()
     failures = 0
 
-    async def follow(_: Registry, now: Listing, before: FallbackKeys | None) -> FallbackKeys:
+    async def follow(_: Registry, now: MirroredListing, before: FallbackKeys | None) -> FallbackKeys:
         nonlocal failures
         if now.generation == 1:
             registry.tell(listing(2, model("wine")))
@@ -445,7 +445,7 @@ async def test_a_copy_has_the_keys_of_its_own_generation(
 async def test_keys_that_are_turned_on_or_off_are_written_or_erased_without_a_change(
     registry: Scripted, start, monkeypatch: pytest.MonkeyPatch, on: bool
 ):
-    async def follow(_: Registry, now: Listing, before: FallbackKeys | None) -> FallbackKeys:
+    async def follow(_: Registry, now: MirroredListing, before: FallbackKeys | None) -> FallbackKeys:
         return FallbackKeys(now.registry_id, now.generation, {"a": b"{}"})
 
     monkeypatch.setattr(mirror_module, "update_fallback_keys", follow)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
-from gateway.registry.base import EMERGENCIES, KEYS, MODELS, REVOCATIONS, Document, Listing
+from gateway.registry.base import EMERGENCIES, KEYS, MODELS, REVOCATIONS, Document, MirroredListing
 from gateway.registry.snapshot import ModelEntry, compile_snapshot
 
 
@@ -28,8 +28,8 @@ def document(
     return Document(kind=kind, name=name, revision=revision, body=content)
 
 
-def listing(*documents: Document, generation: int = 1, registry_id: str = "r") -> Listing:
-    return Listing(registry_id=registry_id, generation=generation, documents=documents)
+def listing(*documents: Document, generation: int = 1, registry_id: str = "r") -> MirroredListing:
+    return MirroredListing(registry_id=registry_id, generation=generation, documents=documents)
 
 
 BROKEN = {"name": "wine", "traffic": "all of it"}
@@ -188,8 +188,8 @@ def test_an_emergency_is_in_the_snapshot_and_is_logged_once(caplog: pytest.LogCa
         "review_due": "2026-11-23T10:00Z",
     }
     document = Document(kind=EMERGENCIES, name="1", revision=1, body=body)
-    snapshot = compile_snapshot(Listing(registry_id="r", generation=1, documents=(document,)))
+    snapshot = compile_snapshot(MirroredListing(registry_id="r", generation=1, documents=(document,)))
     line = "wine@4 serves on one person's word since 2026-11-20T10:00Z; review by 2026-11-23T10:00Z: chips approvals 1"
     assert snapshot.emergencies == (line,)
-    compile_snapshot(Listing(registry_id="r", generation=2, documents=(document,)), snapshot)
+    compile_snapshot(MirroredListing(registry_id="r", generation=2, documents=(document,)), snapshot)
     assert [record.getMessage() for record in caplog.records] == [f"EMERGENCY: {line}"]

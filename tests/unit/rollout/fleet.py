@@ -7,7 +7,7 @@ import msgspec
 from gateway.core.model import Backend, Model, parse_model
 from gateway.core.model_updates import to_document
 from gateway.core.rollout_document import Rollout, RolloutPlan, new_rollout, parse_rollout
-from gateway.registry.base import MODELS, ROLLOUTS, Listing, Put, Registry
+from gateway.registry.base import MODELS, ROLLOUTS, MirroredListing, Put, Registry
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import Snapshot, compile_snapshot
 from gateway.rollout.controller import RolloutController
@@ -35,7 +35,7 @@ class FixedMirror:
         self.is_authoritative = True
 
     async def catch_up(self) -> None:
-        listing: Listing = await self._registry.load()
+        listing: MirroredListing = await self._registry.load_mirrored()
         self.snapshot = compile_snapshot(listing, self.snapshot)
 
 

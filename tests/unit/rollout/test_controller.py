@@ -69,6 +69,7 @@ async def test_the_end_of_a_rollout_is_evidence_about_the_candidate(scene: Scene
     assert why_evidence_does_not_apply(record, wine().backends[1]) == ""
     assert record.facts["errors"]["finding"] == "worse"
     assert record.facts["tolerated"] == {"max_errors": 0.005, "slower": 0.2}, "who approves it must see that"
+    assert record.facts["min_requests"] == 500
     assert record.summary == (await scene.rollout()).reason
 
 
@@ -286,6 +287,10 @@ async def test_figures_of_another_rollout_and_what_cannot_be_read_are_left_out(s
         {"requests": 10**400},
         {"errors": -1},
         {"cold": 2**60},
+        {"requests": 10, "errors": 11},
+        {"requests": 10, "errors": 6, "refusals": 5},
+        {"requests": 10, "cold": 11},
+        {"requests": 10, "cold": 1, "latency": {"5": 10}},
         {"latency": {"5": 10**400}},
         {"latency": {"-5": 1}},
         {"number": 10**400},

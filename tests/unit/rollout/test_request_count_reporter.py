@@ -42,7 +42,7 @@ class Scene:
             Put(kind=ROLLOUTS, name="wine", body=to_document(rollout), expected=self.revision), author="ana"
         )
         self.revision += 1
-        self.reporter.follow(compile_snapshot(await self.registry.load()))
+        self.reporter.follow(compile_snapshot(await self.registry.load_mirrored()))
 
     def tally(self, version: str = "4") -> Tally:
         counter = self.counting[-1]
@@ -68,7 +68,7 @@ def scene(clock: Clock) -> Scene:
 
 
 async def test_without_a_rollout_nothing_is_counted(scene: Scene):
-    scene.reporter.follow(compile_snapshot(await scene.registry.load()))
+    scene.reporter.follow(compile_snapshot(await scene.registry.load_mirrored()))
     assert scene.counting == []
 
 
@@ -148,7 +148,7 @@ async def test_a_rollout_that_ends_while_anothers_report_is_deleted_is_not_forgo
 async def test_a_rollout_that_was_deleted_has_ended(scene: Scene):
     await scene.show(position=0)
     await scene.registry.write(Delete(kind=ROLLOUTS, name="wine", expected=scene.revision), author="ana")
-    scene.reporter.follow(compile_snapshot(await scene.registry.load()))
+    scene.reporter.follow(compile_snapshot(await scene.registry.load_mirrored()))
     assert scene.counting[-1] is None
 
 
@@ -252,11 +252,11 @@ async def test_what_another_backend_does_under_the_same_name_is_not_counted(scen
     old, new = wine().backends
     await scene.model(1, backends=(old, msgspec.structs.replace(new, url="http://elsewhere")))
     scene.clock.now += 2
-    scene.reporter.follow(compile_snapshot(await scene.registry.load()))
+    scene.reporter.follow(compile_snapshot(await scene.registry.load_mirrored()))
     assert scene.counting[-1] is None
     await scene.model(2)
     scene.clock.now += 2
-    scene.reporter.follow(compile_snapshot(await scene.registry.load()))
+    scene.reporter.follow(compile_snapshot(await scene.registry.load_mirrored()))
     scene.tally().requests += 4
     scene.clock.now += 2
     await scene.reporter.stop()
@@ -267,6 +267,6 @@ async def test_what_another_backend_does_under_the_same_name_is_not_counted(scen
 async def test_a_model_that_is_deregistered_is_not_counted(scene: Scene):
     await scene.show(position=0)
     await scene.registry.write(Delete(kind=MODELS, name="wine", expected=1), author="ana")
-    scene.reporter.follow(compile_snapshot(await scene.registry.load()))
+    scene.reporter.follow(compile_snapshot(await scene.registry.load_mirrored()))
     assert scene.counting[-1] is None
     await scene.reporter.stop()

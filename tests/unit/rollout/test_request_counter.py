@@ -1,5 +1,8 @@
 """Which requests count for a version, as what, and with which time."""
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from gateway.core.errors import DeadlineExceeded, Overloaded, UpstreamBroken
@@ -106,3 +109,18 @@ def test_a_cold_start_is_told_apart_by_what_the_backend_accounts_for(counter: Re
 def test_a_cold_start_that_fails_is_an_error(counter: RequestCounter):
     tally = _count(counter, took_s=8.0, status=500, server_timing=b"predict;dur=1")
     assert (tally.errors, tally.cold) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"errors": 11},
+        {"errors": 6, "refusals": 5},
+        {"cold": 11},
+        {"cold": 1, "latency": {"5": 6, "6": 4}},
+    ],
+)
+def test_a_tally_whose_parts_are_more_than_its_requests_cannot_be_read(counts: dict[str, Any]):
+    with pytest.raises(msgspec.ValidationError, match="of 10 requests"):
+        msgspec.convert({"requests": 10, **counts}, Tally, str_keys=True)
+    assert msgspec.convert({"requests": 11, **counts}, Tally, str_keys=True).requests == 11

@@ -12,7 +12,7 @@ from gateway.core.header_classification import classify_request_headers
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.core.request_target import parse_target
-from gateway.registry.base import MODELS, Document, Listing, Unavailable
+from gateway.registry.base import MODELS, Document, MirroredListing, Unavailable
 from gateway.registry.snapshot import Snapshot, compile_snapshot
 from gateway.stages.route_to_backend import RouteToBackend
 
@@ -40,7 +40,7 @@ class StillMirror:
 
 def snapshot_of(*models: Model) -> Snapshot:
     documents = tuple(Document(kind=MODELS, name=m.name, revision=1, body=to_document(m)) for m in models)
-    return compile_snapshot(Listing(registry_id="r", generation=7, documents=documents))
+    return compile_snapshot(MirroredListing(registry_id="r", generation=7, documents=documents))
 
 
 def model(name: str = "wine", **fields: Any) -> Model:

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from gateway.registry.client_ip_token_buckets import _REMEMBERED, ClientIpQuota
+from gateway.registry.lookup_quota_per_client_ip import _REMEMBERED, ClientLookupQuota
 
 
 class Clock:
@@ -14,7 +14,7 @@ class Clock:
 
 def test_each_address_has_its_own_and_it_comes_back_with_time():
     clock = Clock()
-    ration = ClientIpQuota(per_second=2, clock=clock)
+    ration = ClientLookupQuota(per_second=2, clock=clock)
     one, other = ip_address("192.0.2.1"), ip_address("192.0.2.2")
     assert [ration.take(one) for _ in range(21)] == [True] * 20 + [False]
     assert ration.take(other)
@@ -24,7 +24,7 @@ def test_each_address_has_its_own_and_it_comes_back_with_time():
 
 
 def test_what_was_well_spent_comes_back():
-    ration = ClientIpQuota(per_second=0.1, clock=Clock())
+    ration = ClientLookupQuota(per_second=0.1, clock=Clock())
     for _ in range(5):
         assert ration.take(None)
         ration.give_back(None)
@@ -33,7 +33,7 @@ def test_what_was_well_spent_comes_back():
 
 
 def test_a_network_of_64_bits_is_one_caller():
-    ration = ClientIpQuota(per_second=0.1, clock=Clock())
+    ration = ClientLookupQuota(per_second=0.1, clock=Clock())
     assert ration.take(ip_address("2001:db8::1"))
     assert not ration.take(ip_address("2001:db8::ffff:2"))
     assert ration.take(ip_address("2001:db8:0:1::1"))
@@ -42,7 +42,7 @@ def test_a_network_of_64_bits_is_one_caller():
 
 
 def test_memory_is_bounded():
-    ration = ClientIpQuota(per_second=0.1, clock=Clock())
+    ration = ClientLookupQuota(per_second=0.1, clock=Clock())
     for number in range(_REMEMBERED + 500):
         ration.take(ip_address(number))
     assert len(ration._left) == _REMEMBERED

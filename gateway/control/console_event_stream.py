@@ -1,4 +1,4 @@
-"""Server-sent events of the console: the dashboard every two seconds, and each recorded request."""
+"""Stream server-sent events to the console: the dashboard every two seconds, and each recorded request."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventStream:
-    """Streams server-sent events to any number of watchers."""
+    """Streams server-sent events to the open consoles."""
 
     def __init__(self, board: Dashboard, reader: TraceStoreReader | None) -> None:
         self._board = board

@@ -1,4 +1,7 @@
-"""One write of several documents: composed, committed with preconditions, and tried again until its outcome is known."""
+"""Write a batch of documents to Firestore, and retry until the outcome is known.
+
+The documents are written all at once or not at all.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -38,8 +41,8 @@ _FIRST_DELAY_S: Final = 0.02
 _LONGEST_DELAY_S: Final = 1.0
 
 
-class BatchWrite:
-    """One write, from the first attempt to the answer.
+class RetriedBatchWrite:
+    """One batch write of several documents, retried until its outcome is known.
 
     Every attempt reads what it depends on and commits only if none of it has changed. The head, which all writers
     share, changes often under many writers: that is tried again. A named document that is not at the expected revision
@@ -138,11 +141,11 @@ class BatchWrite:
             *(document_location(self._names, c.kind, c.name) for c in (*self._preconditions, *self._changes)),
         ]
         if self._asked:
-            wanted.append((self._names.history, document_layout.history_entry_id(self._asked, 0)))
+            wanted.append((self._names.history, document_layout.newest_first_entry_id(self._asked, 0)))
         return await self._rpc.get(*wanted)
 
     def _is_ours(self, found: dict[tuple[str, str], FirestoreDocument]) -> bool:
-        entry = found.get((self._names.history, document_layout.history_entry_id(self._asked, 0)))
+        entry = found.get((self._names.history, document_layout.newest_first_entry_id(self._asked, 0)))
         return entry is not None and entry.fields.get("write_id") == self._id
 
     def _compose(self, found: dict[tuple[str, str], FirestoreDocument]) -> "tuple[int, list[DocumentWrite]]":
@@ -217,7 +220,10 @@ class BatchWrite:
         return (
             DocumentWrite(*at, document, was.updated if was is not None else None),
             DocumentWrite(
-                self._names.history, document_layout.history_entry_id(entry.generation, index), logged, None
+                self._names.history,
+                document_layout.newest_first_entry_id(entry.generation, index),
+                logged,
+                None,
             ),
         )
 

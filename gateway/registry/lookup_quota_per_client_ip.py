@@ -1,4 +1,4 @@
-"""Token buckets, one for each client IP address, so that one client that causes registry look-ups leaves the others theirs."""
+"""A quota of registry look-ups for each client IP address, so that one client leaves the others theirs."""
 
 import time
 from collections import OrderedDict
@@ -13,8 +13,11 @@ _BURST: Final = 10  # times what an address may have in a second
 _PREFIX: Final = 64  # bits: what one caller with IPv6 has (RFC 6177)
 
 
-class ClientIpQuota:
-    """`per_second` tokens for each address, in bursts of ten times that. IPv6 addresses are counted by /64."""
+class ClientLookupQuota:
+    """A token bucket for each client IP address.
+
+    An address has `per_second` tokens, in bursts of ten times that. IPv6 addresses are counted by /64.
+    """
 
     def __init__(self, *, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_second
@@ -36,7 +39,7 @@ class ClientIpQuota:
         return taken
 
     def give_back(self, address: Address | None) -> None:
-        """Return a token that `take` took: the request turned out to be a good one."""
+        """Give back a token that `take` took, because the request turned out to be a good one."""
         who = _owner(address)
         kept = self._left.get(who)
         if kept is not None:

@@ -1,7 +1,8 @@
-"""CORS for the operators' pages and others that the gateway answers itself (`/-/…`), decided by aiohttp-cors.
+"""CORS for the pages that describe the gateway and its models: health, OpenAPI, JWKS.
 
-That library is made for aiohttp's router. Our fast path has none, and the plain one needs none, so it is given a router
-adapter, its own way of being used with another router. What it does not do is done here: `Vary: Origin` on every answer.
+Operators' pages and the console are shared with no other origin. aiohttp-cors decides. That library is made for
+aiohttp's router. Our fast path has none, and the plain one needs none, so it is given a router adapter, its own way of
+being used with another router. What it does not do is done here: `Vary: Origin` on every answer.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -42,8 +43,8 @@ _Preflight = Callable[[Any], Awaitable[web.StreamResponse]]
 _Config = Mapping[str, ResourceOptions]
 
 
-class ControlCors:
-    """Lets pages of `origins` read `PATHS`; `*` is every origin."""
+class HealthAndOpenapiCors:
+    """CORS that lets web pages of `origins` read `PATHS`; `*` is every origin."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self._routes = _Routes()

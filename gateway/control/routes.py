@@ -1,4 +1,4 @@
-"""The routes that the gateway answers itself: health, readiness, model descriptions, and operators' pages (`/-/…`)."""
+"""The routes that the gateway answers itself. They are health, readiness, model descriptions, and operators' pages (`/-/…`)."""
 
 import asyncio
 import hmac
@@ -52,7 +52,9 @@ _NO_STORE = ((b"Cache-Control", b"no-store"),)
 
 
 class ControlRoutes:
-    """Answers the gateway's own routes. Operators' pages need the verb `operate` for the whole gateway.
+    """Answers the gateway's own routes.
+
+    Operators' pages need the verb `operate` for the whole gateway.
 
     The console's own files hold nothing secret, so anybody may load them.
     """
@@ -101,7 +103,7 @@ class ControlRoutes:
         return exchange.target.path in _PROBES
 
     def is_model_description(self, exchange: Exchange) -> bool:
-        """Whether the request asks what a model is, `GET /<model>`, rather than for a prediction."""
+        """Whether the request asks what a model is, `GET /<model>`. It does not ask for a prediction then."""
         target = exchange.target
         return not target.rest and exchange.method in _READ
 

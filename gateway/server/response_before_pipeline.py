@@ -1,4 +1,4 @@
-"""The response to a request that never reaches the pipeline: problem details, after which the connection closes."""
+"""The response to a request that never reaches the pipeline. It holds problem details, and the connection closes after it."""
 
 from gateway.core.errors import GatewayError
 from gateway.core.problem_details import render_problem

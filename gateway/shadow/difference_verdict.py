@@ -30,7 +30,7 @@ class ConfidenceInterval(NamedTuple):
 
 
 def always_valid_interval(hits: int, requests: int, alpha: float = ALPHA) -> ConfidenceInterval:
-    """The always-valid confidence interval of a rate, of which `hits` in `requests` were seen."""
+    """The always-valid confidence interval of a rate. `hits` of `requests` were seen."""
     if not requests:
         return ConfidenceInterval(0.0, 0.0, 1.0)
     k, n = hits, requests

@@ -1,6 +1,7 @@
-"""The access log: one line for each finished request, as JSON for Cloud Logging or as text.
+"""The access log: one line for each finished request.
 
-The JSON is put together by hand, because every request pays for it; what may hold anything is encoded by msgspec.
+A line is JSON for Cloud Logging, or text. The JSON is put together by hand, because every request pays for it; what may hold
+anything is encoded by msgspec.
 """
 
 import time

@@ -1,4 +1,7 @@
-"""`chips why`: explain one request, with its stages and times as a waterfall, from the trace store, a gateway, or Google Cloud."""
+"""`chips why`: explain what happened to one request.
+
+It shows the stages and times as a waterfall, from the trace store, a gateway, or Google Cloud.
+"""
 
 import re
 import time

@@ -38,7 +38,7 @@ def free_port(taken: Container[int] = ()) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a process could listen on `port`, on all interfaces."""
+    """Whether `port` is free. A process could listen on it, on all interfaces."""
     with socket.socket() as probe:
         probe.setsockopt(
             socket.SOL_SOCKET, socket.SO_REUSEADDR, 1

@@ -96,7 +96,7 @@ class Supervisor:
         return self._helpers.setdefault(name, HelperHealth(name))
 
     def restarts(self) -> dict[str, dict[str, float]]:
-        """How often each helper was restarted after a failure, as a counter for the metrics."""
+        """How often each helper was restarted, for the metrics. It is a counter; a restart follows a failure."""
         counts = {name: float(helper.restarts) for name, helper in list(self._helpers.items())}
         return {"chips_helper_restarts_total": counts}
 

@@ -68,7 +68,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def path_without_digest(self) -> str:
-        """The file's path in the artifact, without the digest that a store may put in front."""
+        """The file's path in the artifact, without a digest. A store may put one in front."""
         return self.path.removeprefix(self.sha256[:16] + "/")
 
 

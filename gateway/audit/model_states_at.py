@@ -16,7 +16,7 @@ from gateway.registry.damaged_records import is_damaged_entry
 
 
 class KnownEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """A record of evidence about a version, as it was then."""
+    """A record of evidence about a version, as it was known then."""
 
     sort: str
     passed: bool
@@ -28,7 +28,7 @@ class KnownEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a model that took traffic then."""
+    """One version of a model that took traffic at that time."""
 
     version: str
     percent: int

@@ -82,7 +82,7 @@ def _fields(summary: RequestSummary) -> dict[str, Any]:
 
 
 def request_row(kept: StoredRequest) -> dict[str, Any]:
-    """A recorded request as one row of a list, as JSON values."""
+    """A recorded request as one row of a list. The row is JSON values."""
     number, summary = kept
     return {
         "number": number,

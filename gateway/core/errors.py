@@ -1,7 +1,7 @@
-"""The errors that become HTTP responses, each with its status, code and title.
+"""The errors that become HTTP responses.
 
-A class exists only because its `code` is a contract with callers; any other exception is a bug and becomes
-`internal-error`. Codes never change.
+Each has its status, code and title. A class exists only because its `code` is a contract with callers; any other exception
+is a bug and becomes `internal-error`. Codes never change.
 
     GatewayError
     ├── CallerError                  the caller can fix it
@@ -204,7 +204,7 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """504: the backend took longer than the model's time-out."""
+    """504: the backend took too long. The model's time-out is the limit."""
 
     code, status, title = "upstream-timeout", 504, "Backend too slow"
 

@@ -71,11 +71,12 @@ def parse_address(text: str) -> Address | None:
 
 
 class NetworkSet:
-    """An immutable set of IP networks: `address in networks` says whether one of them contains it.
+    """An immutable set of IP networks.
 
-    The first look-up of an address costs one hash per distinct prefix length, 32 or 128 at most, however many networks
-    there are; later ones cost one hash. What is remembered is the verdict on that very address in this very set, so it
-    can be neither wrong nor stale, and it is forgotten whole when it grows, so that no caller can fill the memory.
+    `address in networks` says whether one of them contains it. The first look-up of an address costs one hash per distinct
+    prefix length, 32 or 128 at most, however many networks there are; later ones cost one hash. What is remembered is the
+    verdict on that very address in this very set, so it can be neither wrong nor stale, and it is forgotten whole when it
+    grows, so that no caller can fill the memory.
     """
 
     __slots__ = ("_by_prefix_4", "_by_prefix_6", "_known_4", "_known_6", "networks")

@@ -116,7 +116,7 @@ def assign_slots(sticky: StickyShares, traffic: Mapping[str, int]) -> StickyShar
 
 
 def slots_in(bitmap: str) -> list[int]:
-    """The slots whose bits are set in `bitmap`, in ascending order."""
+    """The slots whose bits are set in `bitmap`. They are in ascending order."""
     number = int(bitmap, 16)
     return [slot for slot in range(SLOTS) if number >> slot & 1]
 

@@ -49,7 +49,7 @@ def memory_needed_gib(artifact_gib: float) -> float:
 
 
 class CostItem(NamedTuple):
-    """One item of a bill: name, amount a month, and how it comes about."""
+    """One item of a cost estimate. It has a name, an amount a month, and how that comes about."""
 
     name: str
     amount: float  # of the currency, a month

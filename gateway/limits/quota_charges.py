@@ -76,7 +76,10 @@ def _charges_of_day(whose: str, account: str, quota: Quota, day: int) -> tuple[C
 
 
 def rate_limit_lines(verdicts: Sequence[ChargeResult]) -> bytes:
-    """The RateLimit and RateLimit-Policy field lines (draft-ietf-httpapi-ratelimit-headers-10), each with its CRLF."""
+    """The RateLimit header field lines.
+
+    They are RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10), each with its CRLF.
+    """
     policies = states = ""
     for verdict in verdicts:
         charge = verdict.charge

@@ -104,7 +104,7 @@ class Precondition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of a document, as the append-only history shows it."""
+    """One change of a document in the history. The history is append-only."""
 
     generation: int
     at: str  # RFC 3339, UTC
@@ -221,7 +221,7 @@ class Conflict(RegistryError):
 
 
 class Unavailable(RegistryError):
-    """The registry cannot be reached or read now; the same call may succeed later."""
+    """The registry cannot be reached or read now. The same call may succeed later."""
 
 
 class Registry(Protocol):

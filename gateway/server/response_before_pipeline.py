@@ -6,7 +6,10 @@ from gateway.core.response import field_lines
 
 
 def render_refusal(error: GatewayError, request_id: str, date_line: str) -> bytes:
-    """Render the response for `error` as bytes, head and body. `date_line` is a whole field line with its end, or empty."""
+    """Render the error response as bytes.
+
+    They are its head and body. `date_line` is a whole field line with its end, or empty.
+    """
     answer = render_problem(error, request_id)
     return (
         b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\nServer: chips\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n%b"

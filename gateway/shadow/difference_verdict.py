@@ -116,7 +116,7 @@ def _complement(rate: ConfidenceInterval) -> ConfidenceInterval:
 
 
 def latency_quantile(share: float, figures: VersionFigures) -> float | None:
-    """A quantile of a version's latency in seconds; None where nothing was counted. It is 2.2 % too high at most."""
+    """A quantile of a version's latency, in seconds. None where nothing was counted. It is 2.2 % too high at most."""
     total = sum(figures.latency.values())
     seen = 0
     for number in sorted(figures.latency):

@@ -189,7 +189,7 @@ def _text(text: str) -> str:
 
 
 class TextAccessLogFormatter:
-    """Formats a finished request as a text line of the access log that fits a terminal."""
+    """Formats a finished request as a text line of the access log. The line fits a terminal."""
 
     def __init__(self, colored: bool = False) -> None:  # noqa: FBT001, FBT002
         self._colored = colored

@@ -79,7 +79,7 @@ def note_stale_model(folder: Path) -> None:
 
 
 def source_path(folder: Path) -> Path | None:
-    """The path that the folder's model was copied from; None where it was not copied, or not from a path."""
+    """The path that the folder's model was copied from. None where it was not copied, or not from a path."""
     copy = _copy_in(folder)
     return None if copy is None or not copy.record.is_path else copy.record.copied_from(folder)
 

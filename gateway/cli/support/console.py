@@ -375,7 +375,7 @@ async def find_model(registry: Registry, name: str) -> tuple[Document, Model]:
 
 
 def read_model(document: Document) -> Model:
-    """The model in a registry document. Raises Failure where it cannot be read."""
+    """Read the model in a registry document. Raises Failure where it cannot be read."""
     try:
         return parse_model(document.body)
     except ValueError as error:

@@ -1,7 +1,8 @@
-"""Approval requests: documents of the environment's registry that collect signed decisions, and what these add up to.
+"""Approval requests, and whether their signed decisions approve them.
 
-Nothing in such a document is believed: each time, every signature is verified, and the subject is compared with what
-would serve now. Somebody who can write the registry can remove a decision, which the audit shows, but cannot make one.
+They are documents of the environment's registry that collect the decisions. Nothing in such a document is believed:
+each time, every signature is verified, and the subject is compared with what would serve now. Somebody who can write
+the registry can remove a decision, which the audit shows, but cannot make one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,15 +74,16 @@ def read_request(document: Document) -> ApprovalRequest:
 
 
 def request_id(statement: Mapping[str, Any]) -> str:
-    """The id of an approval request: 128 bits of the digest of its statement.
+    """Derive the id of an approval request from its statement.
 
-    A requester can try many statements: with fewer bits they find two with one id, show one and have the other approved.
+    The id is 128 bits of the statement's digest. A requester can try many statements: with fewer bits they find two with
+    one id, show one and have the other approved.
     """
     return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:32]
 
 
 def with_decision(document: Document, decision: Mapping[str, Any], keys: Keys) -> Put:
-    """The write that adds a decision to an approval request, with the issuers' keys that verify it."""
+    """The write that adds a decision to an approval request. It adds the issuers' keys that verify the decision, too."""
     request = read_request(document)
     body = msgspec.to_builtins(
         msgspec.structs.replace(
@@ -104,10 +106,11 @@ def evaluate_request(
     subject: Subject | None = None,
     with_evidence: bool = False,
 ) -> ApprovalStatus:
-    """Evaluate whether `request` approves `subject` now (None: what it asks for).
+    """Evaluate the status of an approval request.
 
-    `environment` is the id of the environment's registry. The evidence is compared with that of `subject` only
-    `with_evidence`: an environment has the request's, not the source's.
+    It says whether `request` approves `subject` now (None: what it asks for). `environment` is the id of the
+    environment's registry. The evidence is compared with that of `subject` only `with_evidence`: an environment has the
+    request's, not the source's.
     """
     now = now or datetime.now(UTC)
     policy = stored.policy
@@ -185,10 +188,10 @@ def version_sign_offs_until(
     url: str,
     until: datetime,
 ) -> list[tuple[str, VerifiedStatement]]:
-    """The approvals and emergencies that were signed for a version until a time, each with the id of its request.
+    """The sign-offs of a version until a time.
 
-    Whether they have expired since is left out, and so are people that the present policy does not know: their signatures
-    cannot be verified.
+    A sign-off is an approval or an emergency, and comes with the id of its request. Whether they have expired since is left
+    out, and so are people that the present policy does not know: their signatures cannot be verified.
     """
     found = []
     for document in documents:
@@ -268,9 +271,9 @@ def evaluate_decisions(
     keys: Keys,
     now: datetime,
 ) -> list[tuple[VerifiedStatement | None, str]]:
-    """Each decision of a request in order, and why it does not count (empty: it counts).
+    """Evaluate the decisions of a request, in order.
 
-    The decision is None where its signature is not good.
+    Returns each decision and why it does not count (empty: it counts). The decision is None where its signature is not good.
     """
     judged: list[tuple[VerifiedStatement | None, str]] = []
     latest: dict[tuple[str, str], VerifiedStatement] = {}
@@ -295,9 +298,9 @@ def evaluate_decisions(
 def why_last_decision_does_not_count(
     identity: str, request: ApprovalRequest, stored: StoredPolicy, keys: Keys
 ) -> str:
-    """Why the decision that was added last does not count; empty where it does.
+    """Why the last decision of a request does not count.
 
-    Raises SigningError where the request does not count.
+    It is the one that was added last; empty where it counts. Raises SigningError where the request does not count.
     """
     *earlier, last = request.decisions
     if last in earlier:  # a rejection that is added again would replace the approval that followed it

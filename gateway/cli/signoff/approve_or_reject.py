@@ -79,7 +79,9 @@ def reject(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Reject a request, by a signature and with a reason. Nobody else's approval outweighs it.
+    """Reject a request for approval.
+
+    It takes a signature and a reason. Nobody else's approval outweighs it.
 
     Example: `chips --env prod reject $ID --reason "the canary was too short" --ssh-key ~/.ssh/id_ed25519`
     """
@@ -95,7 +97,9 @@ def approvals(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show the requests for approval and whether they are approved now; of one, what it binds and its evidence.
+    """Show the requests for approval, and whether they are approved now.
+
+    Of one request, it also shows what it binds and its evidence.
 
     Example: `chips --env prod approvals`
     """

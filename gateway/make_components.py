@@ -1,4 +1,4 @@
-"""Makes the parts of a gateway from their settings, one function for each part; `gateway/app.py` wires them."""
+"""Make the parts of a gateway from their settings. There is one function for each part; `gateway/app.py` wires them."""
 
 import asyncio
 import logging
@@ -53,7 +53,7 @@ def parse_networks(texts: Iterable[str]) -> list[Network]:
 
 
 def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor) -> Mirror:
-    """The mirror of `registry`, with its fallback copy and time-outs."""
+    """The mirror of `registry`. It has its fallback copy and time-outs from the settings."""
     server = settings.server
     return Mirror(
         registry,
@@ -89,7 +89,7 @@ def build_anchoring(
 
 
 def build_figures_store(settings: Settings, registry: Registry) -> Registry:
-    """The store for the figures that gateways report; the registry itself unless the settings name another."""
+    """The store for the figures that gateways report. It is the registry itself unless the settings name another."""
     return open_registry(settings.rollouts.figures) if settings.rollouts.figures else registry
 
 
@@ -117,7 +117,9 @@ def build_usage_reporter(
 
 
 def reporting_process_name(settings: Settings) -> str:
-    """The name of this process in what it reports, by which a controller of the same machine sees that it has ended.
+    """The name of this process in what it reports.
+
+    By it a controller of the same machine sees that the process has ended.
 
     Empty for stores of a fleet.
     """
@@ -155,7 +157,7 @@ def build_controller(
 
 
 def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Supervisor) -> list[Authenticator]:
-    """The authenticators that `auth.chain` names, in its order; built-in ones only where they are configured."""
+    """The authenticators that `auth.chain` names, in its order. Built-in ones are there only where they are configured."""
     chain: list[Authenticator] = []
     for name in auth.chain:
         if name == API_KEY:
@@ -198,7 +200,10 @@ def build_health_and_openapi_cors(origins: tuple[str, ...]) -> "HealthAndOpenapi
 
 
 def build_egress_policy(upstream: UpstreamSettings) -> EgressPolicy:
-    """The egress policy of `upstream.policy`, `upstream.hosts` and `upstream.networks`."""
+    """The egress policy, as the settings configure it.
+
+    It comes from `upstream.policy`, `upstream.hosts` and `upstream.networks`.
+    """
     return EgressPolicy(upstream.policy, hosts=upstream.hosts, networks=parse_networks(upstream.networks))
 
 
@@ -218,7 +223,10 @@ def build_id_tokens(
 def build_upstream(
     settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
 ) -> Upstream:
-    """The upstream that `server.path` names. ValueError says what is wrong with `upstream.ca_file`."""
+    """The upstream, as the settings configure it.
+
+    `server.path` names it. ValueError says what is wrong with `upstream.ca_file`.
+    """
     upstream = settings.upstream
     if upstream.ca_file:
         check_ca_file(upstream.ca_file)
@@ -278,7 +286,7 @@ def build_telemetry(settings: Settings, logs: LogWriter, folder: Path | None) ->
 
 
 def build_caller_connections(settings: Settings, supervisor: Supervisor) -> OpenConnections:
-    """The callers' open connections, with limits that fit this process's open-file limit."""
+    """The callers' open connections. Their limits fit this process's open-file limit."""
     server, edge = settings.server, settings.edge
     limit = server.connections or default_connection_limit()
     if limit >= file_limit():
@@ -305,7 +313,10 @@ def build_caller_connections(settings: Settings, supervisor: Supervisor) -> Open
 
 
 def build_server(server: Server, pipeline: Pipeline, connections: OpenConnections) -> web.Server:
-    """The aiohttp server that `server.path` names: `fast`, with connections of our own, or `plain`, on aiohttp's public API."""
+    """The aiohttp server of the gateway, as the settings configure it.
+
+    `server.path` names it: `fast`, with connections of our own, or `plain`, on aiohttp's public API.
+    """
     if server.path == "fast":
         return CallerConnectionFactory(
             pipeline.__call__,  # a method costs less to call than an instance

@@ -42,7 +42,9 @@ class _Record(Protocol):
 
 
 class Pipeline:
-    """Calls the stages in order for each request; every error becomes a problem document.
+    """Calls the stages in order for each request.
+
+    Every error becomes a problem document.
 
     `stage.__call__(…)` is what `stage(…)` does, for a third less: CPython specializes the call of a method, not of an instance.
     """
@@ -106,7 +108,7 @@ class Pipeline:
         self._record: _Record = record
 
     def set_rollout_exchange_counter(self, count: Callable[[Exchange], None] | None) -> None:
-        """Set the function that counts finished exchanges for a rollout; None: nothing counts, and that costs nothing."""
+        """Set the function that counts finished exchanges for a rollout. None: nothing counts, and that costs nothing."""
         recorder = self._recorder
         if count is None:
             self._record = recorder

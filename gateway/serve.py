@@ -1,4 +1,4 @@
-"""Runs the gateway as a process: flags, signals, exit codes, and the start-up banner."""
+"""Run the gateway as a process. Flags, signals, exit codes and the start-up banner are handled here."""
 
 import asyncio
 import contextlib
@@ -71,9 +71,9 @@ def serve(arguments: Sequence[str]) -> int:
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
-    """Parse the command line's flags: the settings file, and `--name=value` or `--name value` for each setting.
+    """Parse the flags of the command line: the settings file, and settings.
 
-    ValueError says what is wrong.
+    A setting is `--name=value` or `--name value`. ValueError says what is wrong.
     """
     config, flags = None, {}
     rest = list(arguments)
@@ -94,7 +94,10 @@ def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
 
 
 def run(settings: Settings) -> int:
-    """Run the gateway until SIGTERM or SIGINT; return the process's exit code. A second signal does not wait for the drain."""
+    """Run the gateway; return the process's exit code.
+
+    It runs until SIGTERM or SIGINT. A second signal does not wait for the drain.
+    """
     raise_file_limit()
     count = settings.server.workers or allowed_cpus()
     if settings.registry.startswith("memory:"):
@@ -150,7 +153,9 @@ def _run_one(settings: Settings, worker: _Worker | None, lifeline: int | None) -
 
 
 def log_as_supervisor(settings: Settings, severity: str, message: str) -> None:
-    """Log one line from the supervisor of the workers, in the configured format.
+    """Log one line as the supervisor of the workers.
+
+    It is in the configured format.
 
     The supervisor has no threads and so no log writer: one write writes the whole line or nothing.
     """

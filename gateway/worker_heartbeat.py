@@ -1,8 +1,8 @@
-"""Worker heartbeats: each event loop touches a file, and the supervisor detects a loop that has stalled.
+"""Worker heartbeats, by which the supervisor detects a stalled event loop.
 
-A worker that hangs keeps its share of the port. Its callers wait while a health check, which may reach another worker, says
-that all is well; so the supervisor ends it. It counts its own looks, not seconds: a machine that sleeps or is throttled
-stops both, and nobody is ended for that.
+Each event loop touches a file. A worker that hangs keeps its share of the port. Its callers wait while a health check, which
+may reach another worker, says that all is well; so the supervisor ends it. It counts its own looks, not seconds: a machine that
+sleeps or is throttled stops both, and nobody is ended for that.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ def _file(folder: Path, worker: int) -> Path:
 
 
 def start_heartbeat(loop: asyncio.AbstractEventLoop, folder: Path, worker: int) -> None:
-    """Start a worker's heartbeat: touch its file periodically for as long as the event loop runs."""
+    """Start a worker's heartbeat. It touches the worker's file periodically for as long as the event loop runs."""
     with contextlib.suppress(OSError):  # the folder goes when the supervisor ends
         _file(folder, worker).touch()
     loop.call_later(BEAT_S, start_heartbeat, loop, folder, worker)
 
 
 class HeartbeatMonitor:
-    """Detects workers whose heartbeat has stalled; used by the supervisor."""
+    """Detects workers whose heartbeat has stalled. The supervisor uses it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,9 +35,9 @@ class HeartbeatMonitor:
         ] = {}  # by worker: when the file was touched, looks since it is the same
 
     def look_for_stall(self, worker: int) -> bool:
-        """Look once more, and return whether the worker's heartbeat has stalled: it has not moved for `LOOKS` looks.
+        """Look once more, and return whether the worker's heartbeat has stalled.
 
-        One that has not started is not stalled.
+        It has stalled if it has not moved for `LOOKS` looks. One that has not started is not stalled.
         """
         try:
             touched = _file(self._folder, worker).stat().st_mtime_ns
@@ -49,7 +49,7 @@ class HeartbeatMonitor:
         return looks >= LOOKS
 
     def forget(self, worker: int) -> None:
-        """Forget a worker's heartbeat: a new process takes its place."""
+        """Forget a worker's heartbeat. A new process takes its place."""
         self._seen.pop(worker, None)
         with contextlib.suppress(OSError):
             _file(self._folder, worker).unlink(missing_ok=True)

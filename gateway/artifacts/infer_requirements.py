@@ -1,4 +1,6 @@
-"""Infer the Python packages (and versions) that a model needs from the contents of its files.
+"""Infer the Python packages that a model needs from the contents of its files.
+
+Together with their versions, they become `runtime` in the manifest.
 
 They become `runtime` in the manifest. Which package a module belongs to, and the versions that the files do not name,
 come from what is installed here, where the model was most likely made.
@@ -26,7 +28,7 @@ _XGBOOST_UBJ: Final = re.compile(rb"version\[#L\x00{7}\x03[iU](.)[iU](.)[iU](.)"
 
 
 class ModelRequirements:
-    """The packages that a model needs, with their versions, and modules it needs that belong to no package."""
+    """The packages that a model needs, with their versions. Modules of no package are listed, too."""
 
     def __init__(self) -> None:
         self.packages: dict[str, str] = {}
@@ -37,7 +39,10 @@ class ModelRequirements:
 
 
 def infer_requirements(files: Sequence[tuple[str, Path]], format: str) -> ModelRequirements:  # noqa: A002
-    """Infer the packages that a model needs from its files, without running them. ValueError says which file cannot be read, and why."""
+    """Infer the packages that a model needs from its files.
+
+    The files are not run. ValueError says which file cannot be read, and why.
+    """
     needed = ModelRequirements()
     if format == "joblib":
         for name, path in files:

@@ -1,6 +1,6 @@
-"""Prepare an artifact: build its manifest from a model's files, its signature and its samples.
+"""Prepare an artifact: build its manifest from a model's files.
 
-What no backend could serve is refused.
+The model's signature and samples go into the manifest, too. What no backend could serve is refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,9 +55,9 @@ def prepare_artifact(
     rows: RowsPolicy = "independent",
     pure: bool = False,
 ) -> PreparedArtifact:
-    """Inspect a model's files, and build their manifest, with warnings for the author.
+    """Prepare an artifact: build the manifest of a model's files.
 
-    Nothing of the model runs. ValueError says what is wrong, and what to do.
+    Warnings for the author come with it. Nothing of the model runs. ValueError says what is wrong, and what to do.
 
     `runtime` is, where it is None, what a folder's runtime.json says, or else what the files themselves need. A folder's
     signature.json and samples.json count as such where none are given. Wherever the three lie, they go into the manifest and
@@ -106,7 +106,7 @@ def prepare_artifact(
 
 
 def find_sidecar_json(folder: Path, name: str) -> Path | None:
-    """Find the file `folder`/NAME.json that `save` writes next to a model; None where it is not there."""
+    """Find the file `folder`/NAME.json next to a model; None where there is none. `save` writes it there."""
     path = folder / f"{name}.json"
     return path if path.is_file() else None
 

@@ -1,9 +1,9 @@
-"""Verify a registry's history: its hash chain, the documents, and the anchors.
+"""Verify a registry's history by its hash chain.
 
-This finds every entry that was edited, removed, moved or slipped in, and every changed document. The chain is read from
-its head backwards, entry by entry, and what the documents hold now must be what the entries say. Somebody who may write
-the database can compute a chain of their own; heads that were kept in an anchor store (`gateway.audit.anchors`) show
-that.
+The documents and the anchors are verified, too. This finds every entry that was edited, removed, moved or slipped in, and every
+changed document. The chain is read from its head backwards, entry by entry, and what the documents hold now must be what the
+entries say. Somebody who may write the database can compute a chain of their own; heads that were kept in an anchor store
+(`gateway.audit.anchors`) show that.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ What = Literal["edited", "missing", "broken", "unchained", "document", "anchor",
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong with the history, and where."""
+    """One thing that is wrong with the history. It also says where."""
 
     what: What
     sequence: int | None  # of the entry; None where it concerns none
@@ -54,7 +54,7 @@ class AnchoredHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a check of the history: what was checked, up to where, and what is wrong."""
+    """The result of a check of the history. It says what was checked, up to where, and what is wrong."""
 
     head: Head
     entries: int
@@ -67,7 +67,9 @@ class HistoryReport(msgspec.Struct, frozen=True, kw_only=True):
 async def verify_history(
     registry: Registry, anchors: Sequence[AnchoredHead] = (), *, registry_id: str = ""
 ) -> HistoryReport:
-    """Verify the whole history, every document and every anchored head, as of one moment. Raises RegistryError.
+    """Verify the registry's whole history.
+
+    Every document and every anchored head is verified, too, as of one moment. Raises RegistryError.
 
     `registry_id` is that of the registry that must be there; empty: it is not known.
     """

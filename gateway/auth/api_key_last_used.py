@@ -1,7 +1,7 @@
-"""Record in the registry when each API key was last used, in the background.
+"""Record in the registry when each API key was last used.
 
-Every write to a registry reaches all gateways and stays in its history, so a key's use is written once an hour at
-most, for many keys in one write.
+This happens in the background. Every write to a registry reaches all gateways and stays in its history, so a key's use is
+written once an hour at most, for many keys in one write.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ _STOP_S = 1.0
 
 
 class LastUsedRecorder:
-    """Writes the times of API keys' last use to the registry, from time to time.
+    """Writes the times of API keys' last use to the registry.
 
-    They are in `used`, by key digest: the authenticator fills that dictionary.
+    It does so from time to time. The times are in `used`, by key digest: the authenticator fills that dictionary.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LastUsedRecorder:
         self._task = self._supervisor.start_task("last use of keys", self._run)
 
     async def stop(self) -> None:
-        """Stop, after one last write that may take a moment at most."""
+        """Stop, after one last write. The write may take a moment at most."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -1,4 +1,7 @@
-"""Load authenticator plug-ins from entry points, and check the names of authenticators, built-in ones and plug-ins."""
+"""Load authenticator plug-ins from entry points.
+
+The names of authenticators, built-in ones and plug-ins, are checked here, too.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -31,7 +34,7 @@ def validate_authenticator_names(names: Sequence[str]) -> None:
 
 
 def load_authenticator_plugin(name: str) -> Authenticator:
-    """Load the authenticator plug-in called `name`, from the entry points `chips.auth`."""
+    """Load the authenticator plug-in called `name`. It comes from the entry points `chips.auth`."""
     opened: Authenticator = _plug_ins()[name].load()()
     return opened
 

@@ -1,4 +1,4 @@
-"""Sign short-lived tokens (JWT) that tell a backend which caller the gateway authenticated."""
+"""Sign the tokens that tell a backend which caller the gateway authenticated. They are JWTs that live for a short time."""
 
 import hashlib
 import time
@@ -23,7 +23,9 @@ ISSUER: Final = "chips"
 
 
 class CallerTokenSigner:
-    """Signs tokens about callers for backends, and publishes the public keys that verify them.
+    """Signs tokens about callers for backends.
+
+    It also publishes the public keys that verify them.
 
     The first of `key_files` (PEM, P-256) signs; the public keys of all are published, so that keys can rotate. Without files
     it makes a key that lives as long as the process: right for one process, wrong for several.
@@ -39,7 +41,7 @@ class CallerTokenSigner:
         self.jwks = msgspec.json.encode({"keys": published})
 
     def token(self, caller: str, model: str) -> bytes:
-        """A signed token (JWT) that names `caller`, for `model` as its only audience."""
+        """A signed token (JWT) that names `caller` to a backend of `model`. `model` is its only audience."""
         now = self._now()
         signed, until = self._signed.get((caller, model), (b"", 0.0))
         if now < until:

@@ -1,6 +1,7 @@
-"""Authenticate callers by signed tokens (JWT): OIDC, Google's ID tokens, IAP.
+"""Authenticate callers by signed tokens (JWT).
 
-A token is verified by its issuer's public keys, then remembered until it expires.
+They are OIDC tokens, Google's ID tokens and IAP's. A token is verified by its issuer's public keys, then
+remembered until it expires.
 """
 
 import binascii

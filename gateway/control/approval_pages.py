@@ -1,4 +1,6 @@
-"""The console's pages of approvals: the list of requests, one request, and the decisions that people hand in.
+"""The console's pages of approvals.
+
+They list the requests, show one of them, and take the decisions that people hand in.
 
 A request's page shows all that a decision binds. A decision is worth what its signature is worth: the key of the
 operator who sends it opens the page and decides nothing.
@@ -51,7 +53,7 @@ class _HandedIn(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ApprovalPages:
-    """Answers below /-/approvals and /-/emergencies. The caller must be an operator: `ControlRoutes` checks that."""
+    """Answers the pages below /-/approvals and /-/emergencies. The caller must be an operator: `ControlRoutes` checks that."""
 
     def __init__(self, registry: Registry, mirror: Mirror) -> None:
         self._registry = registry
@@ -72,7 +74,7 @@ class ApprovalPages:
         return json_response({"emergencies": [_emergency(one) for one in documents]}, headers=_NO_STORE)
 
     async def list_requests(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        """Answer with the list of all requests for approval, the newest first."""
+        """Answer with the list of all requests for approval. The newest come first."""
         policy, records = await self._read()
         if records is None:
             return json_response({"policy": policy is not None, "requests": []}, headers=_NO_STORE)
@@ -102,7 +104,7 @@ class ApprovalPages:
         return json_response(found, headers=_NO_STORE)
 
     async def store_signed_decision(self, exchange: Exchange, identity: str) -> Response:
-        """Check and store the decision on a request (approve, reject) that a person signed elsewhere."""
+        """Check and store a decision that a person signed elsewhere. It approves or rejects a request."""
         _check_origin(exchange)
         given = await _body(exchange)
         policy, records, document = await self._find(identity, decides=True)

@@ -1,6 +1,6 @@
-"""Find issues: model versions that fail, are slow or are refused now, the worst first.
+"""Find issues: model versions that fail, are slow or are refused now.
 
-An issue says what it is, which side can fix it, and since when.
+The worst come first. An issue says what it is, which side can fix it, and since when.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -30,7 +30,10 @@ _UNREACHABLE: Final = frozenset({"upstream-unreachable", "upstream-unavailable"}
 
 
 class Issue(msgspec.Struct, kw_only=True):
-    """Something that is wrong with one version of a model: kind, responsible side, figures, and since when."""
+    """Something that is wrong with one version of a model.
+
+    It has a kind, the side responsible, figures, and since when it has lasted.
+    """
 
     kind: Literal["unreachable", "failing", "late", "slower", "refused"]
     side: Side
@@ -54,13 +57,16 @@ class Issue(msgspec.Struct, kw_only=True):
 
     @property
     def sort_key(self) -> tuple[int, float]:
-        """The key that sorts issues, worst first: failures, slowness, callers' mistakes; then by how many requests are harmed."""
+        """The key that sorts issues, worst first.
+
+        Failures come before slowness and callers' mistakes; then the number of requests harmed decides.
+        """
         order = {"unreachable": 0, "failing": 0, "late": 1, "slower": 1, "refused": 2}
         return order[self.kind], -(self.share if self.share_now is None else self.share_now) * self.requests
 
 
 def find_issues(models: Mapping[str, Model], window: WindowTotals, now: WindowTotals) -> list[Issue]:
-    """Find everything that is wrong in `window`. `now` is the window of the last ten seconds."""
+    """Find the issues of the models in `window`. `now` is the window of the last ten seconds."""
     every: list[Issue] = []
     for name, versions in window.models.items():
         model = models.get(name)
@@ -199,7 +205,7 @@ def _without(model: Model, versions: Set[str]) -> dict[str, int] | None:
 
 
 def set_issue_start(issue: Issue, coarse: Iterable[Tick], fine: Iterable[Tick], oldest: int | None) -> None:
-    """Set `since`: the first bad tick of the unbroken row of bad ticks up to now."""
+    """Set since when an issue has lasted. That is the first bad tick of the unbroken row of bad ticks up to now."""
     began: int | None = None
     ticks = [*_merged(issue, coarse), *_merged(issue, fine)]
     for at, seconds, figures in sorted(ticks, key=lambda tick: tick[0] - tick[1], reverse=True):

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.core.errors import BadRequest, PageNotFound
-from gateway.telemetry.recorded_request_store import RequestFilter, StoredRequest, TraceStoreReader
+from gateway.telemetry.recorded_request_store import RecordedRequestReader, RequestFilter, StoredRequest
 from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import spans_of
 
@@ -27,7 +27,7 @@ _NO_STORE = "This gateway keeps no requests: its setting trace.store is off."
 class RecordedRequests:
     """Answers the console's queries for recorded requests from the trace store."""
 
-    def __init__(self, reader: TraceStoreReader | None) -> None:
+    def __init__(self, reader: RecordedRequestReader | None) -> None:
         self._reader = reader
 
     async def page(self, query: str) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class RecordedRequests:
         return await asyncio.to_thread(self._page, self._reader, asked, wanted, limit)
 
     def _page(
-        self, reader: TraceStoreReader, asked: Mapping[str, str], wanted: RequestFilter, limit: int
+        self, reader: RecordedRequestReader, asked: Mapping[str, str], wanted: RequestFilter, limit: int
     ) -> dict[str, Any]:
         more: dict[str, int] | None = None
         if "after" in asked:

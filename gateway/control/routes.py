@@ -1,4 +1,4 @@
-"""The routes that the gateway answers itself: health, readiness, model descriptions, and operators' pages (`/-/…`)."""
+"""The routes that the gateway answers itself. They are health, readiness, model descriptions, and operators' pages (`/-/…`)."""
 
 import asyncio
 import hmac
@@ -38,7 +38,7 @@ from gateway.registry.snapshot import Snapshot
 from gateway.task_supervisor import Supervisor
 from gateway.telemetry.periodic_aggregation import SharedWorkerMetrics
 from gateway.telemetry.prometheus_exposition import CONTENT_TYPE, render_exposition
-from gateway.telemetry.recorded_request_store import TraceStoreReader
+from gateway.telemetry.recorded_request_store import RecordedRequestReader
 
 if TYPE_CHECKING:
     from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
@@ -52,7 +52,9 @@ _NO_STORE = ((b"Cache-Control", b"no-store"),)
 
 
 class ControlRoutes:
-    """Answers the gateway's own routes. Operators' pages need the verb `operate` for the whole gateway.
+    """Answers the gateway's own routes.
+
+    Operators' pages need the verb `operate` for the whole gateway.
 
     The console's own files hold nothing secret, so anybody may load them.
     """
@@ -64,8 +66,8 @@ class ControlRoutes:
         *,
         registry: Registry,
         shared: SharedWorkerMetrics,
-        reader: TraceStoreReader | None,
-        figures: TraceStoreReader,
+        reader: RecordedRequestReader | None,
+        figures: RecordedRequestReader,
         admits: Callable[[Exchange], bool],
         supervisor: Supervisor | None = None,
         jwks: bytes = b'{"keys":[]}',
@@ -101,7 +103,7 @@ class ControlRoutes:
         return exchange.target.path in _PROBES
 
     def is_model_description(self, exchange: Exchange) -> bool:
-        """Whether the request asks what a model is, `GET /<model>`, rather than for a prediction."""
+        """Whether the request asks what a model is, `GET /<model>`. It does not ask for a prediction then."""
         target = exchange.target
         return not target.rest and exchange.method in _READ
 

@@ -11,7 +11,7 @@ import msgspec
 from gateway.core.errors import BadRequest
 from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
-from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, Tick, TraceStoreReader
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, RecordedRequestReader, Tick
 
 WINDOWS: Final = {"10s": 10, "1m": 60, "1h": 3600}
 DEFAULT_WINDOW: Final = "1m"
@@ -91,7 +91,7 @@ class WindowTotals(msgspec.Struct, frozen=True):
 class TickWindowReader:
     """Reads the totals of a time window from the stored ticks. Thread-safe; each window is read once for each tick."""
 
-    def __init__(self, reader: TraceStoreReader) -> None:
+    def __init__(self, reader: RecordedRequestReader) -> None:
         self._reader = reader
         self._known: dict[str, WindowTotals] = {}
         self._lock = threading.Lock()

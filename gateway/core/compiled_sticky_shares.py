@@ -1,6 +1,7 @@
-"""Compile a model's sticky shares into a chooser that gives the same caller the same version each time."""
+"""Compile a model's sticky shares into a chooser of versions. It gives the same caller the same version each time."""
 
 from hashlib import blake2b
+from typing import TypeAlias
 
 from gateway.core.model import Backend, Model
 from gateway.core.sticky_shares import (
@@ -12,9 +13,14 @@ from gateway.core.sticky_shares import (
     slots_in,
 )
 
+UnitHash: TypeAlias = str  # 16 hexadecimal digits
+
 
 class StickyVersionChooser:
-    """Chooses a version of one model by a hash, so that the same value gets the same version each time."""
+    """Chooses a version so that the same value gets the same version each time.
+
+    It chooses by a hash of the model's name and the value.
+    """
 
     __slots__ = ("_backends", "_hash", "by")
 
@@ -28,8 +34,8 @@ class StickyVersionChooser:
         owners = {slot: by_version[v] for v, bitmap in laid_out.items() for slot in slots_in(bitmap)}
         self._backends: tuple[Backend, ...] = tuple(owners[slot] for slot in sorted(owners))
 
-    def choose(self, value: bytes) -> tuple[Backend, str]:
-        """Choose the backend for `value`. Also returns the hash of `value` in 16 hexadecimal digits: the unit, for logs."""
+    def choose(self, value: bytes) -> tuple[Backend, UnitHash]:
+        """Choose the backend for `value`; also return the hash of `value`. The hash is the unit in logs."""
         hashed = self._hash.copy()
         hashed.update(value)
         digest = hashed.digest()
@@ -39,7 +45,7 @@ class StickyVersionChooser:
 
 
 def compile_sticky(model: Model) -> StickyVersionChooser | None:
-    """Compile a model's sticky shares; None where it has none, or no version to choose."""
+    """Compile a model's sticky shares; None where it has none. It is also None where there is no version to choose."""
     if model.sticky is None or not any(model.traffic.values()):
         return None
     return StickyVersionChooser(model.sticky, model)

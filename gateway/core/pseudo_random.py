@@ -1,6 +1,7 @@
-"""Pseudo-random numbers for traffic shares and retry jitter; not for secrets.
+"""Pseudo-random numbers, not for secrets.
 
-Not the `random` module's own generator, which anybody may seed. Workers are forked, and each must draw its own.
+They decide traffic shares and retry jitter. Not the `random` module's own generator, which anybody may seed. Workers are
+forked, and each must draw its own.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Compare a saved plan (`chips plan --save`) with the actual cost, and explain the difference step by step.
+"""Compare a saved plan with the actual cost.
 
-The steps add up to the difference. Each step replaces one assumption of the plan by what was measured, in a fixed
-order, and asks the same formula again. The last step is what the formula does not know: how calls were spread over time
-and instances, and prices that changed.
+`chips plan --save` saves plans. The difference is explained step by step. The steps add up to the difference. Each step
+replaces one assumption of the plan by what was measured, in a fixed order, and asks the same formula again. The last step is
+what the formula does not know: how calls were spread over time and instances, and prices that changed.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ NotNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
 
 
 class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A saved plan: the traffic and cost that were expected of a model."""
+    """A saved plan: the traffic and instances that were expected of a model."""
 
     model: str
     rps: NotNegative
@@ -40,14 +40,17 @@ class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ComparisonStep(NamedTuple):
-    """One step from the plan to the actual cost: a reason, and what it adds or takes away, in millionths."""
+    """One step from the planned to the actual cost. It has a reason, and what it adds or takes away, in millionths."""
 
     why: str
     micros: int
 
 
 class PlanComparison(NamedTuple):
-    """A plan compared with the actual cost, for the part of the month that is over, and why they differ."""
+    """A saved plan compared with the actual cost.
+
+    It is for the part of the month that is over, and the steps say why the two differ.
+    """
 
     model: str
     planned: int
@@ -56,7 +59,7 @@ class PlanComparison(NamedTuple):
 
 
 def read_plan(document: Document) -> SavedPlan:
-    """The plan in a registry document. ValueError says what is wrong with it."""
+    """Read the plan in a registry document. ValueError says what is wrong with it."""
     if document.problem:
         raise ValueError(document.problem)
     try:
@@ -71,7 +74,10 @@ def read_plan(document: Document) -> SavedPlan:
 def compare_plan(
     plan: SavedPlan, entries: Iterable[LedgerEntry], prices: Prices, elapsed_s: float
 ) -> PlanComparison:
-    """Compare `plan` with the ledger's entries of its model in `elapsed_s` seconds, which must be more than nothing."""
+    """Compare `plan` with the ledger's entries of its model.
+
+    They cover `elapsed_s` seconds, which must be more than nothing.
+    """
     ours = [entry for entry in entries if entry.model == plan.model]
     requests = sum(entry.usage.requests for entry in ours)
     busy_s = sum(entry.allocated_s for entry in ours)

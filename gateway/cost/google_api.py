@@ -15,11 +15,11 @@ _SHOWN: Final = 300  # characters of an error that a server wrote
 
 
 class GoogleApiError(Exception):
-    """The API cannot be asked, or does not answer as it is documented; the text is for an operator."""
+    """A Google API cannot be asked, or does not answer as documented. The text is for an operator."""
 
 
 class GoogleApi:
-    """A client of the API at `address`. An address that begins with http:// is a stand-in, which gets no credentials."""
+    """A client of the Google API at `address`. An address that begins with http:// is a stand-in, which gets no credentials."""
 
     def __init__(self, address: str) -> None:
         self._address = address

@@ -1,4 +1,7 @@
-"""Read the price tables: the one that comes with CHIPS, and those that `chips prices update` has written to the registry."""
+"""Read the price tables from the registry, and the default one.
+
+`chips prices update` writes tables to the registry; the default one comes with CHIPS.
+"""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -12,7 +15,7 @@ from gateway.registry.snapshot import read_price_table
 
 @cache
 def read_default_prices() -> Prices:
-    """Read the default price table, which comes with CHIPS, from prices.toml."""
+    """Read the default price table. It comes with CHIPS, in prices.toml."""
     import tomllib
 
     content = (files("gateway.cost") / "prices.toml").read_text(encoding="utf-8")
@@ -20,7 +23,7 @@ def read_default_prices() -> Prices:
 
 
 def with_default_prices(tables: Iterable[Prices]) -> tuple[Prices, ...]:
-    """The price tables with the default one, sorted by date.
+    """`tables` and the default price table, sorted by date.
 
     The default one is left out where it is not older than `tables`, or in another currency. Otherwise a new version of
     CHIPS would replace prices, and their region, that somebody has chosen.
@@ -38,7 +41,10 @@ def prices_now(tables: Iterable[Prices]) -> Prices:
 
 
 async def read_all_price_tables(registry: Registry) -> tuple[tuple[Prices, ...], list[str]]:
-    """Read all price tables, of the registry and the default. Also returns which documents cannot be read. Raises RegistryError."""
+    """Read all price tables; also return which documents cannot be read.
+
+    The tables are those of the registry and the default one. Raises RegistryError.
+    """
     tables, problems = [], []
     for document in await registry.list(PRICES):
         try:

@@ -23,7 +23,7 @@ from gateway.deploy.backend_libraries import (
     library_files_for_build,
     library_folder,
 )
-from gateway.deploy.model_source import SOURCE_NAME
+from gateway.deploy.copied_model_source import SOURCE_NAME
 
 SETTINGS_NAME: Final = "backend.toml"
 PREDICT_NAMES: Final = {"python": "predict.py", "r": "predict.R", "julia": "predict.jl"}

@@ -1,4 +1,6 @@
-"""The steps of a deployment, in order: check, try, publish, build, start, verify, register.
+"""The steps of a deployment, in order.
+
+They are check, try, publish, build, start, verify and register.
 
 Each step finds out by itself what is done already, so the same command, given again after Ctrl-C or a failure, goes on
 where it stopped. What a later step fails on leaves nothing behind that takes traffic.
@@ -22,7 +24,7 @@ STEPS: Sequence[tuple[str, str]] = (
 
 
 class StepProgress(Protocol):
-    """Receives the begin, the messages and the end of each step of a deployment."""
+    """Receives the progress of a deployment's steps. It is told the begin, the messages and the end of each step."""
 
     def begin(self, step: str) -> None: ...
 

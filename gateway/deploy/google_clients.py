@@ -1,4 +1,4 @@
-"""The clients of Google Cloud's APIs that a deployment needs, made when they are first needed."""
+"""The clients of Google Cloud's APIs that a deployment needs. Each is made when it is first needed."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -13,7 +13,9 @@ from gateway.deploy.target import DeployError
 
 
 class GoogleClients:
-    """Google's clients, made when first needed. `endpoint` may give another address for a service, or an empty text.
+    """The clients of Google Cloud's APIs, made when first needed.
+
+    `endpoint` may give another address for a service, or an empty text.
 
     The services are `run`, `cloudbuild` and `artifactregistry`. An address that begins with http:// is a stand-in on this
     machine, and gets no credentials.
@@ -52,7 +54,10 @@ class GoogleClients:
         )
 
     def upload_if_absent(self, bucket: str, path: str, content: bytes) -> None:
-        """Upload `content` to Cloud Storage unless an object of that name exists; the name is its digest, so the content is the same."""
+        """Upload `content` to Cloud Storage unless an object of that name exists.
+
+        The name is its digest, so the content is the same.
+        """
         try:
             with closing(storage_client()) as client:
                 blob = client.bucket(bucket).blob(path)
@@ -65,7 +70,7 @@ class GoogleClients:
             ) from error
 
     def id_token(self, audience: str) -> str:
-        """Get an ID token for `audience`; empty where Cloud Run is a stand-in on this machine."""
+        """Get an ID token for `audience`. It is empty where Cloud Run is a stand-in on this machine."""
         return "" if self._endpoint("run").startswith("http://") else fetch_id_token(audience)
 
     def _transport(self, kind: Any, service: str) -> Any:

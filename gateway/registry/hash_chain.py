@@ -1,8 +1,8 @@
-"""The registry's history as a hash chain: each entry holds the digest of the entry before it.
+"""The registry's history as a hash chain.
 
-An entry's digest is the SHA-256 of its canonical form: a JSON object of texts and whole numbers in the form of RFC 8785
-(JCS). Bodies stand in it by the SHA-256 of their stored text, so that an export may leave a body out and still be checked,
-and so that no number of a body depends on how a reader rounds it.
+Each entry holds the digest of the entry before it. An entry's digest is the SHA-256 of its canonical form: a JSON object of
+texts and whole numbers in the form of RFC 8785 (JCS). Bodies stand in it by the SHA-256 of their stored text, so that an export
+may leave a body out and still be checked, and so that no number of a body depends on how a reader rounds it.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ GENESIS: Final = ""  # what the first entry holds as the digest of the one befor
 
 
 class Takeover(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of the entry with which an older history becomes a chain.
+    """The record of an older history that was taken over into the hash chain.
 
-    It commits to everything before it that is not chained.
+    It is the body of the entry with which that history becomes a chain. It commits to everything before it that is not chained.
     """
 
     entries: int  # how many
@@ -32,12 +32,14 @@ class Takeover(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def text_digest(text: str | None) -> str | None:
-    """The SHA-256 of a stored body, in hexadecimal."""
+    """The SHA-256 of a stored body, in hexadecimal; None for None."""
     return None if text is None else hashlib.sha256(text.encode()).hexdigest()
 
 
 def canonical_json(content: dict[str, Any]) -> bytes:
-    """Canonical JSON (RFC 8785) of an object of texts, whole numbers below 2⁵³ and null, with names in ASCII.
+    """Canonical JSON (RFC 8785) of an object.
+
+    The object holds texts, whole numbers below 2⁵³ and null, with names in ASCII.
 
     Python's encoder writes exactly that form for these values; a test compares it with a library for the RFC.
     """
@@ -45,7 +47,7 @@ def canonical_json(content: dict[str, Any]) -> bytes:
 
 
 def canonical_entry(entry: Entry, registry_id: str) -> dict[str, Any]:
-    """The canonical form of `entry`, of which its digest is made."""
+    """The canonical form of `entry`. Its digest is made of it."""
     return {
         "registry": registry_id,
         "sequence": entry.sequence,
@@ -65,14 +67,14 @@ def canonical_entry(entry: Entry, registry_id: str) -> dict[str, Any]:
 
 
 def entry_digest(entry: Entry, registry_id: str) -> str:
-    """The digest that `entry` must hold, in hexadecimal."""
+    """The digest of an entry. It is in hexadecimal; `entry` must hold it."""
     return hashlib.sha256(canonical_json(canonical_entry(entry, registry_id))).hexdigest()
 
 
 def check_expected(change: Put | Delete | Precondition, revision: int, before: str | None) -> None:
-    """Check that the stored document has the revision that `change` expects; raises Conflict where it does not.
+    """Check that the stored document has the revision that `change` expects.
 
-    None is a deleted document, or none; both are expected as 0.
+    Raises Conflict where it does not. None is a deleted document, or none; both are expected as 0.
     """
     actual = revision if before is not None else 0
     if actual != change.expected:
@@ -91,7 +93,10 @@ def entry_of_change(
     reason: str,
     write_id: str | None = None,
 ) -> Entry:
-    """The entry of a change of a document from `revision` and its text to the next one; `seal` gives it its number."""
+    """The history entry of a change of a document.
+
+    The change goes from `revision` and its text to the next one. `seal` gives the entry its number.
+    """
     return Entry(
         sequence=0,
         generation=generation,
@@ -109,7 +114,7 @@ def entry_of_change(
 
 
 def seal(entry: Entry, head: Head) -> tuple[Entry, Head]:
-    """Append `entry` to the chain: return it with its number and digests, and the new head."""
+    """Append `entry` to the chain; return it as chained, and the new head. The entry gets its number and digests."""
     numbered = msgspec.structs.replace(
         entry, sequence=head.sequence + 1, previous=GENESIS if head.digest is None else head.digest
     )
@@ -123,7 +128,7 @@ def seal(entry: Entry, head: Head) -> tuple[Entry, Head]:
 
 
 class UnchainedDigest:
-    """The digest over entries that are not chained. `take` them from the newest to the oldest."""
+    """The digest of the history's entries that are not chained. `take` them from the newest to the oldest."""
 
     def __init__(self, registry_id: str) -> None:
         self._registry_id = registry_id
@@ -142,7 +147,7 @@ class UnchainedDigest:
 def take_over_history(
     head: Head, entries: Iterable[Entry], documents: Iterable[StoredDocument]
 ) -> tuple[Takeover, Head]:
-    """Take an older history over into the chain.
+    """Take an older history over into the hash chain.
 
     Returns the takeover, which commits to that history, and the head that the takeover's entry must follow.
 

@@ -1,4 +1,4 @@
-"""A registry in this process's memory, for tests. It is the simplest implementation of the interface."""
+"""A registry in this process's memory. It is for tests, and the simplest implementation of the interface."""
 
 import asyncio
 import copy
@@ -42,7 +42,7 @@ class SharedStore:
         self.changed: set[asyncio.Event] = set()
 
     def current(self) -> list[Document]:
-        """The documents that there are, by kind and name."""
+        """The documents that there are now. They are sorted by kind and name."""
         return [
             decode_or_mark_damaged(kind, name, stored.revision, stored.body)
             for (kind, name), stored in sorted(self.documents.items())
@@ -59,7 +59,10 @@ _named: dict[str, SharedStore] = {}
 
 
 def open_url(parts: SplitResult) -> Registry:
-    """Open an in-memory registry: `memory://NAME` shares one store by that name in this process; `memory://` is private."""
+    """Open the in-memory registry that a URL names.
+
+    `memory://NAME` shares one store by that name in this process; `memory://` is private.
+    """
     refuse_query(parts)
     if parts.path.strip("/"):
         raise ValueError("a memory registry is written memory:// or memory://NAME")

@@ -1,4 +1,4 @@
-"""Read the registry's SQLite tables exactly as they are stored, for the audit and the hash chain."""
+"""Read the registry's SQLite tables exactly as they are stored. The audit and the hash chain need them so."""
 
 import sqlite3
 from typing import Final
@@ -14,7 +14,7 @@ _PAGE: Final = 500  # entries read at once
 
 
 def read_head(db: sqlite3.Connection) -> Head:
-    """The head of the chain; without a digest where the history is not chained yet. Raises RegistryDamaged."""
+    """The head of the hash chain. It has no digest where the history is not chained yet. Raises RegistryDamaged."""
     chained = is_chained(db)
     columns = "id, generation, sequence, digest" if chained else "id, generation"
     rows = db.execute(f"SELECT {columns} FROM registry").fetchall()  # noqa: S608
@@ -56,10 +56,11 @@ def refuse_damaged_tables(db: sqlite3.Connection) -> None:
 
 
 def read_entries_page(db: sqlite3.Connection, before: int | None) -> tuple[list[Entry], int | None]:
-    """Read a page of the history's entries, the newest first, and the row below which the next page begins.
+    """Read a page of the history's entries, and where the next page begins.
 
-    The page has entries in rows below `before`; None: in all. Pages are counted by SQLite's own number of the row:
-    `sequence` is that number, unless somebody has made another table.
+    The newest come first; the next page begins below the row that is returned. The page has entries in rows below `before`;
+    None: in all. Pages are counted by SQLite's own number of the row: `sequence` is that number, unless somebody has made
+    another table.
     """
     where = "" if before is None else "WHERE rowid < :before"
     columns = f"{ENTRY_COLUMNS}, previous, digest" if is_chained(db) else ENTRY_COLUMNS
@@ -71,7 +72,7 @@ def read_entries_page(db: sqlite3.Connection, before: int | None) -> tuple[list[
 
 
 def read_documents_as_stored(db: sqlite3.Connection, kind: str | None) -> tuple[StoredDocument, ...]:
-    """The documents of a kind, or of all kinds (None), as they are stored, tombstones included."""
+    """The documents of a kind, as they are stored. None: of all kinds. Tombstones are included."""
     rows = db.execute(
         "SELECT kind, name, revision, body FROM documents WHERE ?1 IS NULL OR kind = ?1", (kind,)
     )

@@ -38,9 +38,9 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether this process holds the lease now: no other can have taken it over.
+        """Whether this process holds the lease now.
 
-        The second half of `ttl_s` is left for what is under way.
+        No other process can have taken it over. The second half of `ttl_s` is left for what is under way.
         """
         return self._clock() - self._renewed_at < self.ttl_s / 2
 
@@ -60,7 +60,7 @@ class Lease:
         return await self._write(self._holder, revision, now)
 
     async def release(self) -> None:
-        """Release the lease, so that another process need not wait. Raises RegistryError."""
+        """Release the lease. Another process need not wait then. Raises RegistryError."""
         if self.held and self._revision is not None:
             await self._write("", self._revision, float("-inf"))
 
@@ -78,7 +78,7 @@ class Lease:
 
 
 class LeaseRenewalMonitor:
-    """Observes how long ago a lease was last renewed by its holder. For a process that does not compete for the lease."""
+    """Observes how long ago a lease was last renewed. It is for a process that does not compete for the lease."""
 
     def __init__(self, registry: Registry, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._registry = registry
@@ -88,7 +88,7 @@ class LeaseRenewalMonitor:
         self._changed_at = clock()
 
     async def seconds_since_renewal(self) -> float:
-        """The seconds since the lease was last seen to change; 0.0 where it just did. Raises RegistryError."""
+        """The seconds since the lease was last renewed. It is 0.0 where it was just seen to change. Raises RegistryError."""
         found = {one.name: one for one in await self._registry.list_ephemeral(LEASES)}.get(self._name)
         seen = (found.revision, str(found.body.get("holder", ""))) if found is not None else (0, "")
         if seen != self._seen:
@@ -98,5 +98,5 @@ class LeaseRenewalMonitor:
         return self._clock() - self._changed_at
 
     def reset(self) -> None:
-        """Forget what was seen, and count from now."""
+        """Count the seconds since the renewal from now on. What was seen before is forgotten."""
         self._seen, self._changed_at = None, self._clock()

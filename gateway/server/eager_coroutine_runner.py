@@ -1,7 +1,8 @@
-"""Runs a request's coroutine eagerly in the socket callback, without an asyncio task unless it has to wait.
+"""Run a request's coroutine eagerly, without an asyncio task unless it has to wait.
 
-While the coroutine awaits an `InlineWakeupFuture`, it stays suspended without a task; completing the future resumes it. The
-first time it awaits anything else (the registry, a place in a queue), it becomes a task and stays one.
+It runs in the socket callback. While the coroutine awaits an `InlineWakeupFuture`, it stays suspended without a task;
+completing the future resumes it. The first time it awaits anything else (the registry, a place in a queue), it becomes a task
+and stays one.
 """
 
 import asyncio
@@ -18,7 +19,10 @@ _ENDED: Final = object()
 
 
 class EagerCoroutineRunner:
-    """Runs one coroutine at a time, eagerly; calls `ended` when it has ended, by return, error or cancellation."""
+    """Runs one coroutine at a time, eagerly.
+
+    It calls `ended` when the coroutine has ended, by return, error or cancellation.
+    """
 
     __slots__ = ("_completion", "_ended", "_loop", "_running", "_steps", "_task")
 
@@ -35,7 +39,7 @@ class EagerCoroutineRunner:
         self._step()
 
     def cancel(self) -> None:
-        """Cancel the coroutine: throw CancelledError into it where it waits."""
+        """Cancel the coroutine. CancelledError is thrown into it where it waits."""
         if self._task is not None:
             self._task.cancel()
         elif self._running:

@@ -1,4 +1,4 @@
-"""The callers' open connections: limits (total and per address), time-outs, and draining at a stop."""
+"""The callers' open connections. Limits (total and per address), time-outs, and draining at a stop are handled here."""
 
 import asyncio
 import logging
@@ -58,7 +58,9 @@ class _InOrder(dict[OpenConnection, None]):
 
 
 class OpenConnections:
-    """All open connections: at most `limit`, and `peer_limit` from one address unless `is_proxy` says that it speaks for many.
+    """The callers' open connections.
+
+    There are at most `limit`, and `peer_limit` from one address unless `is_proxy` says that it speaks for many.
 
     Beyond a limit, the oldest idle connection is closed to make room, preferably one that was never authenticated; where all
     are busy, the new one is refused. 0 is no limit.
@@ -98,7 +100,7 @@ class OpenConnections:
     # -- from the listener
 
     def make_room_for(self, peer: str) -> bool:
-        """Make room for one more connection of `peer`, by closing an idle one if necessary; False where that is not possible."""
+        """Make room for one more connection of `peer`; False where that is not possible. An idle one is closed if necessary."""
         if self._peer_limit and not self._is_proxy(peer):
             its_own = self._by_peer.get(_holder(peer), _InOrder())
             if len(its_own) >= self._peer_limit and not self._make_room(its_own):
@@ -112,7 +114,7 @@ class OpenConnections:
         return True
 
     def make_room(self) -> bool:
-        """Make room: close the oldest idle connection. False where all that were examined are busy."""
+        """Close the oldest idle connection, to make room. False where all that were examined are busy."""
         return self._make_room(self._strangers) or self._make_room(self._known)
 
     def _make_room(self, connections: _InOrder) -> bool:
@@ -131,7 +133,10 @@ class OpenConnections:
         return True
 
     def count_turned_away(self, reason: str, text: str, *arguments: object) -> None:
-        """Count a connection that was refused or closed for `reason`, and log it now and then."""
+        """Count and log a connection that was turned away for `reason`.
+
+        It was refused or closed. It is logged only now and then.
+        """
         self.turned_away[reason] += 1
         self._throttled_log.warning(
             reason,
@@ -150,7 +155,7 @@ class OpenConnections:
             self._alarm = self._loop.call_later(_DRAIN_TICK_S if self.draining else _TICK_S, self._tick)
 
     def mark_authenticated(self, connection: OpenConnection) -> None:
-        """Mark a connection as authenticated, because a request on it was: to make room, others are closed first."""
+        """Mark a connection as authenticated, as a request on it was. To make room, others are closed first."""
         connection.recognized = True
         if self._strangers.pop(connection, self) is None:
             self._known[connection] = None
@@ -183,9 +188,10 @@ class OpenConnections:
         self._alarm = self._loop.call_later(again_s, self._tick) if len(self) else None
 
     async def wait_until_drained(self, grace_s: float) -> None:
-        """Drain: wait until every connection has closed, `grace_s` seconds at most.
+        """Wait until every connection has closed, `grace_s` seconds at most.
 
-        Idle ones stay open for `linger_s`: a request may be on its way. Each answer from now on ends its connection.
+        This is draining. Idle ones stay open for `linger_s`: a request may be on its way. Each answer from now on ends its
+        connection.
         """
         self.draining = True
         due = time.monotonic() + self.linger_s
@@ -238,7 +244,7 @@ def _holder(peer: str) -> str:
 
 
 def has_unread_bytes(transport: asyncio.BaseTransport | None) -> bool:
-    """Whether the socket holds bytes from the caller that have not been read."""
+    """Whether the socket holds bytes that have not been read. They come from the caller."""
     sock = None if transport is None else transport.get_extra_info("socket")
     if sock is None:
         return False

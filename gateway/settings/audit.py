@@ -8,7 +8,7 @@ from gateway.settings.base_group import Group
 
 
 class Audit(Group, frozen=True):
-    """Settings of the audit: the second place of the history's heads, and its keys."""
+    """Settings of the audit. They name the second place of the history's heads, and its keys."""
 
     second_place: Annotated[
         str,

@@ -1,4 +1,4 @@
-"""Environment variables that are not settings: folders, names and switches. Other modules ask this one for them."""
+"""Environment variables that are not settings. They give folders, names and switches. Other modules ask this one for them."""
 
 import os
 from collections.abc import Mapping
@@ -6,31 +6,37 @@ from pathlib import Path
 
 
 def user_data_registry_url(environ: Mapping[str, str]) -> str:
-    """The URL of the default registry, a file in the user's data folder.
+    """The URL of the registry in the user's data folder.
 
-    So `chips register` and `chips serve` use the same one, whichever folder they are started in.
+    It is the default, so `chips register` and `chips serve` use the same one, whichever folder they are started in.
     """
     base = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/") / ".local/share")
     return f"sqlite://{Path(base) / 'chips' / 'registry.db'}"
 
 
 def wants_debug() -> bool:
-    """Whether CHIPS_DEBUG is set: commands then show the traceback of an unexpected error."""
+    """Whether CHIPS_DEBUG is set. Commands then show the traceback of an unexpected error."""
     return bool(os.environ.get("CHIPS_DEBUG"))
 
 
 def process_environment() -> dict[str, str]:
-    """A copy of this process's environment, for a program that a command starts."""
+    """A copy of this process's environment. It is for a program that a command starts."""
     return dict(os.environ)
 
 
 def environment_for_backend() -> dict[str, str]:
-    """The environment variables for a backend that a command starts: this process's own, but for those of CHIPS and Vertex AI (AIP_)."""
+    """The environment variables for a backend that a command starts.
+
+    They are this process's own, but for those of CHIPS and Vertex AI (AIP_).
+    """
     return {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
 
 
 def state_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """The folder for state in the user's home: recent requests, and what commands need to go on after an interruption."""
+    """The folder for state in the user's home.
+
+    It holds recent requests, and what commands need to go on after an interruption.
+    """
     environ = os.environ if environ is None else environ
     base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME") or "/") / ".local/state")
     return Path(base) / "chips"
@@ -46,7 +52,7 @@ def environments_file() -> Path:
 
 
 def docker_folder() -> Path:
-    """Docker's configuration folder, where `docker login` keeps credentials."""
+    """Docker's configuration folder. `docker login` keeps credentials there."""
     return Path(os.environ.get("DOCKER_CONFIG") or Path(os.environ.get("HOME") or "/") / ".docker")
 
 
@@ -56,5 +62,8 @@ def named_environment() -> str:
 
 
 def endpoint_override(service: str) -> str:
-    """The address that overrides a Google API's endpoint, by the variable that gcloud reads too; empty if none. For proxies and tests."""
+    """The address that overrides a Google API's endpoint; empty if none.
+
+    It is in the variable that gcloud reads too, and is for proxies and tests.
+    """
     return os.environ.get(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service.upper()}", "").rstrip("/")

@@ -1,5 +1,5 @@
 # Long: one table, read from top to bottom.
-"""The groups of settings: each setting with its type, default and description."""
+"""All settings of the gateway, in groups. Each setting has its type, default and description."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal

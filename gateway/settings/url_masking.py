@@ -1,11 +1,14 @@
-"""Mask what may be secret in a URL before it is shown: its password, and parameters such as tokens."""
+"""Mask what may be secret in a URL. It is masked before the URL is shown: the password, and parameters such as tokens."""
 
 import re
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 
 def mask_url(text: str) -> str:
-    """`text` with `***` for what may be secret in a URL: the password (or a lone user name), and parameters with names such as token or key."""
+    """`text` with `***` for what may be secret in a URL.
+
+    That is the password (or a lone user name), and parameters with names such as token or key.
+    """
     if "://" not in text:
         return text
     try:

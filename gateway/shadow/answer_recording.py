@@ -1,4 +1,4 @@
-"""Records a copy of the answer that a caller gets, to compare it with the candidate's answer. Recording does not delay the caller."""
+"""Record a copy of the answer that a caller gets, to compare it with the candidate's. Recording does not delay the caller."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -25,9 +25,9 @@ class HeldBytesLimit:
 
 
 class RecordedAnswer:
-    """A recorded answer: its status, two header fields, and its body up to a limit.
+    """A recorded answer, up to a limit of bytes.
 
-    The body is dropped where it is larger, or `held` has no room.
+    It has the status, two header fields, and the body. The body is dropped where it is larger, or `held` has no room.
     """
 
     __slots__ = (
@@ -88,7 +88,7 @@ class RecordedAnswer:
             self.release()
 
     def release(self) -> None:
-        """Release the recorded body, and give its bytes back to the common limit."""
+        """Release the recorded body from memory. Its bytes go back to the common limit."""
         self._held.now -= sum(map(len, self._pieces))
         self._pieces.clear()
 
@@ -171,7 +171,7 @@ class RecordingResponse:
 
 
 class RecordOnlyResponse:
-    """A response that only records a backend's answer: no caller waits for it."""
+    """A response that only records a backend's answer. No caller waits for it."""
 
     started = False
 
@@ -206,7 +206,7 @@ class RecordOnlyResponse:
 
 
 class ResendableBody:
-    """A request body in memory that can be sent again; it stands in for a `PipedBody`."""
+    """A request body in memory that can be sent again. It stands in for a `PipedBody`."""
 
     complete = True
     error = None

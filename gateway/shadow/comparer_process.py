@@ -1,4 +1,7 @@
-"""Runs the comparer process: sends it pairs of answers, and asks it for its findings. It never waits for a comparison."""
+"""Run the process that compares the answers of shadows.
+
+It is sent pairs of answers, and asked for its findings. The gateway never waits for a comparison.
+"""
 
 import asyncio
 import contextlib
@@ -57,7 +60,10 @@ class ComparerProcess:
         )
 
     def offer(self, pair: AnswerPair) -> bool:
-        """Offer a pair of answers for comparison without waiting; False where the process is behind, or has ended."""
+        """Offer a pair of answers for comparison; False if it is not taken.
+
+        This does not wait. The process takes none while it is behind, or when it has ended.
+        """
         pipe = self._pipe()
         if pipe is None or pipe.transport.get_write_buffer_size() > _BACKLOG_BYTES:
             return False
@@ -70,7 +76,7 @@ class ComparerProcess:
             pipe.write(encode_frame(ForgetShadow(shadow)))
 
     async def findings(self, shadow: str) -> Findings:
-        """Ask for everything that was found for `shadow` since the process began. Raises ComparerLost."""
+        """Ask for the findings about `shadow`. They cover all since the process began. Raises ComparerLost."""
         pipe, process = self._pipe(), self._process
         if pipe is None or process is None or process.stdout is None:
             raise ComparerLost("the process that compares has ended")

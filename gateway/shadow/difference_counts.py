@@ -1,6 +1,6 @@
-"""What a shadow has found: counts of answers that agree and differ, and the worst examples.
+"""Counts of a shadow's answers that agree and differ.
 
-The counts of several gateways add up. No payload, no values.
+The worst examples are kept, too. The counts of several gateways add up. No payload, no values.
 """
 
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ class DifferenceExample(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OutputFigures(msgspec.Struct, omit_defaults=True):
-    """The counts and differences of one output, over all pairs of answers that have it."""
+    """The counts and differences of one output. They are over all pairs of answers that have it."""
 
     compared: Count = 0
     agreed: Count = 0
@@ -88,15 +88,15 @@ class PairFigures(msgspec.Struct, omit_defaults=True):
             name = _OTHER
         return self.outputs.setdefault(name, OutputFigures())
 
-    def certainly_lacks(self, name: str) -> bool:
-        """Whether no answer had an output called `name`. False where that is not known, and where there was no answer."""
-        return bool(self.outputs) and not {name[:_LONGEST_NAME], _OTHER} & self.outputs.keys()
+    def certainly_lacks(self, output: str) -> bool:
+        """Whether no answer had the output called `output`. False where that is not known, and where there was no answer."""
+        return bool(self.outputs) and not {output[:_LONGEST_NAME], _OTHER} & self.outputs.keys()
 
 
 class VersionFigures(msgspec.Struct, omit_defaults=True):
-    """The counts of one version's shadowed requests: requests, failures, latency.
+    """The counts of one version's shadowed requests.
 
-    `latency` is by bucket (`gateway.rollout.request_counter`).
+    They count requests and failures, and latency. `latency` is by bucket (`gateway.rollout.request_counter`).
     """
 
     requests: Count = 0
@@ -120,7 +120,10 @@ class VersionFigures(msgspec.Struct, omit_defaults=True):
 
 
 class Findings(msgspec.Struct, omit_defaults=True):
-    """All findings of one shadow: both versions' counts, compared pairs, the stable version's noise, the worst examples."""
+    """All findings of one shadow.
+
+    They are both versions' counts, compared pairs, the stable version's noise, and the worst examples.
+    """
 
     candidate: VersionFigures = msgspec.field(default_factory=VersionFigures)
     stable: VersionFigures = msgspec.field(default_factory=VersionFigures)
@@ -140,7 +143,7 @@ class Findings(msgspec.Struct, omit_defaults=True):
 
 
 class ShadowReport(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One gateway process's report on a shadow: the ephemeral document `shadow-figures/MODEL.GATEWAY`."""
+    """One gateway process's report on a shadow. It is the ephemeral document `shadow-figures/MODEL.GATEWAY`."""
 
     shadow: str  # its id
     gateway: str

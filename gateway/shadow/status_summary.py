@@ -1,4 +1,4 @@
-"""The status of a shadow, as `chips shadow` and the console show it."""
+"""Read the status of a shadow. `chips shadow` and the console show it."""
 
 import asyncio
 import logging
@@ -20,7 +20,9 @@ _log = logging.getLogger(__name__)
 
 
 async def read_shadow_status(figures: Registry, shadow: Shadow, model: Model | None) -> dict[str, Any]:
-    """Read the status of a shadow as JSON values: its document, whether it runs, the verdict on what gateways report.
+    """Read the status of a shadow, as JSON values.
+
+    It is its document, whether it runs, and the verdict on what gateways report.
 
     Raises RegistryError.
 
@@ -49,7 +51,7 @@ async def read_shadow_status(figures: Registry, shadow: Shadow, model: Model | N
 
 
 class ShadowStatusReader:
-    """Reads the status of a model's last shadow for the console. Call it with the model's name."""
+    """Reads the status of a model's last shadow. It is for the console. Call it with the model's name."""
 
     def __init__(self, mirror: Mirror, figures: Registry) -> None:
         self._mirror = mirror

@@ -1,6 +1,6 @@
-"""Requests and decisions as signed in-toto statements in DSSE envelopes.
+"""Signed in-toto statements of sign-off requests and decisions.
 
-Other programs can read them. https://github.com/in-toto/attestation (Statement v1),
+They are in DSSE envelopes, so that other programs can read them. https://github.com/in-toto/attestation (Statement v1),
 https://github.com/secure-systems-lab/dsse. The predicate is ours: somebody requests, approves, rejects, reviews, or puts a
 subject into service in an emergency. The signature is an SSH signature, or an identity token that was made for this very
 statement.
@@ -78,14 +78,14 @@ def ssh_signer(key: Path) -> Sign:
 
 
 def token_signer(fetch: Callable[[str], str]) -> Sign:
-    """A function that signs with an identity token; `fetch` returns one for the audience that it is given."""
+    """A function that signs with an identity token. `fetch` returns one for the audience that it is given."""
     return lambda message: (_TOKEN, fetch(identity_token_signature.signature_audience(message)).encode())
 
 
 def make_statement(
     decision: Decision, request: str, by: str, subject: Subject, sign: Sign, *, reason: str = ""
 ) -> dict[str, Any]:
-    """Make a signed statement of a decision: a DSSE envelope as JSON values."""
+    """Make a signed statement of a decision. It is a DSSE envelope as JSON values."""
     envelope = Envelope(unsigned_statement(decision, request, by, subject, reason=reason), PAYLOAD_TYPE, {})
     kind, signature = sign(envelope.pae())
     key_id = f"{kind}:{by}"
@@ -97,7 +97,7 @@ def make_statement(
 def unsigned_statement(
     decision: Decision, request: str, by: str, subject: Subject, *, reason: str = ""
 ) -> bytes:
-    """Make the unsigned statement of a decision, dated now: the JSON payload to sign."""
+    """Make the unsigned statement of a decision: the JSON payload to sign. It is dated now."""
     predicate = Predicate(
         decision=decision, request=request, by=by, at=now_rfc3339(), subject=subject, reason=reason
     )
@@ -118,12 +118,14 @@ def unsigned_statement(
     return msgspec.json.encode(statement)
 
 
-def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys) -> VerifiedStatement:
-    """Read a signed statement and verify that a person of `policy` has signed it.
+def read_statement(
+    signed_statement: Mapping[str, Any], policy: SignOffPolicy, keys: Keys
+) -> VerifiedStatement:
+    """Read a signed statement, and verify its signature.
 
-    Raises SigningError that says why it does not count.
+    A person of `policy` must have signed it. Raises SigningError that says why it does not count.
     """
-    envelope = parse_unverified_envelope(msgspec.json.encode(content))
+    envelope = parse_unverified_envelope(msgspec.json.encode(signed_statement))
     if envelope.payload_type != PAYLOAD_TYPE:
         raise SigningError(f"its payload is of the type {envelope.payload_type[:80]!r}")
     try:
@@ -153,9 +155,9 @@ def read_statement(content: Mapping[str, Any], policy: SignOffPolicy, keys: Keys
     return VerifiedStatement(predicate=predicate, person=person)
 
 
-def identity_tokens_in(content: Mapping[str, Any]) -> list[bytes]:
+def identity_tokens_in(signed_statement: Mapping[str, Any]) -> list[bytes]:
     """The identity tokens among the signatures of a statement. Raises SigningError."""
-    envelope = parse_unverified_envelope(msgspec.json.encode(content))
+    envelope = parse_unverified_envelope(msgspec.json.encode(signed_statement))
     return [
         bytes.fromhex(signature.signature)
         for key_id, signature in envelope.signatures.items()

@@ -40,7 +40,7 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
 
 
 def keys_that_verify(tokens: Iterable[bytes], keys: Keys) -> list[KeptIssuerKey]:
-    """The issuers' keys that verify `tokens`, to be kept. `keys` are those that issuers publish now."""
+    """The issuers' keys that verify `tokens`. They are to be kept. `keys` are those that issuers publish now."""
     found = []
     for token in tokens:
         name = token_key_name(token)
@@ -63,7 +63,10 @@ def keys_that_verify(tokens: Iterable[bytes], keys: Keys) -> list[KeptIssuerKey]
 
 
 def with_kept_keys(keys: Keys, kept: Iterable[KeptIssuerKey]) -> Keys:
-    """Published keys, together with kept ones that their issuers no longer publish. A published key is never replaced."""
+    """The keys that issuers publish, and the kept ones.
+
+    A kept key is added only where its issuer no longer publishes it. A published key is never replaced.
+    """
     merged = {issuer: dict(of_issuer) for issuer, of_issuer in keys.items()}
     for one in kept:
         public = parse_key(one.jwk)

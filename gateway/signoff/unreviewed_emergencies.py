@@ -1,6 +1,6 @@
-"""Records of emergencies that nobody else has reviewed yet: gateways warn of them.
+"""Records of emergencies that nobody else has reviewed yet.
 
-Each is a registry document, which is deleted after the review.
+Gateways warn of them. Each is a registry document, which is deleted after the review.
 """
 
 from gateway.registry.base import EMERGENCIES, Delete, Put, Registry
@@ -11,9 +11,10 @@ from gateway.signoff.in_toto_statement import Decision
 async def emergency_changes(
     registry: Registry, identity: str, title: str, decision: Decision, verdict: ApprovalStatus, by: str
 ) -> list[Put | Delete]:
-    """The registry changes by which a decision records an unreviewed emergency, or removes one that it reviews.
+    """The registry changes that record or remove an unreviewed emergency.
 
-    `verdict` includes the decision of the person `by`.
+    A decision records one, or removes the one that it reviews. `identity` is that of the request. `verdict` includes the
+    decision of the person `by`.
     """
     known = await registry.read(EMERGENCIES, identity)
     expected = known.revision if known is not None else 0

@@ -1,4 +1,4 @@
-"""Authenticate the caller by the credentials that the model accepts."""
+"""Authenticate the caller of a request. The model says which credentials it accepts."""
 
 import msgspec
 
@@ -12,13 +12,19 @@ from gateway.core.principal import ANONYMOUS, CALLER_VERBS, PIN, Principal
 
 
 class Authenticate:
-    """Authenticate the caller: fill in the principal. A credential that is ours but not valid is refused, even where the model needs none."""
+    """Authenticate the caller of a request.
+
+    This fills in the principal. A credential that is ours but not valid is refused, even where the model needs none.
+    """
 
     def __init__(self, chain: AuthenticatorChain) -> None:
         self._chain = chain
 
     def try_nowait(self, exchange: Exchange) -> GatewayError | NeedsWait | None:
-        """Authenticate without waiting, where the answer is cached; NEEDS_WAIT: `await` the stage itself."""
+        """Authenticate without waiting, if possible.
+
+        It is possible where the answer is cached. NEEDS_WAIT: `await` the stage itself.
+        """
         found = self._chain.try_nowait(exchange.head)
         if found is None or isinstance(found, Authentication):
             return self._accept(exchange, found)

@@ -1,4 +1,4 @@
-"""Limit the requests in flight, per model and in the gateway; more wait in a bounded queue or are refused (503)."""
+"""Limit the requests in flight, per model and in the gateway. More wait in a bounded queue, or are refused (503)."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ class _ModelQueue:
 
 
 class Permit(msgspec.Struct, frozen=True, eq=False):
-    """A permit that is held while a request is at a backend; leaving the `with` block gives it back."""
+    """A permit that is held while a request is at a backend. Leaving the `with` block gives it back."""
 
     _limit: "ConcurrencyLimit"
     _queue_of_model: _ModelQueue
@@ -38,14 +38,16 @@ class Permit(msgspec.Struct, frozen=True, eq=False):
         self.give_back()
 
     def give_back(self) -> None:
-        """Give the permit back, as leaving the `with` block does, at less cost. Call it once."""
+        """Give the permit back. Leaving the `with` block does the same, at more cost. Call it once."""
         self._limit.release(self._queue_of_model)
         if self._held_for is not None:
             self._limit.release_caller(self._held_for)
 
 
 class ConcurrencyLimit:
-    """Limit requests in flight: `in_flight` in the gateway, `model_in_flight` at a model whose policy has no limit of its own.
+    """Limit requests in flight, in the gateway and at each model.
+
+    The gateway has `in_flight`; a model whose policy has no limit of its own has `model_in_flight`.
 
     When a model is full, up to `queue` requests wait for it, `queue_wait_s` seconds at most. All counts are this process's
     own. With `report_only`, the limits of keys and of models' policies only count who exceeds them; the gateway's own limits
@@ -74,7 +76,7 @@ class ConcurrencyLimit:
         )
 
     def try_nowait(self, exchange: Exchange) -> Permit | None:
-        """Take a permit where one is free; None: `await` the stage itself to wait for one."""
+        """Take a permit without waiting; None where none is free. `await` the stage itself to wait for one."""
         model = exchange.model
         if self.in_flight >= self._in_flight_limit:
             raise Overloaded("The gateway is handling as many requests as it can. Try again in a moment.")

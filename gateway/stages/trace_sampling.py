@@ -1,4 +1,7 @@
-"""Decide at the start of a request whether its trace is kept. Failed and slow requests are kept anyway, at their end."""
+"""Decide whether a request's trace is kept.
+
+This happens at the start of the request. Failed and slow requests are kept anyway, at their end.
+"""
 
 from collections.abc import Sequence
 
@@ -12,10 +15,11 @@ _LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
 
 class TraceSampling:
-    """Keep the share `ratio` of all traces, and the traces that trusted callers ask for.
+    """Decide which traces to keep: a share of all, and those that trusted callers ask for.
 
-    Callers in the `trusted` networks may ask by the sampled flag of their own trace, and callers that may operate the model
-    by `X-Chips-Trace: 1`. The share is drawn at random and not computed from the trace id, which a caller may choose.
+    The share is `ratio`. Callers in the `trusted` networks may ask by the sampled flag of their own trace, and callers that may
+    operate the model by `X-Chips-Trace: 1`. The share is drawn at random and not computed from the trace id, which a caller may
+    choose.
     """
 
     def __init__(self, *, ratio: float, trusted: Sequence[Network]) -> None:

@@ -1,4 +1,4 @@
-"""Merges the metrics of several worker processes, and computes quantiles of histograms."""
+"""Merge the metrics of several worker processes. Quantiles of merged histograms are computed here, too."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -93,9 +93,9 @@ def _add_gauge(total: dict[str, float], name: str, labels: dict[str, float]) -> 
 
 
 def quantile(share: float, buckets: Sequence[float], bounds: Sequence[float]) -> float | None:
-    """A quantile of a histogram: the value below which `share` of it lies; None where it is empty.
+    """A quantile of a histogram; None where it is empty.
 
-    It is interpolated within its bucket.
+    It is the value below which `share` of the histogram lies. It is interpolated within its bucket.
     """
     total = sum(buckets)
     if not total:

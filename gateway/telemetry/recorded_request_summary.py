@@ -1,6 +1,7 @@
-"""The summary of one recorded request: what is known about it and its attempts at backends.
+"""The summary of one recorded request.
 
-`chips why`, the console, the store and all spans come from it.
+It holds what is known about the request and its attempts at backends. `chips why`, the console, the store and all spans come
+from it.
 """
 
 import time
@@ -28,7 +29,7 @@ class AttemptSummary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RequestSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The summary of one recorded request: no payload, no query, no credentials."""
+    """The summary of one recorded request. It holds no payload, no query and no credentials."""
 
     request_id: str
     trace_id: str

@@ -1,6 +1,7 @@
-"""Records each finished request: metrics, access log, and its trace where it is sampled.
+"""Record each finished request.
 
-Runs for every request, however it ended, and never raises. docs/explanation/tracing.md says what it costs.
+It is counted in metrics, written to the access log, and its trace is kept where it is sampled. Runs for every request, however
+it ended, and never raises. docs/explanation/tracing.md says what it costs.
 """
 
 import logging
@@ -18,7 +19,9 @@ _log = logging.getLogger(__name__)
 
 
 class RequestRecorder:
-    """Records each finished request: counts it, writes its log line, and keeps its trace where it is sampled.
+    """Records each finished request.
+
+    It counts the request, writes its log line, and keeps its trace where it is sampled.
 
     `log_ratio` is the share of good requests that get a log line; bad ones always do. Up to `recent_per_s` requests a second
     that are not kept for another reason go to the `store` alone, so that a quiet gateway can show every request. `project`

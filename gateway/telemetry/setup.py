@@ -11,9 +11,9 @@ from pathlib import Path
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics, Reading
 from gateway.telemetry.metrics_push import MetricsPusher, MetricsSink
-from gateway.telemetry.periodic_aggregation import Aggregator, SharedWorkerMetrics
+from gateway.telemetry.periodic_aggregation import MetricsAggregator, SharedWorkerMetrics
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue, TraceSink
-from gateway.telemetry.recorded_request_store import Tick, TraceStore, TraceStoreReader
+from gateway.telemetry.recorded_request_store import RecordedRequestReader, RecordedRequestStore, Tick
 from gateway.telemetry.request_recorder import RequestRecorder
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Telemetry:
         self._supervisor = logs.supervisor
         self.metrics = Metrics()
         self.shared = SharedWorkerMetrics(self.metrics, folder, self.instance)
-        self.reader = TraceStoreReader(store) if store is not None else None
+        self.reader = RecordedRequestReader(store) if store is not None else None
         self._store = store
         self._store_requests = store_requests
         self._export_queues: list[RecordedRequestQueue] = []
@@ -65,10 +65,12 @@ class Telemetry:
 
         exporters = [self._add_export_queue(exporter, open_exporter)] if exporter != "none" else []
         own = folder / "figures.db" if folder is not None else None
-        self.figures = TraceStoreReader(store or own)
+        self.figures = RecordedRequestReader(store or own)
         self._figures_folder: tempfile.TemporaryDirectory[str] | None = None
         self._ticks = _LazyTicks(self._open_figures)
-        self._aggregator = Aggregator(self.metrics, self.shared, self._ticks, supervisor=self._supervisor)
+        self._aggregator = MetricsAggregator(
+            self.metrics, self.shared, self._ticks, supervisor=self._supervisor
+        )
 
         def open_metrics() -> MetricsSink:
             from gateway.telemetry.export_metrics import open_metrics_sink
@@ -132,22 +134,22 @@ class Telemetry:
         self._export_queues.append(export_queue)
         return export_queue
 
-    def _open_store(self) -> TraceStore:
+    def _open_store(self) -> RecordedRequestStore:
         if self._store is None:
             raise RuntimeError("there is no store")
-        return TraceStore(self._store, limit=self._store_requests)
+        return RecordedRequestStore(self._store, limit=self._store_requests)
 
-    def _open_figures(self) -> TraceStore | None:
+    def _open_figures(self) -> RecordedRequestStore | None:
         path = self.figures.path
-        return None if path is None else TraceStore(path, limit=self._store_requests)
+        return None if path is None else RecordedRequestStore(path, limit=self._store_requests)
 
 
 class _LazyTicks:
     """Opens the store in the thread that writes to it."""
 
-    def __init__(self, open_store: Callable[[], TraceStore | None]) -> None:
+    def __init__(self, open_store: Callable[[], RecordedRequestStore | None]) -> None:
         self._open_store = open_store
-        self._store: TraceStore | None = None
+        self._store: RecordedRequestStore | None = None
 
     def __call__(self, ticks: Sequence[Tick]) -> None:
         if self._store is None:

@@ -1,4 +1,4 @@
-"""Makes the spans of a recorded request. The console and `chips why` draw them as a waterfall, and exporters send them."""
+"""Make the spans of a recorded request. The console and `chips why` draw them as a waterfall, and exporters send them."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -20,7 +20,7 @@ _STRIDE = 0x9E3779B97F4A7C15  # odd, so that the ids derived from one span are a
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A span: one timed part of a request, with its parent and attributes."""
+    """One timed part of a request. It has a parent and attributes."""
 
     name: str
     span_id: str

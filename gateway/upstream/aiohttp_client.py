@@ -1,6 +1,7 @@
-"""The upstream on aiohttp's own client: the plain path to backends.
+"""The upstream that sends requests with aiohttp's own client.
 
-It uses aiohttp's public API, but for one method of its pool (`_Connector`). The fast path is measured against it, and it stands in where a release of aiohttp changes what the fast path relies on.
+It is the plain path to backends. It uses aiohttp's public API, but for one method of its pool (`_Connector`). The fast path is
+measured against it, and it stands in where a release of aiohttp changes what the fast path relies on.
 """
 
 import asyncio
@@ -47,7 +48,10 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class AiohttpUpstream:
-    """An upstream that sends requests with aiohttp's client, one shared `ClientSession`. Connections are pooled per backend, `connections` of them at most."""
+    """An upstream that sends requests with aiohttp's client.
+
+    It has one shared `ClientSession`. Connections are pooled per backend, `connections` of them at most.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""Hold back a backend's retryable refusal (429, or 503 with Retry-After) until the request is retried or the caller gets it."""
+"""Hold back a backend's retryable refusal until it is known whether the request is retried.
+
+Such a refusal is a 429, or a 503 with Retry-After. The caller gets it if the request is not retried.
+"""
 
 import re
 from typing import TYPE_CHECKING, Final
@@ -31,7 +34,10 @@ def refusal_retry_after_s(status: int, retry_after: bytes | None) -> float | Non
 
 
 def hold_refusal(exchange: Exchange, head: "ResponseHead", response: "ResponseSink") -> "ResponseSink":
-    """Hold back a retryable refusal: its sink is a HeldRefusal, if the request can be sent again. For any other response: `response`."""
+    """Hold back a response that is a retryable refusal; return its sink.
+
+    The sink is a HeldRefusal if the request can be sent again. For any other response it is `response`.
+    """
     found = _RETRY_AFTER.search(head.fields)
     seconds = refusal_retry_after_s(head.status, found[1] if found else None)
     if seconds is None:
@@ -44,7 +50,10 @@ def hold_refusal(exchange: Exchange, head: "ResponseHead", response: "ResponseSi
 
 
 class HeldRefusal:
-    """A `ResponseSink` that holds back a refusal until `deliver`. One with a long body is relayed to the caller as it arrives."""
+    """A `ResponseSink` that holds back a refusal.
+
+    It does so until `deliver`. One with a long body is relayed to the caller as it arrives.
+    """
 
     def __init__(self, exchange: Exchange, response: "ResponseSink") -> None:
         self._exchange = exchange
@@ -94,6 +103,6 @@ class HeldRefusal:
         self._response.relay_tunnel(head, first, source)
 
     async def deliver(self) -> None:
-        """Deliver the refusal to the caller, because the request will not be retried."""
+        """Deliver the refusal to the caller. The request will not be retried."""
         body = b"".join(self._pieces)
         self._response.relay(self._head, body, complete=True, source=self._source, trailers=self._trailers)

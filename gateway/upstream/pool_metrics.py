@@ -1,4 +1,4 @@
-"""Metrics of the pools of connections to backends: gauges and counters."""
+"""Metrics of the pools of connections to backends. They are gauges and counters."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -12,7 +12,7 @@ Reading = dict[str, dict[str, float]]
 
 
 def pool_gauges(pools: Mapping[str, Pool]) -> Reading:
-    """Gauges of the pools, by backend: connections, idle ones, waiting requests, open circuits."""
+    """Gauges of the pools, by backend. They show connections, idle ones, waiting requests, open circuits."""
     return {
         "chips_pool_connections": _by_backend(pools, lambda pool: len(pool.idle) + len(pool.busy)),
         "chips_pool_idle_connections": _by_backend(pools, lambda pool: len(pool.idle)),
@@ -22,7 +22,10 @@ def pool_gauges(pools: Mapping[str, Pool]) -> Reading:
 
 
 def pool_counters(pools: Mapping[str, Pool]) -> Reading:
-    """Counters of the pools, by backend: connections opened and reused, waits, failures, refusals of an open circuit."""
+    """Counters of the pools, by backend.
+
+    They count connections opened and reused, waits, failures, refusals of an open circuit.
+    """
     return {
         "chips_pool_opens_total": _by_backend(pools, lambda pool: pool.opens),
         "chips_pool_reuses_total": _by_backend(pools, lambda pool: pool.reuses),

@@ -1,4 +1,4 @@
-"""Enable TCP keep-alive, to detect that the peer of a silent connection (a tunnel) is gone."""
+"""Enable TCP keep-alive on a connection. It detects that the peer of a silent connection (a tunnel) is gone."""
 
 import socket
 from asyncio import BaseTransport
@@ -10,7 +10,7 @@ _PROBES: Final = 4
 
 
 def enable_tcp_keepalive(transport: BaseTransport | None) -> None:
-    """Enable TCP keep-alive (tcp(7)): the system closes the connection two minutes after the peer has gone."""
+    """Enable TCP keep-alive (tcp(7)). The system then closes the connection two minutes after the peer has gone."""
     sock = None if transport is None else transport.get_extra_info("socket")
     if sock is None:
         return

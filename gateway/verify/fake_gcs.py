@@ -1,4 +1,7 @@
-"""A fake Cloud Storage server, to check how backends download: serves objects, and records what was fetched. It can only be read."""
+"""A fake Cloud Storage server, to check how backends download.
+
+It serves objects, and records what was fetched. It can only be read.
+"""
 
 import asyncio
 import re
@@ -26,7 +29,7 @@ class FakeGcs:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
-        """Start to listen; return the server's address, for STORAGE_EMULATOR_HOST."""
+        """Start the server; return its address. The address is for STORAGE_EMULATOR_HOST."""
         app = web.Application()
         for path in ("/storage/v1/b/{bucket}/o/{name:.+}", "/download/storage/v1/b/{bucket}/o/{name:.+}"):
             app.router.add_get(path, self._get)

@@ -1,4 +1,7 @@
-"""`chips networks`: list, add and remove the IP networks from which callers are admitted, while gateways run."""
+"""`chips networks`: list, add and remove the networks from which callers are admitted.
+
+Changes take effect while gateways run.
+"""
 
 from typing import Annotated
 
@@ -34,7 +37,9 @@ def add(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Admit callers from these networks, at every gateway, at once. All of them or none.
+    """Admit callers from these networks.
+
+    Every gateway admits them at once. All of the networks are added, or none.
 
     Example: `chips networks add 198.51.100.0/24 2001:db8:7::/48 --note "office Berlin"`
     """
@@ -67,7 +72,9 @@ def add(
 
 @networks.command("list")
 def list_networks(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
-    """List the networks in the registry; `chips check` shows those of the settings.
+    """List the networks in the registry.
+
+    `chips check` shows those of the settings.
 
     Example: `chips networks list`
     """

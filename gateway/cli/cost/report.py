@@ -1,4 +1,7 @@
-"""`chips cost`: show what the calls of a month cost, by model, version, caller, team or environment."""
+"""`chips cost`: show what the calls of a month cost.
+
+The lines of the table are models, versions, callers, teams or environments.
+"""
 
 from collections import Counter
 from collections.abc import Callable
@@ -39,7 +42,9 @@ def cost(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show what a month's calls cost at the prices in force: allocated, used, kept warm, fees. The lines add up to the total.
+    """Show what a month's calls cost.
+
+    Costs are at the prices in force: allocated, used, kept warm, fees. The lines add up to the total.
 
     `allocated` is the instance time that requests were given, `used` the part of it that they occupied by the declared
     concurrency. docs/how-to/cost.md explains both, and what is not in them.
@@ -220,7 +225,7 @@ def _assumed(ledger: EnvironmentLedger) -> set[str]:
 
 
 def budgets_with_spending(ledger: EnvironmentLedger) -> list[dict[str, Any]]:
-    """Each budget with what was spent of it, in the month or on the month's last day, as JSON values."""
+    """Each budget with what was spent of it, as JSON values. It was spent in the month, or on the month's last day."""
     of_month: Counter[str] = Counter()
     of_day: Counter[str] = Counter()
     rows: dict[date, list[DailyUsage]] = {}
@@ -322,6 +327,6 @@ def _show_bill(billed: dict[str, Any], total: LedgerLine) -> None:
 
 
 def format_amount(micros: int) -> str:
-    """An amount for people: to the cent, or further where it is less."""
+    """Format an amount of money for people. It is exact to the cent, or further where it is less."""
     amount = micros / MICRO
     return f"{amount:,.2f}" if not micros or abs(amount) >= 1 else f"{amount:.6f}".rstrip("0")

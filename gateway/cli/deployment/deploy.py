@@ -1,4 +1,7 @@
-"""`chips deploy` and `chips undeploy`: deploy a backend folder as a registered version, or end a version and its backend."""
+"""`chips deploy` and `chips undeploy`: deploy a version, or end it and its backend.
+
+A backend folder is deployed as a registered version.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +18,7 @@ from gateway.cli.deployment.dry_run import check_without_changes
 from gateway.cli.deployment.input_signature_changes import input_signature_changes
 from gateway.cli.deployment.redeploy_on_change import watch_folder
 from gateway.cli.deployment.refresh_copied_model import bring_model_up_to_date
-from gateway.cli.models.deregister_or_disable import deregister_version
+from gateway.cli.models.deregister_disable_enable import deregister_version
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
 from gateway.core.name_validation import check_model_name, check_version
@@ -75,7 +78,9 @@ def deploy(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Check, try, publish, build, start, verify and register a version, which takes no traffic yet.
+    """Deploy a folder as a version, which takes no traffic yet.
+
+    The steps are check, try, publish, build, start, verify and register.
 
     Interrupted or failed, the same command goes on where it stopped; with other code or another model, with those.
 
@@ -128,7 +133,9 @@ def undeploy(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Take a version out of the registry, then end its backend. The artifact and the history stay.
+    """Take a version out of the registry, then end its backend.
+
+    The artifact and the history stay.
 
     Example: `chips undeploy wine --version 3`
     """

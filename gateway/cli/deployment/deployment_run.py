@@ -1,4 +1,7 @@
-"""Run one deployment step by step (check, try, publish, build, start, verify, register), and report each step."""
+"""Run one deployment step by step, and report each step.
+
+The steps are check, try, publish, build, start, verify and register.
+"""
 
 import shlex
 import sys
@@ -60,7 +63,7 @@ class DeploymentRun:
 
     @property
     def prepared_artifact(self) -> PreparedArtifact:
-        """The description of the artifact, made once. Raises DeployError."""
+        """The prepared artifact of this deployment, made once. Raises DeployError."""
         if not self._prepared:
             settings = self.source.settings
             try:
@@ -84,7 +87,7 @@ class DeploymentRun:
 
     @property
     def artifact_store_url(self) -> str:
-        """The address of the artifact store to publish to.
+        """The URL of the artifact store to publish to.
 
         Where the settings name none, a deployment to this machine has a folder of its own.
         """
@@ -96,7 +99,7 @@ class DeploymentRun:
 
 
 class StepReporter:
-    """Reports the steps of a deployment: each as it begins and ends, or all in one JSON document at the end."""
+    """Reports the steps of a deployment. It reports each as it begins and ends, or all in one JSON document at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -204,7 +207,7 @@ def hint_of_step(step: str, run: DeploymentRun) -> str:
 
 
 async def check_same_owner(run: DeploymentRun) -> None:
-    """Check that the model's name does not belong to another owner. Called before anything is made. Raises Failure."""
+    """Check that the model does not belong to another owner. Called before anything is made. Raises Failure."""
     name, owner = run.source.model, run.owner
     async with console.open_registry_of(run.settings) as registry:
         document = await registry.read(MODELS, name)
@@ -218,9 +221,9 @@ async def check_same_owner(run: DeploymentRun) -> None:
 
 
 def check_artifact_publishable(run: DeploymentRun, tell: Tell) -> str:
-    """Check that the artifact can be published under its version; return a summary of it.
+    """Check that the artifact can be published; return a summary of it.
 
-    Called before anything is started. Raises DeployError.
+    It must be possible under its version. Called before anything is started. Raises DeployError.
     """
     prepared = run.prepared_artifact
     manifest = prepared.manifest
@@ -241,7 +244,7 @@ def _too_little_memory(run: DeploymentRun) -> list[str]:
 
 
 def try_artifact(run: DeploymentRun, tell: Tell) -> str:
-    """Load the artifact and score its samples, before its version is published; return what was found."""
+    """Try the artifact: load it and score its samples. This happens before its version is published. Returns what was found."""
     if not run.trying:
         return "left out, as --no-try says"
     if is_artifact_published(run):
@@ -276,7 +279,7 @@ def _command(run: DeploymentRun, tell: Tell) -> list[str] | None:
 
 
 def is_artifact_published(run: DeploymentRun) -> bool:
-    """Whether the store has this version with this very artifact. Raises DeployError where it has another one."""
+    """Whether this very artifact is already published under its version. Raises DeployError where the store has another one."""
     try:
         with closing(run.open_artifact_store()) as store:
             return is_published(store, run.prepared_artifact.manifest)

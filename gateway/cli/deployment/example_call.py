@@ -1,4 +1,4 @@
-"""Make an example call of a model that was just deployed, as commands to paste into a shell."""
+"""Make an example call of a model that was just deployed. It consists of commands to paste into a shell."""
 
 import shlex
 from typing import Any, Final
@@ -12,7 +12,9 @@ _KEY: Final = ' -H "X-Api-Key: $KEY"'
 
 
 def example_call(address: str, manifest: Manifest, *, needs_key: bool) -> list[tuple[str, str]]:
-    """Lines for a shell, as (label, command): a key if the model needs one, and a `curl` of `address` with a row for the model.
+    """The lines of an example call for a shell, as (label, command).
+
+    They are a key if the model needs one, and a `curl` of `address` with a row for the model.
 
     Empty where no row is known, or where it is too long for a terminal.
     """

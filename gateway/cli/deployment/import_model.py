@@ -1,4 +1,7 @@
-"""`chips import-model`: make a backend folder around a model that MLflow, vetiver or Hugging Face's transformers saved."""
+"""`chips import-model`: make a backend folder around a model that another tool saved.
+
+The tools are MLflow, vetiver and Hugging Face's transformers.
+"""
 
 import shlex
 import shutil
@@ -16,7 +19,7 @@ import typer
 from gateway.cli.deployment.new import SCAFFOLD, path_for_new_model, remove_on_failure, write_scaffold
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
-from gateway.deploy.model_source import COPY_NAME, SourceKind, content_digest, write_source
+from gateway.deploy.copied_model_source import COPY_NAME, SourceKind, content_digest, write_source
 from gateway.deploy.read_foreign_models import READERS, CannotImport, ForeignModel, write_imported_artifact
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError
@@ -48,7 +51,9 @@ def import_model(
     ] = True,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Make a backend folder of a model that another tool saved: signature, example and packages come from there.
+    """Make a backend folder of a model that another tool saved.
+
+    Its signature, example and packages come from there.
 
     The model is loaded only to answer its example, by a Python of its own that has its packages.
 
@@ -98,7 +103,10 @@ def _is_address(kind: str, place: str) -> bool:
 
 @contextmanager
 def open_foreign_model(kind: str, place: str) -> Iterator[ForeignModel]:
-    """The model at `place`, read as files. Raises CannotImport and Failure."""
+    """Open the model that a tool saved at `place`.
+
+    `kind` names the tool. The model is read as files. Raises CannotImport and Failure.
+    """
     if not _is_address(kind, place):
         path = Path(place).expanduser()
         if not path.is_dir():
@@ -160,7 +168,10 @@ def _write(
 
 
 def fill_trained_folder(model: ForeignModel, folder: Path, *, samples: bool) -> int:
-    """Fill trained/ in `folder`, whose requirements.txt exists; return the number of samples. Raises Failure."""
+    """Fill trained/ in `folder` with the model; return the number of samples.
+
+    The folder's requirements.txt exists. Raises Failure.
+    """
     trained = folder / COPY_NAME
     write_imported_artifact(model, trained, SCAFFOLD / "import_templates")
     examples = trained / "examples.json"

@@ -1,4 +1,7 @@
-"""Compare the inputs of a new version's signature with those of the version that callers use, before it gets traffic."""
+"""Compare the input signature of a new version with that of the version in use.
+
+This happens before the new version gets traffic.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +12,9 @@ from gateway.settings import Settings
 
 
 async def input_signature_changes(settings: Settings, name: str, version: str) -> str:
-    """How the inputs of the registered `version` differ from those of the version with the most traffic; empty where they do not.
+    """How the inputs of a new version differ from those of the version in use.
+
+    The new one is the registered `version`; the one in use has the most traffic. Empty where they do not differ.
 
     Empty too where either says nothing of its inputs, or no other version takes traffic.
     """

@@ -16,7 +16,7 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.decode_strict_utf8 import decode_strict_utf8
 from gateway.core.name_validation import check_model_name
 from gateway.deploy.backend_folder import PREDICT_NAMES, SETTINGS_NAME
-from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, content_digest, write_source
+from gateway.deploy.copied_model_source import COPY_NAME, REQUIREMENTS_NAME, content_digest, write_source
 
 _T = TypeVar("_T")
 

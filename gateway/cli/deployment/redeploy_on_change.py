@@ -14,7 +14,7 @@ from gateway.cli.deployment.deployment_run import (
     run_deployment,
 )
 from gateway.cli.deployment.refresh_copied_model import bring_model_up_to_date, source_path
-from gateway.cli.models.deregister_or_disable import deregister_version
+from gateway.cli.models.deregister_disable_enable import deregister_version
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
 from gateway.deploy.backend_folder import BackendFolder, FolderError

@@ -17,11 +17,11 @@ from gateway.cli.deployment.new import (
 )
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.deploy.model_source import (
+from gateway.deploy.copied_model_source import (
     COPY_NAME,
     REQUIREMENTS_NAME,
     SOURCE_NAME,
-    ModelSource,
+    CopiedModelSource,
     content_digest,
     read_source,
     write_source,
@@ -33,7 +33,7 @@ class _Copy(NamedTuple):
     """A backend folder, and the record of where its model came from."""
 
     folder: Path
-    record: ModelSource
+    record: CopiedModelSource
 
     @property
     def source(self) -> str:

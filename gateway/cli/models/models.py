@@ -51,7 +51,9 @@ def show(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show everything about one model, and who changed it last.
+    """Show everything about one model.
+
+    That includes who changed it last.
 
     Example: `chips show wine`
     """

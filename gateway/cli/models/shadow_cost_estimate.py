@@ -1,4 +1,4 @@
-"""Estimate the cost of a shadow on Cloud Run, to show it before the shadow begins."""
+"""Estimate the cost of a shadow. It is the cost on Cloud Run, shown before the shadow begins."""
 
 import re
 from typing import Any, NamedTuple
@@ -25,10 +25,11 @@ class ShadowCostEstimate(NamedTuple):
 def shadow_cost_estimate(
     shadow: Shadow, model: Model, prices: Prices, *, rps: float | None, latency: str, seconds: float
 ) -> ShadowCostEstimate:
-    """Estimate the cost of the predictions that a shadow adds, of the candidate and of the stable version.
+    """Estimate the cost that a shadow adds.
 
-    Each version runs on instances of its declared size, and a prediction takes one instance for itself.
-    `rps`: the model's requests a second; None: the price of a million that are shadowed. Raises Failure.
+    It is that of the predictions of the candidate and of the stable version. Each version runs on instances of its declared
+    size, and a prediction takes one instance for itself. `rps`: the model's requests a second; None: the price of a million
+    that are shadowed. Raises Failure.
     """
     match = _DURATION.fullmatch(latency)
     if match is None:

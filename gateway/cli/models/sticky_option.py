@@ -21,7 +21,9 @@ StickyOption = Annotated[
 
 
 def with_sticky_option(sticky: StickyShares | None, option: str | None) -> StickyShares | None:
-    """A model's sticky shares as the option `--sticky` changes them; without the option, as they are. Raises Failure.
+    """A model's sticky shares as the option `--sticky` changes them.
+
+    Without the option, they are as they were. Raises Failure.
 
     The seed stays as long as shares stick to the same thing, so that every caller keeps its version.
     """

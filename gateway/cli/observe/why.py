@@ -15,7 +15,7 @@ from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway
 from gateway.core.escape_unprintable import printable
 from gateway.cost.read_price_tables import read_default_prices
 from gateway.settings import load_settings
-from gateway.telemetry.recorded_request_store import RequestFilter, TraceStoreReader
+from gateway.telemetry.recorded_request_store import RecordedRequestReader, RequestFilter
 from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import Span, spans_of
 
@@ -145,7 +145,7 @@ async def _choose(slowest_of: str | None, *, errors: bool, gateway: str, key: st
         place = gateway
     else:
         place = store or load_settings().trace.store
-        reader = TraceStoreReader(Path(place))
+        reader = RecordedRequestReader(Path(place))
         kept = (
             reader.slowest(RequestFilter(model=model, version=version or None), limit=1)
             if slowest_of
@@ -175,7 +175,7 @@ async def _find(
     path = store or ("" if gateway else load_settings().trace.store)
     if path and path != "off":
         looked.append(path)
-        found = TraceStoreReader(Path(path)).find(request_or_trace_id)
+        found = RecordedRequestReader(Path(path)).find(request_or_trace_id)
         if found:
             return [FoundRequest(summary, path) for summary in found], looked
     if gateway:

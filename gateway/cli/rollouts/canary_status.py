@@ -1,4 +1,4 @@
-"""Read and print the status of a canary (`chips canary --status`): the rollout, its steps, and the evidence up to now."""
+"""Read and print the status of a canary. It is the rollout, its steps, and the evidence up to now (`chips canary --status`)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`chips rollouts`: run the controller that takes the steps of all rollouts, or list the rollouts."""
+"""`chips rollouts`: run the rollout controller, or list the rollouts. The controller takes the steps of all rollouts."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ def list_rollouts(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show the last rollout of each model.
+    """List the last rollout of each model.
 
     Example: `chips rollouts list`
     """
@@ -70,7 +70,9 @@ def run(
     host: Annotated[str, typer.Option(help="The address for --port.")] = "0.0.0.0",  # noqa: S104
     registry_url: console.RegistryOption = None,
 ) -> None:
-    """Take the steps of all rollouts until SIGTERM: one process at a time acts, by a lease, the others stand by.
+    """Run the controller of all rollouts until SIGTERM.
+
+    One process at a time takes the steps, by a lease; the others stand by.
 
     A gateway does the same unless `rollouts.controller` is false.
 

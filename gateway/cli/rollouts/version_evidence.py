@@ -1,4 +1,7 @@
-"""`chips evidence`: show the evidence about a version (verification, verdicts, model card), bound to its artifact and image."""
+"""`chips evidence`: show the evidence about a version.
+
+It is verification, verdicts and the model card, bound to the version's artifact and image.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -9,7 +12,7 @@ import typer
 from gateway.artifacts.read_model_card import read_card_sections
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.core.version_evidence import CARD, VERIFY, requests_behind, why_evidence_does_not_apply
+from gateway.core.version_evidence import CARD, VERIFY, verdict_sample_size, why_evidence_does_not_apply
 from gateway.registry.base import EVIDENCE, Change, Registry
 from gateway.registry.evidence_records import list_evidence
 
@@ -19,7 +22,9 @@ def evidence(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show the evidence about a version: its verification, the verdicts of its rollout and shadow, its model card, and what they are about.
+    """Show the evidence about a version.
+
+    It is verification, the verdicts of rollout and shadow, the model card, and what they are about.
 
     A record that is about another artifact or address than the one that is registered now is marked: it does not count.
 
@@ -79,14 +84,17 @@ def _print_record(one: Mapping[str, Any]) -> None:
 
 
 def print_requests_behind(record: Mapping[str, Any]) -> None:
-    """Print how many requests the verdict of a rollout or shadow rests on, as a warning where they are few."""
-    behind = requests_behind(record)
+    """Print how many requests a verdict rests on.
+
+    The verdict is of a rollout or shadow. Few requests are printed as a warning.
+    """
+    behind = verdict_sample_size(record)
     if behind is not None:
         console.say("warning" if behind.too_few else "", str(behind), style="bold yellow")
 
 
 def print_card_sections(facts: Mapping[str, Any]) -> None:
-    """Print the sections of a model card, as its author wrote them."""
+    """Print the sections of a model card. They are printed as the card's author wrote them."""
     for section in read_card_sections(facts):
         console.say("", f"## {section.heading}")
         for line in section.text.split("\n"):

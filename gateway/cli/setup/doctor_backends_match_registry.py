@@ -1,4 +1,4 @@
-"""The check of `chips doctor` that each registered backend answers, and serves what the registry says."""
+"""The check of `chips doctor` that each backend serves what the registry says. It also finds those that do not answer."""
 
 import asyncio
 
@@ -25,8 +25,8 @@ def _local_backend_hint(url: str) -> str:
     return ""
 
 
-async def check_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
-    """Probe one backend of a model: check that it is ready, and serves the registered version."""
+async def check_registered_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
+    """Check that a registered backend is ready and serves its version. `index`: which of the model's backends."""
     backend = model.backends[index]
     subject = f"{model.name}@{backend.version}"
     headers: dict[str, str] = {}

@@ -17,7 +17,7 @@ from gateway.cli.support.signer_options import (
     sign_and_verify,
 )
 from gateway.core.suggestions import suggest
-from gateway.core.version_evidence import CARD, requests_behind
+from gateway.core.version_evidence import CARD, verdict_sample_size
 from gateway.registry.base import APPROVALS, Document, Registry
 from gateway.signoff.approval_requests import (
     ApprovalRequest,
@@ -172,7 +172,7 @@ def _decide(
 
 def _few_requests(request: ApprovalRequest) -> list[str]:
     """The evidence of the request that rests on few requests, a line each."""
-    found = ((sort, requests_behind(record)) for sort, record in request.evidence.items())
+    found = ((sort, verdict_sample_size(record)) for sort, record in request.evidence.items())
     return [
         f"the evidence {sort} {behind}" for sort, behind in found if behind is not None and behind.too_few
     ]

@@ -14,7 +14,9 @@ from gateway.settings import Settings
 async def carry_over_verification(
     registry: Registry, origin: Settings, source: VersionWithEvidence, model: Model, environment: str
 ) -> list[Put]:
-    """The change that writes the source's verification as evidence about the same version in `model`, at its address there.
+    """The changes that carry the verification of `source` over to `environment`.
+
+    They write it as evidence about the same version in `model`, at its address there.
 
     Call it once the backend there has said that it serves that very artifact. Empty where the source's verification does
     not count, where no artifact digest says that the two are the same, or where the backend was verified there: that counts

@@ -1,4 +1,7 @@
-"""`chips request-approval`: ask the people of an environment's sign-off policy to approve a version, or a new policy."""
+"""`chips request-approval`: ask for the approval of a version, or of a new policy.
+
+The people of an environment's sign-off policy are asked.
+"""
 
 import shlex
 from pathlib import Path
@@ -68,7 +71,9 @@ def request_approval(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Ask for the approvals that an environment's sign-off policy wants. The request is signed, and binds digests, not names.
+    """Ask for the approval of a version, or of a new policy.
+
+    The environment's sign-off policy says which approvals it wants. The request is signed, and binds digests, not names.
 
     The evidence that the policy asks for goes into the request, where approvers and auditors find it.
 
@@ -126,7 +131,10 @@ def request_approval(
 
 
 class VersionWithEvidence(NamedTuple):
-    """A version as registered in the environment it is in now, with the evidence that the sign-off policy asks for, by kind."""
+    """A registered version, with the evidence about it.
+
+    It is as registered in the environment it is in now. The evidence is what the sign-off policy asks for, by kind.
+    """
 
     model: Model
     backend: Backend
@@ -138,7 +146,10 @@ class VersionWithEvidence(NamedTuple):
 
     @property
     def single_version_document(self) -> dict[str, Any]:
-        """The model's document with this version alone, at 100 % of the traffic: the full text that an approval binds."""
+        """The model's document with this version alone.
+
+        The version has 100 % of the traffic. This is the full text that an approval binds.
+        """
         return to_document(
             msgspec.structs.replace(
                 self.model, backends=(self.backend,), traffic={self.backend.version: 100}, sticky=None

@@ -1,4 +1,4 @@
-"""`chips sign-off`: show or change the environment's sign-off policy (who must approve what)."""
+"""`chips sign-off`: show or change the sign-off policy. It says who must approve what in the environment."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,7 +61,9 @@ def set_policy(
 
 @sign_off.command()
 def show(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
-    """Show the sign-off policy: whose approvals a version needs, on which evidence, and who may act alone in an emergency.
+    """Show the sign-off policy.
+
+    It says whose approvals a version needs, on which evidence, and who may act alone in an emergency.
 
     Example: `chips --env prod sign-off show`
     """

@@ -1,4 +1,4 @@
-"""Find the JSON POST operations of an OpenAPI document, and make an example request body for one of them."""
+"""Make an example request body from an OpenAPI document. The POST operations of the document are found here, too."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,10 +16,10 @@ _VALUES: Final[Mapping[str, Any]] = {
 }
 
 
-def json_post_operations(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The POST operations of an OpenAPI document that may score, by path.
+def post_operations(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The POST operations of an OpenAPI document, by path.
 
-    Paths with parameters in them, and those of the service's own pages, are left out.
+    They are those that may score. Paths with parameters in them, and those of the service's own pages, are left out.
     """
     paths = document.get("paths")
     found: dict[str, Mapping[str, Any]] = {}
@@ -31,7 +31,7 @@ def json_post_operations(document: Mapping[str, Any]) -> dict[str, Mapping[str, 
 
 
 def server_base_paths(document: Mapping[str, Any]) -> list[str]:
-    """The paths of the document's server URLs, without the slash at the end; those with variables are left out."""
+    """The paths of the document's server URLs. They have no slash at the end. Those with variables are left out."""
     servers = document.get("servers")
     found = []
     for server in servers if isinstance(servers, list) else []:
@@ -47,7 +47,7 @@ def server_base_paths(document: Mapping[str, Any]) -> list[str]:
 
 
 def request_body_example(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Any:
-    """An example request body, from the operation's example or schema; None where it has neither."""
+    """An example request body of an operation; None where it has none. It comes from the operation's example or schema."""
     content = _at(_resolved(document, operation.get("requestBody")), "content", _JSON)
     if not isinstance(content, dict):
         return None

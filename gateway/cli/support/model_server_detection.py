@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from gateway.cli.support.example_from_openapi import (
-    json_post_operations,
+    post_operations,
     request_body_example,
     server_base_paths,
 )
@@ -258,7 +258,7 @@ async def _plain_openapi(site: CachingProbe, _: str) -> ThirdPartyModelServer | 
 async def _from_openapi(
     site: CachingProbe, document: Mapping[str, Any], kind: str
 ) -> ThirdPartyModelServer | None:
-    posts = json_post_operations(document)
+    posts = post_operations(document)
     if not posts:
         return None
     ranked = sorted(posts, key=lambda path: (_rank(path), path))

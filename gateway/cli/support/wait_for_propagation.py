@@ -35,9 +35,10 @@ class _Readiness(msgspec.Struct):
 
 
 async def wait_until_served(address: str, listing: MirroredListing) -> str:
-    """Wait, at most 5 seconds, until the gateway at `address` serves the registry state `listing`.
+    """Wait until the gateway at `address` serves `listing`; return what prevents it.
 
-    Return what prevents it; empty where the gateway serves it.
+    It waits 5 seconds at most. `listing` is a state of the registry. The result is empty where the gateway
+    serves it.
     """
     import aiohttp
 

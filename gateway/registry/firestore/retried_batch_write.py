@@ -1,4 +1,7 @@
-"""Write several documents to Firestore at once, and try again until the outcome is known."""
+"""Write a batch of documents to Firestore, and retry until the outcome is known.
+
+The documents are written all at once or not at all.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -39,7 +42,7 @@ _LONGEST_DELAY_S: Final = 1.0
 
 
 class RetriedBatchWrite:
-    """One write of several documents, tried again until its outcome is known.
+    """One batch write of several documents, retried until its outcome is known.
 
     Every attempt reads what it depends on and commits only if none of it has changed. The head, which all writers
     share, changes often under many writers: that is tried again. A named document that is not at the expected revision

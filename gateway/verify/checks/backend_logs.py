@@ -1,6 +1,6 @@
-"""Checks of the backend's log: its format, its fields, and that no payload is in it.
+"""Checks of the backend's log.
 
-The kit can see the log of a process that it started itself.
+They check its format, its fields, and that no payload is in it. The kit can see the log of a process that it started itself.
 """
 
 import json

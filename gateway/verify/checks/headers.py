@@ -1,6 +1,7 @@
-"""Checks of HTTP headers: the model that answered, Server-Timing, request and trace ids, the caller's deadline.
+"""Checks of a backend's HTTP headers.
 
-Keep-alive and statuses are checked here, too.
+They check the model that answered, Server-Timing, request and trace ids, and the caller's deadline. Keep-alive and statuses are
+checked here, too.
 """
 
 import statistics

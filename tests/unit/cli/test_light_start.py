@@ -17,7 +17,7 @@ HEAVY = ("aiohttp", "google.cloud", "opentelemetry", "requests", "yaml", "gatewa
         "gateway.cli",
         "gateway.cli.models.models",
         "gateway.cli.models.traffic",
-        "gateway.cli.models.deregister_or_disable",
+        "gateway.cli.models.deregister_disable_enable",
         "gateway.cli.access.keys",
         "gateway.cli.access.networks",
         "gateway.cli.observe.why",

@@ -7,7 +7,13 @@ from gateway.control.model_page import history_points
 from gateway.control.window_totals import RequestTotals, TickWindowReader, WindowTotals
 from gateway.core.model import Backend, Model, Policy
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
-from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, Tick, TraceStore, TraceStoreReader
+from gateway.telemetry.recorded_request_store import (
+    COARSE_S,
+    FINE_S,
+    RecordedRequestReader,
+    RecordedRequestStore,
+    Tick,
+)
 
 NOTHING = [0] * (len(LATENCY_BOUNDS) + 1)
 
@@ -179,8 +185,8 @@ def test_the_ticks_of_workers_become_one_point():
 
 @pytest.fixture
 def written(tmp_path):
-    store = TraceStore(tmp_path / "figures.db", limit=100)
-    yield store.write_ticks, TraceStoreReader(tmp_path / "figures.db")
+    store = RecordedRequestStore(tmp_path / "figures.db", limit=100)
+    yield store.write_ticks, RecordedRequestReader(tmp_path / "figures.db")
     store.close()
 
 
@@ -220,7 +226,7 @@ def test_a_window_is_no_longer_than_there_are_figures(written, at):
     at(3608)
     write([tick(3600), tick(3605)])
     assert TickWindowReader(reader).read("1h").seconds == 10
-    assert TickWindowReader(TraceStoreReader(None)).read("1m").models == {}
+    assert TickWindowReader(RecordedRequestReader(None)).read("1m").models == {}
 
 
 def test_a_window_is_read_once_for_each_tick(written, at):

@@ -1,4 +1,7 @@
-"""`chips deregister`, `disable` and `enable`: take a model or a version out of service, or a model into service again."""
+"""`chips deregister`, `disable` and `enable`: take a model out of service or into service again.
+
+`deregister` takes a model or one version of it out of the registry.
+"""
 
 import sys
 from typing import Annotated
@@ -61,10 +64,10 @@ def _removal(document: Document, version: str | None, *, force: bool) -> Put | D
 async def deregister_version(
     settings: Settings, name: str, version: str, *, force: bool, author: str, reason: str
 ) -> bool:
-    """Deregister a version without asking for confirmation; return whether it was registered.
+    """Deregister a version; return whether it was registered.
 
-    A model goes with its last version. Raises Failure where the version takes traffic, unless `force`: the others take
-    that over.
+    This does not ask for confirmation. A model goes with its last version. Raises Failure where the version takes traffic,
+    unless `force`: the others take that over.
     """
     async with console.open_registry_of(settings) as registry:
         document = await registry.read(MODELS, name)
@@ -95,7 +98,9 @@ def disable(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Take a model out of service; the registry keeps everything about it.
+    """Take a model out of service.
+
+    The registry keeps everything about it.
 
     Example: `chips disable wine --reason "wrong scaler in version 3"`
     """

@@ -38,7 +38,7 @@ def openapi(models: Iterable[Model], *, server: str = "/") -> dict[str, Any]:
         if backend is None:
             continue
         name = model.name
-        if not takes_other_json(backend):
+        if not has_own_json_format(backend):
             schemas[f"{name}.instance"] = one_instance_schema(backend.inputs)
             schemas[f"{name}.prediction"] = one_prediction_schema(backend.outputs)
         paths[f"/{name}"] = {"post": _score(model, backend), "get": _about(model)}
@@ -76,7 +76,7 @@ def _leading(model: Model) -> Backend | None:
     return max(model.backends, key=lambda backend: model.traffic.get(backend.version, 0), default=None)
 
 
-def takes_other_json(backend: Backend) -> bool:
+def has_own_json_format(backend: Backend) -> bool:
     """Whether the backend has a JSON format of its own.
 
     Such a backend does not take `instances`. A backend that was never asked is known by its path.
@@ -87,7 +87,7 @@ def takes_other_json(backend: Backend) -> bool:
 
 
 def _score(model: Model, backend: Backend) -> dict[str, Any]:
-    if takes_other_json(backend):
+    if has_own_json_format(backend):
         return _score_of_other_kind(model, backend)
     name = model.name
     body: dict[str, Any] = {

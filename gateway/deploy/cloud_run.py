@@ -89,7 +89,7 @@ class CloudRunTarget(DeploymentTarget):
             "" if found is not None else ", a new service"
         )
 
-    def build(self, folder: BackendFolder, tell: Tell) -> str:
+    def build_image(self, folder: BackendFolder, tell: Tell) -> str:
         if self._image:
             tell("given, so nothing is built")
             return self._image

@@ -176,7 +176,7 @@ class LocalProcessTarget:
             else ""
         )
 
-    def build(self, folder: BackendFolder, tell: Tell) -> str:  # noqa: ARG002  (a process needs no image)
+    def build_image(self, folder: BackendFolder, tell: Tell) -> str:  # noqa: ARG002  (a process needs no image)
         return ""
 
     def start_without_traffic(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohappyeyeballs
 
-from gateway.core.errors import GatewayError, UpstreamNotTried, UpstreamUnreachable
+from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
@@ -287,5 +287,5 @@ class Pool:
         return self._resolved
 
 
-def _circuit_open_error() -> UpstreamNotTried:
-    return UpstreamNotTried("The backend could not be reached just now. Try again in a moment.")
+def _circuit_open_error() -> UpstreamUnavailable:
+    return UpstreamUnavailable("The backend could not be reached just now. Try again in a moment.")

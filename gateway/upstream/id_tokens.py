@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from gateway.core.errors import UpstreamNotTried
+from gateway.core.errors import UpstreamUnavailable
 from gateway.core.header_classification import CRLF
 from gateway.core.read_at_most import read_at_most
 from gateway.task_supervisor import Supervisor
@@ -82,7 +82,7 @@ class IdTokenProvider:
         if not origin:
             return ()
         if audience and audience != origin and not self._may_choose_audience(url):
-            raise UpstreamNotTried(
+            raise UpstreamUnavailable(
                 "The gateway may not send this backend an ID token: the settings do not allow its audience."
             )
         audience = audience or origin
@@ -95,7 +95,7 @@ class IdTokenProvider:
         return token.fields
 
     async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]:
-        """Fetch the field for the backend at `url`, from the metadata server where its token is not cached. Raises UpstreamNotTried."""
+        """Fetch the field for the backend at `url`, from the metadata server where its token is not cached. Raises UpstreamUnavailable."""
         found = self.cached_fields(url, audience)
         if found is not None:
             return found
@@ -104,7 +104,7 @@ class IdTokenProvider:
             # Shielded: one caller who leaves must not take the token from the others who wait for it.
             token = await asyncio.shield(self._start(audience))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamNotTried("The gateway could not get an ID token for the backend.") from error
+            raise UpstreamUnavailable("The gateway could not get an ID token for the backend.") from error
         return token.fields
 
     def _start(self, audience: str) -> asyncio.Task[_Token]:

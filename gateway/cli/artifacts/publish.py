@@ -1,4 +1,7 @@
-"""`chips publish`: store a trained model with its manifest in the artifact store, as a version that never changes."""
+"""`chips publish`: publish a trained model to the artifact store.
+
+It is stored with its manifest, as a version that never changes.
+"""
 
 import shlex
 import sys
@@ -88,9 +91,9 @@ def publish(
     ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Publish an artifact with its manifest, after it has loaded and scored its samples.
+    """Publish an artifact with its manifest.
 
-    Interrupted, the same command goes on where it stopped.
+    It must load and score its samples first. Interrupted, the same command goes on where it stopped.
 
     Examples:
 
@@ -196,7 +199,7 @@ def _given(given: list[str]) -> dict[str, str] | None:
 
 
 def store_failure(error: StoreError) -> Failure:
-    """The Failure for an error of the artifact store, with a hint."""
+    """The Failure for an error of the artifact store. It has a hint."""
     if isinstance(error, PublishedWithOtherContent):
         return Failure(str(error), hint="publish under a new --version", code=EX_CANTCREAT)
     if isinstance(error, PermissionRefused):

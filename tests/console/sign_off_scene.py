@@ -12,10 +12,10 @@ from gateway.core.version_evidence import CARD
 from gateway.registry.base import APPROVALS, EMERGENCIES, MODELS, SIGN_OFF, SIGN_OFF_POLICY, Put, Registry
 from gateway.signoff.approval_requests import (
     ApprovalRequest,
+    derive_request_id,
     evaluate_request,
     find_request,
     read_request,
-    request_id,
     with_decision,
 )
 from gateway.signoff.approval_subject import subject_of
@@ -65,7 +65,7 @@ class SignOffScene:
             evidence=evidence_digests(evidence),
         )
         asked = self.statement("request", "", "ana", "better on red wines")
-        self.id = request_id(asked)
+        self.id = derive_request_id(asked)
         request = ApprovalRequest(
             title="wine@4", request=asked, evidence=evidence, proposal=to_document(self.model)
         )

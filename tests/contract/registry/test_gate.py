@@ -21,7 +21,7 @@ from gateway.registry.base import (
 )
 from gateway.registry.open_by_url import open_registry
 from gateway.settings import Settings, load_settings
-from gateway.signoff.approval_requests import ApprovalRequest, find_request, request_id, with_decision
+from gateway.signoff.approval_requests import ApprovalRequest, derive_request_id, find_request, with_decision
 from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
 from gateway.signoff.policy import parse_policy_toml, policy_digest
@@ -56,7 +56,7 @@ class Scene:
             evidence={},
         )
         asked = self.statement("request", "", "ana")
-        self.id = request_id(asked)
+        self.id = derive_request_id(asked)
         body = msgspec.to_builtins(ApprovalRequest(title="wine@4", request=asked))
         await self.registry.write(Put(kind=APPROVALS, name=self.id, body=body, expected=0), author="ana")
         for who in ("bea", "dan"):

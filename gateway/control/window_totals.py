@@ -1,4 +1,7 @@
-"""The totals of every model version in a window of time (10 s, 1 min, 1 h), as the sum of all workers' ticks."""
+"""The totals of every model version's requests in a window of time.
+
+The windows are 10 s, 1 min and 1 h. The totals are the sum of all workers' ticks.
+"""
 
 import threading
 import time
@@ -11,7 +14,7 @@ import msgspec
 from gateway.core.errors import BadRequest
 from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
-from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, Tick, TraceStoreReader
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, RecordedRequestReader, Tick
 
 WINDOWS: Final = {"10s": 10, "1m": 60, "1h": 3600}
 DEFAULT_WINDOW: Final = "1m"
@@ -20,7 +23,7 @@ _BUCKETS: Final = len(LATENCY_BOUNDS) + 1
 
 
 class RequestTotals(msgspec.Struct):
-    """Counts and latency histograms, summed over ticks."""
+    """Totals of requests: their counts and latency histograms. Each is a sum over ticks."""
 
     requests: int = 0
     failed: int = 0
@@ -88,10 +91,10 @@ class WindowTotals(msgspec.Struct, frozen=True):
         return found
 
 
-class TickWindowReader:
+class WindowTotalsReader:
     """Reads the totals of a time window from the stored ticks. Thread-safe; each window is read once for each tick."""
 
-    def __init__(self, reader: TraceStoreReader) -> None:
+    def __init__(self, reader: RecordedRequestReader) -> None:
         self._reader = reader
         self._known: dict[str, WindowTotals] = {}
         self._lock = threading.Lock()

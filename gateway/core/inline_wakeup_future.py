@@ -1,4 +1,7 @@
-"""A future for one event whose `complete` resumes the waiting coroutine at once: no task, no round of the event loop."""
+"""A future whose `complete` resumes the waiting coroutine at once.
+
+It is for one event. It takes no task, and no round of the event loop.
+"""
 
 from collections.abc import Callable, Generator
 from typing import Any, Final, cast
@@ -59,9 +62,9 @@ class _Yield:
 
 
 def continue_in_own_task() -> _Yield:
-    """Make the rest of the request run in a task of its own: await this before code that needs one.
+    """Make the rest of the request run in a task of its own.
 
-    `asyncio.timeout` is such code. On the fast path a request is carried by callbacks until it first waits for
-    something other than its backend.
+    Await this before code that needs one. `asyncio.timeout` is such code. On the fast path a request is carried by
+    callbacks until it first waits for something other than its backend.
     """
     return _Yield()

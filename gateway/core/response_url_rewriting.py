@@ -1,8 +1,9 @@
-"""Rewrite URLs in a backend's response headers (Location, Link, …) to URLs of the gateway, as nginx's proxy_redirect does.
+"""Rewrite a backend's URLs in response headers to URLs of the gateway.
 
-A backend answers as if callers had asked it directly: `Location: http://backend/score`, or `/score`. A caller who follows
-that would send its credentials past the gateway, or reach another model. So an address is resolved as the backend meant it
-(RFC 9110 section 10.2.2: against the request's URL), and one that is the backend's becomes a path at the gateway.
+The headers are Location, Link and others. nginx's proxy_redirect does the same. A backend answers as if callers had asked it
+directly: `Location: http://backend/score`, or `/score`. A caller who follows that would send its credentials past the
+gateway, or reach another model. So an address is resolved as the backend meant it (RFC 9110 section 10.2.2: against the
+request's URL), and one that is the backend's becomes a path at the gateway.
 """
 
 import re

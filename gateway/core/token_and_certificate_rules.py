@@ -21,7 +21,7 @@ _MAX_SKEW_S: Final = 300.0
 
 
 class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An access rule: which callers it is for, and what each of them may do. The first rule that matches a caller counts."""
+    """An access rule: which callers it is for, and what they may do. The first rule that matches a caller counts."""
 
     name: str  # callers are called NAME:SUBJECT in logs and limits
     subjects: tuple[str, ...]  # patterns of who is let in: "*@example.com"
@@ -117,7 +117,7 @@ def issuer_rule_problems(given: IssuerRule) -> list[str]:
 
 
 def is_trusted_jwks_url(url: str) -> bool:
-    """Whether keys from this URL can be trusted: it is https, or leads to this machine."""
+    """Whether keys from this URL can be trusted. Such a URL is https, or leads to this machine."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -151,5 +151,8 @@ def _check_rule(entry: AccessRule) -> list[str]:
 
 
 def is_printable_subject(subject: str) -> bool:
-    """Whether `subject` has only printable characters that logs, headers and limits can hold as they are; 200 at most."""
+    """Whether `subject` has only printable characters.
+
+    Logs, headers and limits can hold them as they are. There are 200 at most.
+    """
     return _SUBJECT.fullmatch(subject) is not None

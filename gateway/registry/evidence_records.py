@@ -1,4 +1,4 @@
-"""Read and write evidence about versions in the registry, and say by it whether a version may get traffic."""
+"""Read and write evidence about versions in the registry. It also decides whether a version may get traffic."""
 
 from gateway.core.model import Backend
 from gateway.core.model_updates import to_document
@@ -13,7 +13,10 @@ from gateway.registry.base import EVIDENCE, Put, Registry
 
 
 async def evidence_change(registry: Registry, record: EvidenceRecord) -> Put:
-    """The change that writes `record` in place of the earlier one of its sort. Write it together with what it is about."""
+    """The change that writes an evidence record.
+
+    It takes the place of the earlier record of its sort. Write it together with what it is about.
+    """
     known = await registry.read(EVIDENCE, record.name)
     expected = known.revision if known is not None else 0
     return Put(kind=EVIDENCE, name=record.name, body=to_document(record), expected=expected)
@@ -54,7 +57,10 @@ async def why_unverified(registry: Registry, model: str, backend: Backend) -> st
 
 
 async def image_bound_to_evidence(registry: Registry, model: str, backend: Backend) -> str:
-    """The image that evidence about `backend` is bound to: as registered, or as its verification found it. Raises RegistryError."""
+    """The image that evidence about `backend` is bound to.
+
+    It is the registered one, or the one that its verification found. Raises RegistryError.
+    """
     if backend.image:
         return backend.image
     verified = await read_evidence(registry, model, backend.version, VERIFY)

@@ -1,4 +1,4 @@
-"""A quota of registry look-ups for each client IP address, so that one client leaves the others theirs."""
+"""A quota of registry look-ups for each client IP address. So one client leaves the others theirs."""
 
 import time
 from collections import OrderedDict
@@ -14,9 +14,10 @@ _PREFIX: Final = 64  # bits: what one caller with IPv6 has (RFC 6177)
 
 
 class ClientLookupQuota:
-    """A token bucket for each client IP address.
+    """A quota of registry look-ups for each client IP address.
 
-    An address has `per_second` tokens, in bursts of ten times that. IPv6 addresses are counted by /64.
+    It is a token bucket: an address has `per_second` tokens, in bursts of ten times that. IPv6 addresses
+    are counted by /64.
     """
 
     def __init__(self, *, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""An immutable snapshot of the registry, indexed by model name, that requests are routed by."""
+"""An immutable snapshot of the registry, compiled for routing. It is indexed by model name."""
 
 import copy
 import logging
@@ -141,7 +141,7 @@ class Snapshot:
 
 
 def compile_snapshot(listing: MirroredListing, previous: Snapshot | None = None) -> Snapshot:
-    """Compile `listing` into a snapshot at once; `compile_with_pauses` does it with pauses."""
+    """Compile a registry listing into a snapshot. It is done at once; `compile_with_pauses` does it with pauses."""
     steps = compile_with_pauses(listing, previous)
     while True:
         try:
@@ -154,10 +154,10 @@ def compile_snapshot(listing: MirroredListing, previous: Snapshot | None = None)
 def compile_with_pauses(
     listing: MirroredListing, previous: Snapshot | None
 ) -> Generator[None, None, Snapshot]:
-    """Compile `listing` into a snapshot, with pauses for the caller's other work.
+    """Compile a registry listing into a snapshot, with pauses.
 
-    There is a pause after each document that is new, and now and then. Entries of `previous` are taken over where the
-    document is still the same.
+    They are for the caller's other work. There is a pause after each document that is new, and now and then. Entries of
+    `previous` are taken over where the document is still the same.
 
     A document that cannot be read is listed in `problems`; where an earlier revision of it was good, that stays in
     service: a typing mistake must not take a model away from its callers.

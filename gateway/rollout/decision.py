@@ -1,6 +1,6 @@
-"""Decides what to do with a rollout now: wait, advance, return, hold or finish.
+"""Decide what to do next with a rollout.
 
-These are pure functions of its document, the model and the evidence.
+It waits, advances, returns, holds or finishes. These are pure functions of its document, the model and the evidence.
 """
 
 from typing import Any, Final, Literal, NamedTuple
@@ -129,9 +129,9 @@ def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any
 
 
 def hold(rollout: Rollout, reason: str) -> Rollout:
-    """Hold a rollout for a person: return its next document, in which it waits to be resumed.
+    """Hold a rollout for a person: return its next document.
 
-    Raises ValueError where it has ended, or has too many steps already.
+    In that document it waits to be resumed. Raises ValueError where it has ended, or has too many steps already.
     """
     if not rollout.active:
         raise ValueError(f"the rollout has ended: it is {rollout.state}")

@@ -1,4 +1,4 @@
-"""Whether another process on this machine still runs, by an identity that it wrote down. Linux: proc(5)."""
+"""Tell whether another process on this machine still runs. It is known by an identity that it wrote down. Linux: proc(5)."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,10 @@ _ENDED: Final = frozenset("ZXx")  # its state, though its parent has not looked 
 
 
 def current_process() -> str:
-    """The identity of the current process: machine, process id and start time, as one text. Empty where the system does not say."""
+    """The identity of the current process, as one text.
+
+    It has machine, process id and start time. Empty where the system does not say.
+    """
     machine, started = _machine(), _started(os.getpid())
     return f"{machine}/{os.getpid()}/{started}" if machine and started else ""
 

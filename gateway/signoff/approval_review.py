@@ -13,7 +13,7 @@ from gateway.artifacts.read_model_card import read_card_sections
 from gateway.audit.dsse_envelope import SigningError
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import differences, merge_document, with_backend
-from gateway.core.version_evidence import CARD, requests_behind
+from gateway.core.version_evidence import CARD, verdict_sample_size
 from gateway.registry.base import Document
 from gateway.signoff.approval_requests import (
     ApprovalRequest,
@@ -124,7 +124,7 @@ def _evidence(request: ApprovalRequest, subject: Subject, stored: StoredPolicy) 
         record = request.evidence.get(sort, {})
         wanted = msgspec.structs.replace(stored.policy, evidence=(sort,))
         facts = record.get("facts", {})
-        behind = requests_behind(record)
+        behind = verdict_sample_size(record)
         sections = read_card_sections(facts) if sort == CARD and isinstance(facts, Mapping) else ()
         found.append(
             {

@@ -72,7 +72,7 @@ def _verify(message: bytes, signature: bytes, principal: str, public_keys: tuple
 
 
 class SshKeygenRefused(SshError):
-    """`ssh-keygen` ran, and refused what it was asked: to sign, or to accept a signature."""
+    """`ssh-keygen` refused to sign, or to accept a signature."""
 
 
 def _run(arguments: list[str], message: bytes, *, timeout_s: float = _VERIFY_S) -> bytes:

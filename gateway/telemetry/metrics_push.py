@@ -1,4 +1,4 @@
-"""Pushes this process's metrics to an exporter periodically, from a thread."""
+"""Push this process's metrics to a sink periodically. A thread does it; the sink is an exporter."""
 
 import threading
 import time
@@ -19,9 +19,9 @@ class MetricsSink(Protocol):
 
 
 class MetricsPusher:
-    """Pushes this process's metrics to a sink periodically, from a thread.
+    """Pushes this process's metrics to a sink periodically.
 
-    They are labelled with its instance; readers add the processes up.
+    A thread does it. They are labelled with its instance; readers add the processes up.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A backend process that the conformance checks start, to check its start, log and stop."""
+"""A backend process that the conformance checks start. They check how it starts, logs and stops."""
 
 import asyncio
 import contextlib
@@ -75,7 +75,7 @@ class BackendProcess:
             self._process.send_signal(signal.SIGTERM)
 
     def terminate_child(self) -> None:
-        """Send SIGTERM to the only child of the process, where the command is a wrapper such as `unshare`."""
+        """Send SIGTERM to the only child of the process. It is for a command that is a wrapper such as `unshare`."""
         if self._process is not None and self._process.returncode is None:
             pid = self._process.pid
             with contextlib.suppress(
@@ -97,7 +97,7 @@ class BackendProcess:
         return code
 
     async def stop(self) -> None:
-        """Stop the process and everything that it started."""
+        """Stop the process. Everything that it started is stopped, too."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,7 @@
-"""Scores each row alone, to compare that with its predictions in requests with other rows (batch invariance)."""
+"""Score each row alone, to compare that with its prediction among other rows.
+
+A model whose predictions stay the same has batch invariance.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +35,7 @@ _EXACT: Final = 1e-6  # a sample's tolerance unless it names another
 
 @dataclass
 class RowGroup:
-    """A group of rows that share request parameters, with the prediction that each got alone, in a request of its own."""
+    """Rows that share request parameters, with the prediction that each got alone. Alone means in a request of its own."""
 
     rest: Mapping[str, Any]  # the request without its instances
     rows: list[Any]
@@ -94,9 +97,9 @@ def predict_request(group: RowGroup, rows: Sequence[Any]) -> RawRequest:
 
 
 def require_same_predictions(group: RowGroup, got: Sequence[Any], places: Sequence[int], how: str) -> None:
-    """Raise ContractViolation unless the predictions `got` equal those of the same rows scored alone.
+    """Raise ContractViolation unless the rows got the same predictions as alone.
 
-    `places`: where the rows stand in the group.
+    `got` are the predictions. `places`: where the rows stand in the group.
     """
     require_one_prediction_per_row(got, len(places))
     scales = _scales(group.alone)
@@ -111,9 +114,10 @@ def require_same_predictions(group: RowGroup, got: Sequence[Any], places: Sequen
 def is_same_prediction(
     got: Any, wanted: Any, scales: Mapping[tuple[Any, ...], float], tolerance: float = 0.0
 ) -> bool:
-    """Whether two predictions are the same: floats within TOLERANCE of the largest number at their place.
+    """Whether two predictions are the same, within a tolerance.
 
-    A positive `tolerance` is allowed, too (absolute, or relative to the larger number).
+    Floats must be within TOLERANCE of the largest number at their place. A positive `tolerance` is allowed, too
+    (absolute, or relative to the larger number).
     """
     if tolerance and is_close_json(got, wanted, tolerance):
         return True

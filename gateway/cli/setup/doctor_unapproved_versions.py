@@ -1,4 +1,7 @@
-"""The checks of `chips doctor` on sign-off: versions that serve without approvals, emergencies to review, images by tags."""
+"""The checks of `chips doctor` for versions that serve without approval.
+
+They also find emergencies to review, and images that are named by tags.
+"""
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -147,8 +150,11 @@ def _enough(signed: "Sequence[tuple[str, VerifiedStatement]]", required: Mapping
     return []
 
 
-def check_audit_second_place(settings: Settings) -> Finding:
-    """Check that the settings name a second place, where the heads of the history are kept apart from the registry."""
+def check_audit_anchor_store(settings: Settings) -> Finding:
+    """Check that the settings name an anchor store.
+
+    It is the second place, where the heads of the history are kept apart from the registry.
+    """
     if settings.audit.second_place:
         return Finding("history", "ok", f"its heads are kept in {settings.audit.second_place}")
     return Finding("history", "skipped", "its heads are kept in no second place (audit.second_place)")

@@ -1,4 +1,4 @@
-"""HTTP client for a running gateway's operator pages (`/-/…`): JSON documents and server-sent events."""
+"""HTTP client for a running gateway's operator pages. These are below `/-/`: JSON documents and server-sent events."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,7 +31,7 @@ KeyOption = Annotated[
 
 
 class GatewayClient:
-    """Reads JSON documents and server-sent events of one running gateway."""
+    """An HTTP client for one running gateway. It reads JSON documents and server-sent events."""
 
     def __init__(self, session: "aiohttp.ClientSession", address: str) -> None:
         self._session = session

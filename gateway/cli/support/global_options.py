@@ -1,4 +1,4 @@
-"""The global options, which stand before the command (`chips --env prod --yes …`)."""
+"""The global options of `chips`, which stand before the command. An example is `chips --env prod --yes …`."""
 
 import re
 import shlex

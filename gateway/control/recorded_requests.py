@@ -1,4 +1,7 @@
-"""The recorded (sampled) requests of the trace store as JSON for the console: the list, and one with its waterfall."""
+"""The recorded requests of the trace store as JSON for the console.
+
+One page lists them, another shows one with its waterfall. They are a sample.
+"""
 
 import asyncio
 import re
@@ -25,7 +28,7 @@ _NO_STORE = "This gateway keeps no requests: its setting trace.store is off."
 
 
 class RecordedRequests:
-    """Answers the console's queries for recorded requests from the trace store."""
+    """Answers the console's queries for recorded requests. They are in the trace store."""
 
     def __init__(self, reader: RecordedRequestReader | None) -> None:
         self._reader = reader
@@ -70,7 +73,7 @@ class RecordedRequests:
 
 
 def requests_with_waterfalls(found: list[RequestSummary]) -> dict[str, Any]:
-    """The requests that share an id, newest first, each with its waterfall of spans."""
+    """The requests, each with its waterfall of spans. They share an id, and the newest comes first."""
     return {"requests": [{**_fields(summary), "spans": spans_of(summary)} for summary in found]}
 
 
@@ -79,7 +82,7 @@ def _fields(summary: RequestSummary) -> dict[str, Any]:
 
 
 def request_row(kept: StoredRequest) -> dict[str, Any]:
-    """A recorded request as one row of a list, as JSON values."""
+    """A recorded request as one row of a list. The row is JSON values."""
     number, summary = kept
     return {
         "number": number,
@@ -104,7 +107,10 @@ def request_row(kept: StoredRequest) -> dict[str, Any]:
 
 
 def parse_query(query: str, known: Set[str]) -> Mapping[str, str]:
-    """Parse a query string. Raises BadRequest for a parameter that is not `known`: ignoring it would return unfiltered results."""
+    """Parse a query string, and refuse unknown parameters.
+
+    Raises BadRequest for one that is not `known`: ignoring it would return unfiltered results.
+    """
     asked = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
     unknown = sorted(set(asked) - known)
     if unknown:

@@ -107,10 +107,10 @@ _FIELDS: Final[Mapping[tuple[str, str], _Wanted]] = {
 
 
 def read_catalogue(api: GoogleApi, before: Prices, *, region: str, currency: str, day: str) -> Prices:
-    """Read the list prices of `region` on `day` (YYYY-MM-DD) as a price table.
+    """Read Google's list prices of a region as a price table.
 
-    Groups that are not in the catalogue's part are those of `before`. Raises CatalogueError; then nothing is to be
-    changed.
+    The prices are of `day` (YYYY-MM-DD). Groups that are not in the catalogue's part are those of `before`. Raises
+    CatalogueError; then nothing is to be changed.
     """
     services = {wanted.service for wanted in _FIELDS.values()}
     skus = {service: list(_skus(api, service, currency)) for service in sorted(services)}

@@ -1,4 +1,7 @@
-"""Sets up telemetry: metrics, access log, trace store and exporters, started and stopped as one."""
+"""Set up the telemetry of a process: metrics, logs and traces.
+
+The access log, trace store and exporters start and stop as one.
+"""
 
 import asyncio
 import logging
@@ -22,11 +25,12 @@ _FLUSH_S = 1.5  # of the ten seconds that Cloud Run allows for a stop
 
 
 class Telemetry:
-    """All telemetry of one process: metrics, access log, trace store and exporters, started and stopped as one.
+    """All telemetry of one process.
 
-    `store` is the file of the trace store; `exporter` is `cloud-trace`, `otlp` or `none`. `metrics_exporter` is
-    `cloud-monitoring`, `otlp` or `none`. `folder` is where the workers of one gateway share their metrics; a single process
-    has none. Recent ticks are kept in the store; without one, in a temporary file that is removed with the gateway.
+    Metrics, access log, trace store and exporters start and stop as one. `store` is the file of the trace store; `exporter`
+    is `cloud-trace`, `otlp` or `none`. `metrics_exporter` is `cloud-monitoring`, `otlp` or `none`. `folder` is where the
+    workers of one gateway share their metrics; a single process has none. Recent ticks are kept in the store; without one,
+    in a temporary file that is removed with the gateway.
     """
 
     def __init__(  # noqa: PLR0913  (what is wired has as many ends as it has)
@@ -119,7 +123,7 @@ class Telemetry:
             self._sender.start()
 
     async def stop(self) -> None:
-        """Send what is left, within the time that a stop allows, and stop."""
+        """Stop the telemetry. What is left is sent first, within the time that a stop allows."""
         await asyncio.gather(
             *(asyncio.to_thread(export_queue.stop, _FLUSH_S) for export_queue in self._export_queues),
             asyncio.to_thread(self._aggregator.stop, _FLUSH_S),

@@ -1,4 +1,4 @@
-"""`chips tail`: show recorded requests live, as they are kept."""
+"""`chips tail`: follow the gateway's requests live. It shows those that are recorded, as they are kept."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,10 +36,10 @@ def tail(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")] = False,
 ) -> None:
-    """Show requests as they happen: every bad one, and of the good ones some each second.
+    """Show requests as they happen.
 
-    They come from the store on this machine; from --gateway (CHIPS_GATEWAY), wherever that runs; or, all that have a line
-    in the log, from Google Cloud's --project.
+    It shows every bad one, and of the good ones some each second. They come from the store on this machine; from --gateway
+    (CHIPS_GATEWAY), wherever that runs; or, all that have a line in the log, from Google Cloud's --project.
 
     Examples:
 

@@ -1,4 +1,7 @@
-"""`chips why`: explain one request, with its stages and times as a waterfall, from the trace store, a gateway, or Google Cloud."""
+"""`chips why`: explain what happened to one request.
+
+It shows the stages and times as a waterfall, from the trace store, a gateway, or Google Cloud.
+"""
 
 import re
 import time
@@ -64,10 +67,11 @@ def why(
     ] = "",
     as_json: console.JsonOption = False,
 ) -> None:
-    """Explain one request: who sent it, what answered, and where the time went.
+    """Explain what happened to one request.
 
-    It is looked for in the store on this machine, then at --gateway (CHIPS_GATEWAY), then in Google Cloud's --project: in
-    Cloud Trace, or, where its trace was not kept, in its line in Cloud Logging.
+    It shows who sent it, what answered, and where the time went. It is looked for in the store on this machine, then at
+    --gateway (CHIPS_GATEWAY), then in Google Cloud's --project: in Cloud Trace, or, where its trace was not kept, in its
+    line in Cloud Logging.
 
     Examples:
 

@@ -1,4 +1,7 @@
-"""`chips doctor`: check this machine and the environment it acts on; show what is wrong, and the command that fixes it."""
+"""`chips doctor`: check this machine and its environment for problems.
+
+It shows what is wrong, and the command that fixes it.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -33,9 +36,9 @@ def doctor(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Check this machine and the environment it acts on; say for each thing what is wrong and what fixes it.
+    """Check this machine and its environment for problems.
 
-    It changes nothing, and ends with 1 where something is wrong.
+    It says for each thing what is wrong and what fixes it. It changes nothing, and ends with 1 where something is wrong.
 
     Examples:
 

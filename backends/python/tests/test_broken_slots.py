@@ -119,7 +119,7 @@ async def test_who_waits_is_refused_when_the_last_slot_breaks():
     two.gate.set()
     with pytest.raises(Problem, match="could be restarted"):
         await waiting
-    assert workers.is_stuck
+    await until(lambda: workers.is_stuck)
     found = await asyncio.gather(*dying, return_exceptions=True)
     assert [type(one) for one in found] == [ModelFailed, ModelFailed]
 
@@ -176,7 +176,7 @@ async def test_a_thread_that_could_not_be_started_is_tried_again(monkeypatch: py
     with monkeypatch.context() as patched:
         patched.setattr("chips_backend.prediction_thread.threading.Thread.start", none_left)
         with pytest.raises(RuntimeError):
-            thread.submit(int, "7")
+            await thread.submit(int, "7")
     assert await thread.submit(int, "7") == 7
 
 

@@ -120,7 +120,7 @@ class Pool:
     async def acquire(self, deadline: float) -> BackendConnection:
         """Acquire a connection from the pool before `deadline`.
 
-        It opens one, or takes one that becomes free first. Raises UpstreamUnreachable or UpstreamNotTried.
+        It opens one, or takes one that becomes free first. Raises UpstreamUnreachable or UpstreamUnavailable.
         """
         if (
             self.circuit_open

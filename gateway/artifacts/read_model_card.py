@@ -29,14 +29,14 @@ _ALLOWED: Final = frozenset("\n\t\u200c\u200d")  # joiners belong to scripts and
 
 
 class CardSection(msgspec.Struct, frozen=True, kw_only=True):
-    """A section of a model card: a heading, and the Markdown below it."""
+    """A section of a model card: a heading and its text. The text is the Markdown below the heading."""
 
     heading: str
     text: str
 
     @property
     def is_written(self) -> bool:
-        """Whether the section is written: it has text, and no line is still to be done."""
+        """Whether the section is written. It has text, and no line is still to be done."""
         return bool(_COMMENT.sub("", self.text).strip()) and not _TODO.search(self.text)
 
 

@@ -38,7 +38,7 @@ class AnchorStore(Protocol):
         """Create an anchor. False where there is one of that name."""
 
     async def retention_concerns(self) -> tuple[str, ...]:
-        """Reasons why files may not stay there, such as a retention policy that is not locked."""
+        """Reasons why anchors may not stay in the store. One is a retention policy that is not locked."""
 
 
 def open_anchor_store(url: str) -> AnchorStore:

@@ -1,6 +1,7 @@
-"""Sign and verify DSSE envelopes: a JSON payload with signatures, by the library of The Update Framework.
+"""Sign and verify DSSE envelopes.
 
-DSSE: https://github.com/secure-systems-lab/dsse. The key that signs is a file in PEM, Ed25519 or P-256.
+An envelope is a JSON payload with signatures. The library of The Update Framework does the work. DSSE:
+https://github.com/secure-systems-lab/dsse. The key that signs is a file in PEM, Ed25519 or P-256.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ _MAKE_ONE: Final = "make one: openssl genpkey -algorithm ed25519 -out FILE"
 
 
 class SigningError(Exception):
-    """A key cannot be used, or a signature is not good; the text says why."""
+    """A signing key or a signature is not usable. The text says why."""
 
 
 def read_signer(path: Path) -> CryptoSigner:

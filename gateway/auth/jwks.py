@@ -1,8 +1,9 @@
-"""Fetch and cache the public keys of a token issuer (JSON Web Key Set, RFC 7517).
+"""Fetch and cache the public keys of a token issuer.
 
-They are fetched on first use, cached for their lifetime and refreshed in the background. Where they are is a setting,
-or said by the issuer's discovery document (OpenID Connect Discovery 1.0). An address that such a document names is not
-trusted: it must be https, and lead to public addresses or to the issuer's own host.
+They are a JSON Web Key Set (RFC 7517). They are fetched on first use, cached for their lifetime and refreshed in the
+background. Where they are is a setting, or said by the issuer's discovery document (OpenID Connect Discovery 1.0). An
+address that such a document names is not trusted: it must be https, and lead to public addresses or to the issuer's own
+host.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ _MAX_AGE: Final = re.compile(r"max-age=(\d{1,9})")
 
 
 class PublicKey(NamedTuple):
-    """A public key, and the one signature algorithm it verifies."""
+    """A public key and its signature algorithm. It verifies signatures of that one algorithm."""
 
     algorithm: str
     key: Any
@@ -196,7 +197,7 @@ class _Discovery(msgspec.Struct):
 
 
 def parse_discovery_document(body: bytes, issuer: str) -> str:
-    """Parse a discovery document of `issuer`; return its `jwks_uri`. ValueError says what is wrong with the document."""
+    """The `jwks_uri` in a discovery document of `issuer`. ValueError says what is wrong with the document."""
     try:
         document = msgspec.json.decode(body, type=_Discovery)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -263,7 +264,7 @@ class _Document(msgspec.Struct):
 
 
 def parse_keys(body: bytes) -> dict[str, PublicKey]:
-    """Parse a JWKS document into its usable keys, by id; others are left out. ValueError where none is usable."""
+    """Parse a JWKS document into its usable keys, by id. Others are left out. ValueError where none is usable."""
     try:
         document = msgspec.json.decode(body, type=_Document)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -280,7 +281,7 @@ def parse_keys(body: bytes) -> dict[str, PublicKey]:
 
 
 def parse_key(entry: dict[str, Any]) -> PublicKey | None:
-    """Parse one entry of a key set (JWK, RFC 7517); None where it is not a public key that is used here."""
+    """Parse one key of a key set (JWK, RFC 7517). None where it is not a public key that is used here."""
     if entry.get("kty") not in ("RSA", "EC") or entry.get("use", "sig") != "sig" or "d" in entry:
         return None  # never a shared secret, and never a key that is not public any more
     try:

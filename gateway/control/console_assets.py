@@ -23,7 +23,7 @@ _PAGES = {"": "console.html", "docs": "docs.html"}
 
 
 def find_asset(path: str, headers: RawHeaders) -> Response | None:
-    """Find the console's file at `path` and answer with it; None where there is none.
+    """Find the console's static file at `path` as a response. None where there is none.
 
     `path` is below /-/console/, or `docs`. An unchanged file (`If-None-Match`) is a 304.
     """

@@ -1,4 +1,4 @@
-"""Stream server-sent events to the console: the dashboard every two seconds, and each recorded request."""
+"""Streams server-sent events to the console. It sends the dashboard every two seconds, and each recorded request."""
 
 import asyncio
 

@@ -12,8 +12,8 @@ from gateway.control.model_page import caller_rows, history_points, version_rows
 from gateway.control.window_totals import (
     DEFAULT_WINDOW,
     RequestTotals,
-    TickWindowReader,
     WindowTotals,
+    WindowTotalsReader,
     last_complete_tick_end,
     to_milliseconds,
 )
@@ -49,7 +49,7 @@ class Dashboard:
         self._mirror = mirror
         self._shared = shared
         self._figures = figures
-        self._windows = TickWindowReader(figures)
+        self._windows = WindowTotalsReader(figures)
         self._state: MetricsState | None = None
         self._reading: asyncio.Task[MetricsState] | None = None
         self._issues: tuple[tuple[Any, ...], list[Issue]] | None = None

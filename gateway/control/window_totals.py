@@ -1,4 +1,7 @@
-"""The totals of every model version in a window of time (10 s, 1 min, 1 h), as the sum of all workers' ticks."""
+"""The totals of every model version's requests in a window of time.
+
+The windows are 10 s, 1 min and 1 h. The totals are the sum of all workers' ticks.
+"""
 
 import threading
 import time
@@ -20,7 +23,7 @@ _BUCKETS: Final = len(LATENCY_BOUNDS) + 1
 
 
 class RequestTotals(msgspec.Struct):
-    """Counts and latency histograms, summed over ticks."""
+    """Totals of requests: their counts and latency histograms. Each is a sum over ticks."""
 
     requests: int = 0
     failed: int = 0
@@ -88,7 +91,7 @@ class WindowTotals(msgspec.Struct, frozen=True):
         return found
 
 
-class TickWindowReader:
+class WindowTotalsReader:
     """Reads the totals of a time window from the stored ticks. Thread-safe; each window is read once for each tick."""
 
     def __init__(self, reader: RecordedRequestReader) -> None:

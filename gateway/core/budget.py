@@ -1,4 +1,7 @@
-"""Budgets: what the calls of a model, a key or a team may cost in a day or a month, and what happens then."""
+"""Budgets: limits on what a model, a key or a team may cost.
+
+A budget limits the cost of calls in a day or a month, and says what happens then.
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -39,7 +42,7 @@ def budget_id(scope: Scope, name: str) -> str:
 
 
 def parse_budget(content: Mapping[str, Any]) -> Budget:
-    """Read a budget's registry document. ValueError says what is wrong."""
+    """Parse a budget's registry document. ValueError says what is wrong."""
     try:
         budget = msgspec.convert(content, Budget)
     except msgspec.ValidationError as error:

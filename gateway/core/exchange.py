@@ -43,22 +43,25 @@ class RequestBody(Protocol):
     def complete_body(self) -> bytes:
         """The whole body, once it is `complete`."""
 
-    async def buffer(self, deadline: float) -> None:
-        """Wait until the body, or the first `BUFFERED_BODY_BYTES` of it, have arrived; until `deadline` at most."""
+    async def buffer_start(self, deadline: float) -> None:
+        """Buffer the start of the body.
+
+        Waits for the whole body or the first `BUFFERED_BODY_BYTES` of it, until `deadline` at most.
+        """
 
     async def read(self) -> bytes:
         """Wait for the whole body and return it. Only for bodies whose declared length is small."""
 
     def iter_chunks(self) -> AsyncIterator[bytes]:
-        """The body's bytes as they arrive."""
+        """Iterate over the body's bytes as they arrive."""
 
 
 class ResponseWriter(Protocol):
-    """Writes the response to the caller: `send`, or `start`, `write`… and `finish`; `abort` at any time."""
+    """Writes the response to the caller. Call `send`, or `start`, `write`… and `finish`; call `abort` at any time."""
 
     @property
     def started(self) -> bool:
-        """Whether the caller may have seen a part of the response."""
+        """Whether the response has started. The caller may have seen a part of it."""
 
     def send(self, answer: "Response") -> Awaitable[None]: ...
 
@@ -72,7 +75,7 @@ class ResponseWriter(Protocol):
     async def finish(self) -> None: ...
 
     def abort(self) -> None:
-        """Break the connection, so that a truncated body cannot look complete."""
+        """Break the connection before the response is complete. So a truncated body cannot look complete."""
 
 
 class RetryableRefusal(Protocol):

@@ -1,9 +1,10 @@
-"""A cache of parsed request heads, keyed by their bytes without the fields that vary by request.
+"""A cache of parsed request heads.
 
-A client sends nearly the same head each time. The fields that differ between two requests (the length, the trace, an id,
-and the credentials, which must not stay in memory) are variable: their lines are taken out. Where the rest was parsed
-before for the same peer, only the variable lines are parsed again. Nothing here judges a request: a head that is not
-plainly the same goes to the parser, as each does the first time.
+Its keys are the bytes of heads, without the fields that vary by request. A client sends nearly the same head each time. The
+fields that differ between two requests (the length, the trace, an id, and the credentials, which must not stay in memory)
+are variable: their lines are taken out. Where the rest was parsed before for the same peer, only the variable lines are
+parsed again. Nothing here judges a request: a head that is not plainly the same goes to the parser, as each does the first
+time.
 """
 
 import re
@@ -56,7 +57,7 @@ class ParsedHead(msgspec.Struct, frozen=True):
 
 
 class CachedHead:
-    """A parsed head without the values of its variable fields."""
+    """A cached request head. It is parsed, and lacks the values of its variable fields."""
 
     __slots__ = ("_last_length", "_lead", "_template", "has_length", "head", "indexes", "parsed", "via")
 
@@ -113,7 +114,7 @@ class CachedHead:
 
 
 class HeadCache:
-    """The cache of request heads of one server. When there are too many, all are removed."""
+    """The cache of parsed request heads of one server. When there are too many, all are removed."""
 
     def __init__(self, *, field_limit_bytes: int) -> None:
         self._limit_bytes = field_limit_bytes  # a head that is no longer has no field that is

@@ -8,10 +8,11 @@ from typing import Any, Final, cast
 
 
 class InlineWakeupFuture:
-    """A future for one waiter, who goes on inside `complete` itself and not in a later turn of the event loop.
+    """A future whose waiter continues inside `complete` itself.
 
-    The code that finishes the work calls `complete`, with an error if it failed.
-    Only a coroutine that `gateway.server.eager_coroutine_runner` runs can await one.
+    It is for one waiter, who does not go on in a later turn of the event loop. The code that finishes the work calls
+    `complete`, with an error if it failed. Only a coroutine that `gateway.server.eager_coroutine_runner` runs can await
+    one.
     """
 
     __slots__ = ("_done", "_error", "wake")

@@ -1,7 +1,7 @@
-"""Parse a request target into model, version and the path that the backend gets.
+"""Parse a request target into path, query, model and version.
 
-What two programs might read differently (`//`, dot segments, encoded slashes, NUL, backslashes) is refused rather than
-normalized, so that the path we authorize is the path the backend sees.
+From these follows the path that the backend gets. What two programs might read differently (`//`, dot segments, encoded slashes, NUL,
+backslashes) is refused rather than normalized, so that the path we authorize is the path the backend sees.
 """
 
 import re
@@ -40,7 +40,10 @@ class RequestTarget(msgspec.Struct, frozen=True):
 
     @property
     def stripped_prefix(self) -> str:
-        """The prefix that the gateway removes from the path before the backend sees it; empty where that sees the whole."""
+        """The prefix of the path that the gateway strips before the backend sees it.
+
+        Empty where the backend sees the whole path.
+        """
         return f"/{self.model}" if self.model and not self.open_inference else ""
 
 

@@ -34,9 +34,10 @@ _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", ":
 
 
 def rewrite_urls(exchange: "Exchange", fields: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Rewrite the URLs in `fields`, and return the field lines, each with its CRLF.
+    """Rewrite the URLs in `fields`, and return the field lines.
 
-    `fields` are those of a response that hold URLs (`ADDRESS_FIELDS`). One whose URL callers could not follow is left out.
+    Each line has its CRLF. `fields` are those of a response that hold URLs (`ADDRESS_FIELDS`). One whose URL callers
+    could not follow is left out.
     """
     lines: list[bytes] = []
     for name, value in fields:

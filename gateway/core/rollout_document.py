@@ -202,7 +202,7 @@ def reason_problems(reason: str) -> list[str]:
 
 
 def start_problems(model: Model, candidate: str, plan: RolloutPlan) -> list[str]:
-    """Why a rollout of `candidate` cannot begin with `model` as it is, a sentence each."""
+    """Why a rollout of `candidate` cannot begin, a sentence each. `model` is as it is now."""
     if model.backend(candidate) is None:
         known = ", ".join(backend.version for backend in model.backends)
         return [f'"{model.name}" has no version {candidate}; it has {known or "none"}']
@@ -244,7 +244,7 @@ def new_rollout(
 
 
 def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
-    """What somebody changed by hand in the model during the rollout; empty if nothing that matters to the rollout."""
+    """What somebody changed by hand in the model during the rollout. Empty if nothing that matters to the rollout."""
     if model is None:
         return "the model was deregistered"
     if not model.enabled:
@@ -260,7 +260,7 @@ def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
 
 
 def replaced_versions(rollout: Rollout, model: Model) -> str:
-    """Which of the two versions were replaced since the rollout began, as a sentence; empty if neither was."""
+    """Which of the two versions were replaced since the rollout began. It is a sentence; empty if neither was."""
     for version, was in rollout.versions.items():
         backend = model.backend(version)
         if backend is None:
@@ -284,6 +284,6 @@ def traffic_at_share(rollout: Rollout, percent: int) -> dict[str, int]:
 
 
 def with_traffic(model: Model, traffic: Mapping[str, int]) -> Model:
-    """A copy of `model` with this traffic split; a version that `traffic` does not name gets nothing."""
+    """A copy of `model` with this traffic split. A version that `traffic` does not name gets nothing."""
     split = {backend.version: traffic.get(backend.version, 0) for backend in model.backends}
     return msgspec.structs.replace(model, traffic=split)

@@ -1,6 +1,7 @@
-"""The registry document of a shadow: which share of a model's requests is copied to a candidate version, and for how long.
+"""The registry document of a shadow.
 
-The candidate gets a request after its caller has been answered.
+It says which share of a model's requests is copied to a candidate version, and for how long. The candidate gets a request
+after its caller has been answered.
 """
 
 import math
@@ -24,7 +25,7 @@ PureBy = Literal["policy", "artifacts"]  # what declares that predicting changes
 
 
 class ShadowBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The budget of a shadow in each gateway process: what it may use. What does not fit is dropped and counted."""
+    """The limits on what a shadow may use in a gateway process. What does not fit is dropped and counted."""
 
     concurrency: int = 4  # requests under way at once, each on a connection of its own
     requests_per_s: float = 20.0
@@ -34,7 +35,7 @@ class ShadowBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A shadow of a model: the document `shadows/NAME`."""
+    """A shadow: a candidate that gets copies of a model's requests. It is the document `shadows/NAME`."""
 
     model: str
     id: str  # differs for each shadow of the model
@@ -62,7 +63,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
 
 
 def parse_shadow(document: Mapping[str, Any]) -> Shadow:
-    """Decode a registry document. ValueError says everything that is wrong with it.
+    """Parse a shadow's registry document. ValueError says everything that is wrong with it.
 
     An unknown field is an error: it might be a bound that this release does not honor.
     """

@@ -67,7 +67,7 @@ def parse_evidence(document: Mapping[str, Any]) -> EvidenceRecord:
 
 
 def why_evidence_does_not_apply(record: EvidenceRecord, backend: Backend) -> str:
-    """Why the evidence does not apply to `backend`; empty where it does."""
+    """Why the evidence does not apply to `backend`. Empty where it does."""
     if record.version != backend.version:
         return f"it is about version {record.version}"
     if record.backend != evidence_address(backend):
@@ -80,7 +80,7 @@ def why_evidence_does_not_apply(record: EvidenceRecord, backend: Backend) -> str
 
 
 class SampleSize(NamedTuple):
-    """How many requests a verdict rests on, and the least it should. `least` is how many a step of a rollout asks for."""
+    """How many requests a verdict rests on, and the fewest that are enough. `least` is how many a step of a rollout asks for."""
 
     requests: int
     least: int
@@ -95,10 +95,11 @@ class SampleSize(NamedTuple):
 
 
 def verdict_sample_size(record: Mapping[str, Any]) -> SampleSize | None:
-    """What the verdict of a rollout or shadow rests on; None for other evidence, and where `record` does not say.
+    """How many requests the verdict of an evidence record rests on.
 
-    `record` is an evidence record as it stands in the registry. The least is what its own rollout asked for at each step,
-    and not less than what a rollout asks for where nobody says otherwise.
+    It is a verdict of a rollout or shadow; None for other evidence, and where `record` does not say. `record` is an
+    evidence record as it stands in the registry. The least is what its own rollout asked for at each step, and not less
+    than what a rollout asks for where nobody says otherwise.
     """
     facts = record.get("facts")
     if not isinstance(facts, Mapping):

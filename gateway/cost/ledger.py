@@ -106,7 +106,10 @@ def budgeted_cost(size: InstanceSize, usage: Usage, prices: Prices) -> int:
 def make_ledger(
     rows: Iterable[DailyUsage], warm: Iterable[WarmInstances], tables: Sequence[Prices]
 ) -> list[LedgerEntry]:
-    """Make the ledger: the cost of all usage and warm instances, by the price tables in force on their day."""
+    """Make the ledger from usage, warm instances and prices.
+
+    It has the cost of all of them, by the price tables in force on their day.
+    """
     entries = []
     active: dict[tuple[date, str, str], float] = {}
     for row in rows:
@@ -167,7 +170,10 @@ def sum_lines(name: str, lines: Iterable[LedgerLine]) -> LedgerLine:
 
 
 def warm_instances(changes: Iterable[Change], days: Sequence[date], now: datetime) -> list[WarmInstances]:
-    """The instances that `min_instances` kept warm, by day, version and size. `changes`: the history of models, oldest first."""
+    """The instances that `min_instances` kept warm, by day, version and size.
+
+    `changes`: the history of models, oldest first.
+    """
     spans: list[tuple[str, str, InstanceSize, int, datetime, datetime]] = []
     running: dict[tuple[str, str], tuple[InstanceSize, int, datetime]] = {}
     for change in changes:

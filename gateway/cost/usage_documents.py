@@ -86,7 +86,7 @@ UNKNOWN_SIZE: Final = InstanceSize()
 
 
 def instance_size_of(backend: Backend) -> InstanceSize:
-    """The declared size of a backend's instances, or the default where it declares none."""
+    """The declared size of a backend's instances, or the default. The default is for a backend that declares none."""
     resources = backend.resources or _DEFAULT
     return InstanceSize(
         cpu=resources.cpu,
@@ -112,7 +112,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UsageDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A usage document: what one gateway process counted in one day, or a part of it."""
+    """A usage document: what one gateway process counted in one day. It may be a part of that."""
 
     gateway: str
     rows: tuple[UsageRow, ...]

@@ -35,9 +35,10 @@ def status_path(note: Path) -> Path:
 
 
 def process_start_time(pid: int) -> int | None:
-    """When the process started (field 22 of /proc/PID/stat, proc(5)); None where it does not exist or is a zombie.
+    """The start time of a process.
 
-    A process id can be reused; together with its start time it identifies one process.
+    It is field 22 of /proc/PID/stat (proc(5)); None where the process does not exist or is a zombie. A process id can
+    be reused; together with its start time it identifies one process.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -47,7 +48,7 @@ def process_start_time(pid: int) -> int | None:
 
 
 def write_atomically(path: Path, content: dict[str, Any]) -> None:
-    """Replace the file's content so that readers see the old or the new, never a part."""
+    """Replace a file's content atomically. Readers see the old or the new, never a part."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(content, indent=1))
     draft.replace(path)
@@ -153,7 +154,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def main() -> int:
-    """Run the supervisor of the note named on the command line; return the exit code."""
+    """Run the supervisor of the note named on the command line. Return the exit code."""
     note = Path(sys.argv[1])
     with note.with_name(note.name.removesuffix(".json") + ".held").open("w") as held:
         try:

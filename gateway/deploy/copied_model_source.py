@@ -73,10 +73,10 @@ def write_source(
     requirements_digest: str | None = None,
     samples: bool = True,
 ) -> None:
-    """Record that trained/ in `folder` was made from `place`, a path or an address.
+    """Record where the model in a backend folder was copied from.
 
-    `source_digest`: of the files there before they were copied. `requirements_digest`: where requirements.txt was edited, that
-    of what was written before.
+    It is in trained/ of `folder`; `place` is a path or an address. `source_digest`: of the files there before they were
+    copied. `requirements_digest`: where requirements.txt was edited, that of what was written before.
     """
     if requirements_digest is None:
         requirements_digest = content_digest(folder / REQUIREMENTS_NAME)

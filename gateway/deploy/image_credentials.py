@@ -1,6 +1,7 @@
-"""Find the credentials for an image registry: Google's application default credentials, or those of `docker login`.
+"""Find the credentials for an image registry.
 
-Artifact Registry and Container Registry take an OAuth access token as the password of `oauth2accesstoken`
+They are Google's application default credentials, or those of `docker login`. Artifact Registry and Container Registry take
+an OAuth access token as the password of `oauth2accesstoken`
 (https://cloud.google.com/artifact-registry/docs/docker/authentication#token).
 """
 

@@ -1,7 +1,8 @@
-"""The local deployment target: runs each backend as a supervised process of this machine, recorded in a small JSON file.
+"""The deployment target that runs backends as local processes.
 
-A version that is deployed again, with other code or another artifact, starts next to the one that runs. That one is ended
-only when the new one is registered: what fails on the way costs nothing.
+Each is supervised, and recorded in a small JSON file. A version that is deployed again, with other code or another
+artifact, starts next to the one that runs. That one is ended only when the new one is registered: what fails on the way
+costs nothing.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from gateway.deploy.backend_folder import BackendFolder
 from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, status_path, write_atomically
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
-from gateway.deploy.try_candidate import failure_reason
+from gateway.deploy.try_unpublished_artifact import failure_reason
 from gateway.free_ports import free_port
 
 _READY_WITHIN_S: Final = 120.0
@@ -49,7 +50,7 @@ class ProcessIdentity(msgspec.Struct, frozen=True):
 
 
 class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The desired state of a local backend: written by commands, read by its supervisor."""
+    """The specification of a local backend. It is the desired state: commands write it, and the supervisor reads it."""
 
     model: str
     version: str
@@ -69,7 +70,7 @@ class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The actual state of a local backend: written by its supervisor."""
+    """The status of a local backend. It is the actual state: the supervisor writes it."""
 
     supervisor: ProcessIdentity
     backend: ProcessIdentity | None = None
@@ -154,7 +155,7 @@ class LocalBackend:
 
 
 class LocalProcessTarget:
-    """Runs backends as processes of this machine, noted below `root` as MODEL/VERSION/PORT.json."""
+    """Runs backends as processes of this machine. They are noted below `root` as MODEL/VERSION/PORT.json."""
 
     name = "local"
 

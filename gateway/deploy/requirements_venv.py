@@ -31,9 +31,9 @@ _LINES: Final = 12
 
 
 def python_with_requirements(folder: Path, environments: Path, tell: Tell) -> str:
-    """The Python interpreter that has the requirements of `folder`; virtual environments are kept below `environments`.
+    """A Python interpreter that has the requirements of `folder`.
 
-    Raises DeployError where the requirements cannot be installed.
+    Virtual environments are kept below `environments`. Raises DeployError where the requirements cannot be installed.
     """
     requirements = folder / REQUIREMENTS_NAME
     content = requirements.read_bytes() if requirements.exists() else b""

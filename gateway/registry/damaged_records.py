@@ -55,7 +55,7 @@ def values_or_problem(revision: object, body: object) -> StoredValues:
 
 
 def document_from_values(kind: object, name: object, revision: object, body: object) -> Document | None:
-    """The document in these stored values; None where it was deleted."""
+    """The document in these stored values. None where it was deleted."""
     stored = values_or_problem(revision, body)
     if stored.body is None:
         return None
@@ -75,7 +75,7 @@ def stored_document(kind: object, name: object, revision: object, body: object) 
 
 
 def entry_from_values(values: Mapping[str, Any]) -> Entry | None:
-    """The entry of the history in these stored values; None where they are none."""
+    """The entry of the history in these stored values. None where they are none."""
     try:
         return msgspec.convert(values, Entry)
     except msgspec.ValidationError:
@@ -83,7 +83,7 @@ def entry_from_values(values: Mapping[str, Any]) -> Entry | None:
 
 
 def is_damaged_entry(entry: Entry) -> bool:
-    """Whether `entry` stands for a damaged one: no registry writes one without a kind."""
+    """Whether an entry stands for a damaged one. No registry writes one without a kind."""
     return not entry.kind
 
 

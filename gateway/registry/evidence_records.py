@@ -23,7 +23,7 @@ async def evidence_change(registry: Registry, record: EvidenceRecord) -> Put:
 
 
 async def read_evidence(registry: Registry, model: str, version: str, sort: str) -> EvidenceRecord | None:
-    """Read a version's evidence of one sort; None where there is none, or none that can be read. Raises RegistryError."""
+    """Read a version's evidence of one sort. None where there is none, or none that can be read. Raises RegistryError."""
     document = await registry.read(EVIDENCE, evidence_name(model, version, sort))
     if document is None or document.problem:
         return None
@@ -46,7 +46,7 @@ async def list_evidence(registry: Registry, model: str, version: str) -> list[Ev
 
 
 async def why_unverified(registry: Registry, model: str, backend: Backend) -> str:
-    """Why the version counts as unverified and may not get traffic; empty where it may. Raises RegistryError."""
+    """Why the version counts as unverified. Then it may not get traffic; empty where it may. Raises RegistryError."""
     record = await read_evidence(registry, model, backend.version, VERIFY)
     if record is None:
         return "it was never verified"

@@ -28,7 +28,7 @@ class ClientLookupQuota:
         self.refused = 0
 
     def take(self, address: Address | None) -> bool:
-        """Take one token; False where none is left."""
+        """Take a token for one look-up. False where none is left."""
         who, now = _owner(address), self._clock()
         left, counted_at = self._left.pop(who, (self._burst, now))
         left = min(self._burst, left + max(0.0, now - counted_at) * self._per_second)
@@ -40,7 +40,7 @@ class ClientLookupQuota:
         return taken
 
     def give_back(self, address: Address | None) -> None:
-        """Give back a token that `take` took, because the request turned out to be a good one."""
+        """Give back a token that `take` took. Do so for a request that turned out to be a good one."""
         who = _owner(address)
         kept = self._left.get(who)
         if kept is not None:

@@ -79,7 +79,7 @@ class ModelEntry:
 
 
 class Snapshot:
-    """An immutable snapshot of the registry at one generation: everything the data plane needs."""
+    """An immutable snapshot of the registry at one generation. It has everything the data plane needs."""
 
     __slots__ = (
         "budgets",
@@ -133,7 +133,10 @@ class Snapshot:
         self.emergencies = emergencies  # what serves without approval and is not reviewed yet, a line each
 
     def with_revocations(self, listing: MirroredListing) -> "Snapshot":
-        """A copy of this snapshot in which the keys that `listing` revokes are revoked, too."""
+        """A copy of this snapshot with the revocations of a newer listing.
+
+        The keys that `listing` revokes are revoked in it, too.
+        """
         more = {document.name for document in listing.documents if document.kind == REVOCATIONS}
         found = copy.copy(self)
         found.revoked = self.revoked | more

@@ -1,4 +1,7 @@
-"""Open the registry's SQLite file or create it, make transactions, and explain errors to an operator."""
+"""Opens connections to the registry's SQLite file.
+
+It creates the file, makes transactions, and explains errors to an operator.
+"""
 
 import logging
 import os
@@ -145,7 +148,10 @@ def _create(db: sqlite3.Connection, path: Path) -> bool:
 
 
 def add_chain_columns(db: sqlite3.Connection) -> None:
-    """Give a registry of schema 1 the columns of the hash chain, within the transaction that takes it over."""
+    """Add the columns of the hash chain to a registry of schema 1.
+
+    It does so within the transaction that takes the registry over.
+    """
     for statement in _statements(_CHAIN_COLUMNS + _CHAIN_TRIGGER):
         db.execute(statement)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -183,7 +183,7 @@ class Assessment(msgspec.Struct, kw_only=True):
         }
 
     def found_worse(self) -> str:
-        """What the candidate was found to be worse at, in words; empty where nothing was."""
+        """What the candidate was found to be worse at, in words. Empty where nothing was."""
         found = [name for name, finding in self.findings().items() if finding == "worse"]
         return "; ".join(f"it {_WORDS[name]} ({self._compared(name)})" for name in found)
 

@@ -18,7 +18,7 @@ def current_process() -> str:
 
 
 def has_ended(process: str) -> bool:
-    """Whether the process with this identity ran on this machine and has ended. False where that cannot be known here."""
+    """Whether the process with this identity has ended. It ran on this machine. False where that cannot be known here."""
     machine, pid, started = ([*process.rsplit("/", 2), "", ""])[:3]
     if not machine or machine != _machine() or not (pid.isascii() and pid.isdecimal()):
         return False

@@ -102,7 +102,7 @@ class HigherRateTest(msgspec.Struct, kw_only=True):
     stable_total: tuple[int, int] = (0, 0)
 
     def observe_block(self, candidate: Counts, stable: Counts) -> None:
-        """Add one block to the evidence: requests that both versions served in the same seconds at one gateway."""
+        """Add one block of requests to the evidence. Both versions served them in the same seconds at one gateway."""
         if candidate.requests and stable.requests:
             p = self._rate(self.candidate)
             q = self._rate(self.stable)

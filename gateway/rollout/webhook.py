@@ -1,4 +1,6 @@
-"""Signs a message and posts it to a webhook, as the Standard Webhooks specification says (standardwebhooks.com).
+"""Signs a message and posts it to a webhook.
+
+Signature and headers are those of the Standard Webhooks specification (standardwebhooks.com).
 
 webhook-id          differs for each message, the same when it is sent again
 webhook-timestamp   seconds since the epoch

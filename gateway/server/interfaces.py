@@ -46,7 +46,7 @@ class CallerTransport(Protocol):
 
 
 class ServerState(Protocol):
-    """The state that all connections of a server share: pipeline, caches, limits, time-outs."""
+    """The state that all connections of a server share. It has the pipeline, caches, limits and time-outs."""
 
     pipeline: Callable[[Exchange], Coroutine[Any, Any, None]]
     heads: HeadCache

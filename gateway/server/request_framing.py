@@ -35,7 +35,10 @@ _TARGET: Final = re.compile(rb"[!-~]+")
 
 
 class RequestFraming(NamedTuple):
-    """The framing of a request: body length (None: chunked), whether it ends the connection, and Expect."""
+    """How a request's message is framed.
+
+    It has the body's length (None: chunked), whether the request ends the connection, and Expect.
+    """
 
     length: int | None  # of the body in bytes; None where it comes in chunks
     closes: bool  # the connection ends with this request
@@ -111,7 +114,7 @@ def parse_minor_version(line: bytes) -> int:
 
 
 def error_for_refused_head(error: BaseException | None, line: bytes, limit_bytes: int) -> GatewayError:
-    """The error for a head that aiohttp's parser refuses; `line` is its request line, valid or unknown."""
+    """The error for a request head that aiohttp's parser refuses. `line` is its request line, valid or unknown."""
     if isinstance(error, LineTooLong):
         if len(line) > limit_bytes or isinstance(error.args[0], bytearray):  # so the parser keeps a target
             return TargetTooLong("The request line is longer than this gateway accepts.")

@@ -1,7 +1,8 @@
-"""The main function of the comparer process: reads pairs of answers from standard input, writes findings to standard output.
+"""The main function of the process that compares answers.
 
-It is a process of its own so that no comparison takes the time of a gateway's event loop. It has no network, no registry and
-no settings. Each frame is its length in four bytes (big-endian), and MessagePack.
+It reads pairs of answers from standard input, and writes findings to standard output. It is a process of its own so that no
+comparison takes the time of a gateway's event loop. It has no network, no registry and no settings. Each frame is its
+length in four bytes (big-endian), and MessagePack.
 """
 
 import contextlib
@@ -24,7 +25,10 @@ _OOM_SCORE: Final = Path("/proc/self/oom_score_adj")  # of Linux
 
 
 class AnswerPair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
-    """The answers to one request to compare: the stable version's, the candidate's, and sometimes the stable version's second one."""
+    """The answers to one request that are compared.
+
+    They are the stable version's, the candidate's, and sometimes the stable version's second one.
+    """
 
     shadow: str
     request_id: str

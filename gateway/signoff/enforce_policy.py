@@ -59,7 +59,10 @@ class WriteClearance(NamedTuple):
 
 
 class NotApproved(Exception):
-    """The sign-off policy does not allow the write: approvals are missing. `problems` says what, a sentence each."""
+    """Approvals that the sign-off policy asks for are missing.
+
+    It does not allow the write. `problems` says what, a sentence each.
+    """
 
     def __init__(self, title: str, problems: Sequence[str]) -> None:
         super().__init__(f"{title} may not serve here: {'; '.join(problems)}")

@@ -45,7 +45,7 @@ class SignOffRecords(NamedTuple):
 
 
 async def read_policy(registry: Registry) -> StoredPolicy | None:
-    """Read the sign-off policy of a registry; None where there is none. ValueError says what is wrong with it."""
+    """Read the sign-off policy of a registry. None where there is none. ValueError says what is wrong with it."""
     document = await registry.read(SIGN_OFF, POLICY)
     return None if document is None else parse_stored_policy(document)
 
@@ -73,9 +73,9 @@ async def read_records(
 
 
 async def read_policy_and_records(registry: Registry) -> SignOffRecords | None:
-    """Read the sign-off policy of a registry and its records; None where there is no policy.
+    """Read the sign-off policy of a registry and its records.
 
-    ValueError says what is wrong with the policy.
+    None where there is no policy. ValueError says what is wrong with the policy.
     """
     stored = await read_policy(registry)
     return None if stored is None else await read_records(registry, stored)
@@ -118,6 +118,9 @@ class IssuerKeyCache:
 
 
 def policy_precondition(document: Document | None) -> Precondition:
-    """The precondition that the sign-off policy is still the one that was read; None: that there is still none."""
+    """The precondition that the sign-off policy has not changed.
+
+    It is still that of `document`; None: there is still none.
+    """
     revision = document.revision if document is not None else 0
     return Precondition(kind=SIGN_OFF, name=POLICY, expected=revision)

@@ -27,7 +27,7 @@ class BufferStartOfBody:
         self.waiting += 1
         began = time.monotonic()
         try:
-            await body.buffer(exchange.deadline)
+            await body.buffer_start(exchange.deadline)
         finally:
             self.waiting -= 1
             exchange.buffering_s = time.monotonic() - began

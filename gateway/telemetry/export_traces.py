@@ -59,7 +59,7 @@ def otel_resource(service: str, instance: str, project: str = "") -> Resource:
 
 
 class CloudTraceSink:
-    """Sends traces to Cloud Trace, with each call bounded in time.
+    """Sends traces to Cloud Trace. Each call is bounded in time.
 
     It uses opentelemetry-exporter-gcp-trace. By itself that exporter retries without end, ignores the time allowed for a
     flush, and delays a shutdown by thirty seconds.
@@ -95,7 +95,10 @@ class CloudTraceSink:
 
 
 class OtlpTraceSink:
-    """Sends traces to an OTLP collector over HTTP. At Google's own endpoint it uses our service account's token."""
+    """Sends traces to an OTLP collector.
+
+    It posts them over HTTP. At Google's own endpoint it uses our service account's token.
+    """
 
     def __init__(self, endpoint: str, resource: Resource) -> None:
         from gateway.telemetry.otlp_trace_encoding import encode_otlp_traces

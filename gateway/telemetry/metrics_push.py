@@ -52,7 +52,7 @@ class MetricsPusher:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Push once more within `timeout_s`, and stop."""
+        """Push once more, and stop. The push has `timeout_s`."""
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         self._thread.join(timeout_s)

@@ -96,7 +96,7 @@ class RequestFilter(msgspec.Struct, frozen=True, kw_only=True):
     slower_s: float = 0.0
 
     def sql_conditions(self) -> tuple[str, list[Any]]:
-        """The filter as SQL conditions of a WHERE clause, and their values."""
+        """The filter as SQL conditions, and their values. They are for a WHERE clause."""
         low, high = self._statuses()
         found: list[tuple[str, list[Any]]] = [("1", [])]
         given: tuple[tuple[bool, str, list[Any]], ...] = (
@@ -134,7 +134,10 @@ class StoredRequest(NamedTuple):
 
 
 def is_notable(summary: RequestSummary) -> bool:
-    """Whether a recorded request is notable: it failed, was slow, was asked for, or its caller left."""
+    """Whether a recorded request is notable, such as failed or slow.
+
+    Those that were asked for, or whose caller left, are notable, too.
+    """
     return summary.failed or summary.kept in {"slow", "asked", "left"}
 
 

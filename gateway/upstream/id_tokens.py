@@ -1,6 +1,7 @@
-"""ID tokens from Google's metadata server, with which the gateway authenticates to backends on Cloud Run.
+"""Provides Google ID tokens for backends on Cloud Run.
 
-They go into X-Serverless-Authorization, which Cloud Run checks and takes away, so that Authorization can pass through.
+They come from Google's metadata server, and authenticate the gateway to backends. They go into X-Serverless-Authorization,
+which Cloud Run checks and takes away, so that Authorization can pass through.
 """
 
 import asyncio
@@ -40,9 +41,10 @@ class _Claims(msgspec.Struct):
 
 
 class IdTokenProvider:
-    """Provides ID tokens, one for each audience, fetched once for all who wait for it, and never sent over plain HTTP.
+    """Provides ID tokens for backends.
 
-    The audience is the backend's origin, or the one it was registered with, if `may_choose_audience` allows that for its URL.
+    There is one for each audience, fetched once for all who wait for it, and never sent over plain HTTP. The audience is
+    the backend's origin, or the one it was registered with, if `may_choose_audience` allows that for its URL.
     """
 
     def __init__(

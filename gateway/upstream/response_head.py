@@ -170,7 +170,7 @@ def _known_head(head: ResponseHead, lines: list[bytes]) -> _KnownHead | None:
 
 
 def parse_response_head(raw: bytes) -> ResponseHead:
-    """Parse a response head, given without the empty line that ends it; ValueError says what is wrong."""
+    """Parse a response head. It is given without the empty line that ends it. ValueError says what is wrong."""
     return _parse(raw.split(b"\r\n"))
 
 

@@ -60,7 +60,7 @@ class BackendProcess:
         return self._process.returncode if self._process is not None else None
 
     async def wait_for_line(self, text: str, *, timeout_s: float) -> str | None:
-        """Wait for the first line of standard output that contains `text`; None where none comes within `timeout_s`."""
+        """Wait for the first line of standard output that contains `text`. None where none comes within `timeout_s`."""
 
         def found() -> str | None:
             return next((line for line in self.lines if text in line), None)
@@ -85,7 +85,7 @@ class BackendProcess:
                     os.kill(int(child), signal.SIGTERM)
 
     async def wait_for_exit(self, *, timeout_s: float) -> int | None:
-        """Wait for the process to end; return its exit code, None where it has not ended within `timeout_s`."""
+        """Wait for the process to end, and return its exit code. None where it has not ended within `timeout_s`."""
         if self._process is None:
             return None
         try:

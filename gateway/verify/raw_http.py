@@ -1,4 +1,4 @@
-"""A raw HTTP/1.1 client for the conformance checks: sends exact bytes and reads the response without a library."""
+"""A raw HTTP/1.1 client for the conformance checks. It sends exact bytes and reads the response without a library."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ _REQUEST_LIMIT_SHOWN = 400
 
 
 class NoResponse(Exception):
-    """No complete response came; the text says what came instead."""
+    """The backend sent no complete response. The text says what came instead."""
 
 
 class EmptyResponse(NoResponse):
@@ -28,7 +28,7 @@ class EmptyResponse(NoResponse):
 
 
 class RawRequest(NamedTuple):
-    """A request that a check sends. `raw`, if given, is sent as it is instead of everything else."""
+    """A raw HTTP request that a check sends. `raw`, if given, is sent as it is instead of everything else."""
 
     method: str
     path: str
@@ -100,7 +100,7 @@ class RawConnection:
         return RawResponse(status, fields, body, time.monotonic() - began)
 
     def send(self, request: RawRequest) -> None:
-        """Send a request without waiting until all is sent: an early response counts."""
+        """Send a request. It does not wait until all is sent: an early response counts."""
         self._writer.write(self._wire.render(request))
 
     async def _answer(self, *, head_only: bool) -> tuple[int, Fields, bytes]:
@@ -143,7 +143,7 @@ class RawConnection:
 
 
 class RawClient:
-    """A raw HTTP/1.1 client of one backend: sends bytes that no HTTP library would.
+    """A raw HTTP/1.1 client of one backend. It sends bytes that no HTTP library would.
 
     `fields` are added to every request, such as a platform's Authorization.
     """

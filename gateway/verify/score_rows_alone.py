@@ -47,9 +47,9 @@ class RowGroup:
 
 
 def depends_on_other_rows(context: CheckContext) -> bool:
-    """Whether the model uses all rows of a request on purpose, as one that ranks them does.
+    """Whether the model uses all rows of a request on purpose.
 
-    The command line or the manifest says so, else the backend's metadata.
+    One that ranks them does. The command line or the manifest says so, else the backend's metadata.
     """
     parameters = context.metadata.get("parameters")
     said = parameters.get("rows") if isinstance(parameters, dict) else None
@@ -57,9 +57,10 @@ def depends_on_other_rows(context: CheckContext) -> bool:
 
 
 async def score_rows_alone(context: CheckContext) -> list[RowGroup]:
-    """Score each known row alone, in a request of its own; return them in groups.
+    """Score each known row alone, and return them in groups.
 
-    Raises CheckSkipped where no row is known, ContractViolation where one is not answered.
+    Each is scored in a request of its own. Raises CheckSkipped where no row is known, ContractViolation where one is
+    not answered.
     """
     if depends_on_other_rows(context):
         raise CheckSkipped('the model says rows = "together": its answers depend on all rows of a request')

@@ -20,7 +20,7 @@ from gateway.signoff.approval_requests import (
 )
 from gateway.signoff.approval_subject import subject_of
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
-from gateway.signoff.policy import policy_digest, read_policy_file
+from gateway.signoff.policy import parse_policy_toml, policy_digest
 from gateway.signoff.read_sign_off_records import read_policy_and_records
 from gateway.signoff.required_evidence import evidence_digests
 from gateway.signoff.unreviewed_emergencies import emergency_changes
@@ -46,7 +46,7 @@ class SignOffScene:
         token = f'{{ issuer = "{issuer}", email = "gil@example.com", client = "{client}" }}'
         more = f'[[people]]\nname = "gil@example.com"\nroles = ["approver"]\ntokens = [{token}]\n'
         text = people.policy(evidence='"card"', more=more if issuer else "")
-        self.policy: dict[str, Any] = msgspec.to_builtins(read_policy_file(text))
+        self.policy: dict[str, Any] = msgspec.to_builtins(parse_policy_toml(text))
         self.model = Model(name="wine", policy=Policy(latency_s=0.2), backends=(NEW,), traffic={"4": 100})
         self.id = ""
 

@@ -27,7 +27,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.core.escape_unprintable import printable_json
-from gateway.deploy.try_candidate import CandidateRejected, try_candidate
+from gateway.deploy.try_unpublished_artifact import ArtifactRejected, try_unpublished_artifact
 from gateway.settings import environment_for_backend, state_folder
 
 EX_CANTCREAT = 73
@@ -145,8 +145,10 @@ def _try(prepared: PreparedArtifact, command: str | None) -> str:
         )
         return ""
     try:
-        return try_candidate(prepared.manifest, prepared.files, words, environ=environment_for_backend())
-    except CandidateRejected as error:
+        return try_unpublished_artifact(
+            prepared.manifest, prepared.files, words, environ=environment_for_backend()
+        )
+    except ArtifactRejected as error:
         hint = f"{error.hint}; " if error.hint else ""
         raise Failure(
             f"it cannot be served as it is, so nothing was published: {error}",

@@ -1,4 +1,7 @@
-"""Read the cost ledger of one environment for a month: usage from its store of figures, prices and budgets from its registry."""
+"""Read the cost ledger of one environment for a month.
+
+Usage comes from the environment's store of figures; prices and budgets come from its registry.
+"""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
@@ -20,7 +23,10 @@ _ALL_CHANGES: Final = 1_000_000
 
 
 class EnvironmentLedger(NamedTuple):
-    """The cost ledger of an environment for a month: its entries, and prices, budgets, plans and Google's bill for that month."""
+    """The cost ledger of an environment for a month.
+
+    It has entries, and the prices, budgets, plans and Google's bill for that month.
+    """
 
     entries: list[LedgerEntry]
     tables: tuple[Prices, ...]  # that it is priced by, all in one currency

@@ -1,4 +1,4 @@
-"""Stage the backend of a folder: copy its artifact to a temporary place, so that the backend can start without a publication."""
+"""Stage a backend folder so that it can start without a publication. Its artifact is copied to a temporary place."""
 
 import shlex
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError, Tell
-from gateway.deploy.try_candidate import staged_artifact
+from gateway.deploy.try_unpublished_artifact import staged_artifact
 from gateway.settings import environment_for_backend, state_folder
 from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
 

@@ -1,4 +1,4 @@
-"""Print the report on a shadow (verdict, agreement, latency, examples) on a terminal."""
+"""Print the report on a shadow in a terminal. It shows the verdict, agreement, latency and examples."""
 
 from typing import Any
 

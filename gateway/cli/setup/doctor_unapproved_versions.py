@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
-    """Check that each version with traffic has the approvals that the sign-off policy asks for.
+    """Check that each version with traffic is signed off.
 
-    Emergencies that wait for a review, and images that are named by a tag, are findings too, even without a policy.
+    It must have the approvals that the sign-off policy asks for. Emergencies that wait for a review, and images that
+    are named by a tag, are findings too, even without a policy.
     """
     for document in await registry.list(EMERGENCIES):
         said = document.body

@@ -13,9 +13,9 @@ from gateway.registry.base import SIGN_OFF, Put, Registry
 from gateway.signoff.policy import (
     POLICY,
     SignOffPolicy,
+    parse_policy_toml,
     policy_digest,
     policy_document,
-    read_policy_file,
 )
 
 sign_off = typer.Typer(
@@ -93,7 +93,7 @@ def show(registry_url: console.RegistryOption = None, as_json: console.JsonOptio
 def read_policy_from(file: Path) -> SignOffPolicy:
     """The policy in a file. Raises Failure."""
     try:
-        return read_policy_file(file.read_text(encoding="utf-8"))
+        return parse_policy_toml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise Failure(f"{file} cannot be read: {error.strerror}", code=EX_DATAERR) from None
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Open the audit's second place, signing key and trusted keys that the settings name."""
+"""Open the audit's second place and keys that the settings name. The keys are the signing key and the trusted keys."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

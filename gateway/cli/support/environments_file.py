@@ -1,4 +1,6 @@
-"""The file of named environments: which project, registry and artifact store a command acts on.
+"""Reads the file of named environments.
+
+An environment says which project, registry and artifact store a command acts on.
 
     # ~/.config/chips/environments.toml
     [dev]
@@ -31,7 +33,7 @@ EXAMPLE = '[dev]\nregistry = "firestore://my-project-dev/chips"\nartifacts = "gs
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One environment. What is not given stays as the settings say."""
+    """A named environment that commands act on. What is not given stays as the settings say."""
 
     registry: str = ""
     artifacts: str = ""
@@ -53,7 +55,7 @@ class ChosenEnvironment(NamedTuple):
 
 
 class EnvironmentsFileError(Exception):
-    """There is no environment of that name, or the file cannot be read; the text says how to fix it."""
+    """The environments file cannot be used. It lacks the environment, or cannot be read; the text says how to fix it."""
 
 
 def read_environments(path: Path) -> dict[str, Environment]:

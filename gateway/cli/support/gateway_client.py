@@ -38,7 +38,7 @@ class GatewayClient:
         self._address = address.rstrip("/")
 
     async def get_json(self, path: str, **query: str) -> Any:
-        """The JSON document at `path`; None where there is none. Raises Failure."""
+        """Get the JSON document at `path`. None where there is none. Raises Failure."""
         import aiohttp
 
         try:
@@ -54,7 +54,7 @@ class GatewayClient:
             raise self._away(error) from None
 
     async def server_sent_events(self, path: str) -> AsyncIterator[tuple[str, Any]]:
-        """The server-sent events at `path`, until the gateway ends them. Raises Failure."""
+        """Read the server-sent events at `path`. It ends when the gateway ends them. Raises Failure."""
         import aiohttp
 
         try:

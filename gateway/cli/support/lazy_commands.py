@@ -62,7 +62,10 @@ class LazyCommands(MutableMapping[str, Any]):
 
 
 def lazy_group(commands: Mapping[str, LazyCommand]) -> type[typer.core.TyperGroup]:
-    """A group class for `typer.Typer(cls=…)` that has `commands` in addition to those registered the usual way."""
+    """A group class for Typer that loads `commands` on first use.
+
+    It is for `typer.Typer(cls=…)`, and has them in addition to those registered the usual way.
+    """
 
     class LazyGroup(typer.core.TyperGroup):
         def __init__(self, **attributes: Any) -> None:

@@ -1,6 +1,7 @@
-"""Detect which kind of model server (MLServer, TorchServe, vLLM, …) answers at a URL, by its metadata pages; scores nothing.
+"""Detect which kind of model server answers at a URL.
 
-Each kind is recognised by the routes that its own documentation names; where several fit, the more particular one counts.
+MLServer, TorchServe, vLLM and others show it in their metadata pages. Nothing is scored. Each kind is recognised by the
+routes that its own documentation names; where several fit, the more particular one counts.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ class ThirdPartyModelServer:
 
 
 class CachingProbe:
-    """Fetches pages of one server, each once, and caches the answers; None where an answer is not usable."""
+    """Fetches pages of one server and caches them. Each is fetched once; None where an answer is not usable."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -63,7 +64,10 @@ class CachingProbe:
         return body.decode("utf-8", "replace").strip() if status == 200 else None
 
     async def knows_path(self, path: str) -> bool:
-        """Whether the server knows a path: GET answers anything but 404, such as 405 for a path that takes POST only."""
+        """Whether the server knows a path.
+
+        It does where GET answers anything but 404, such as 405 for a path that takes POST only.
+        """
         status, _ = await self._ask(path, "GET")
         return status not in {0, 404}
 

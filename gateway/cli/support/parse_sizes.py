@@ -1,4 +1,7 @@
-"""Parse sizes in bytes such as 512Mi, and the options for an instance's resources (CPU, memory, minimum of instances)."""
+"""Parse sizes and instance resources given as options.
+
+A size is in bytes, such as 512Mi; the resources are CPU, memory and the minimum of instances.
+"""
 
 import re
 from typing import Any, Final

@@ -1,4 +1,7 @@
-"""The options of approval commands that say who signs, and with which key or token; sign by them."""
+"""The options that say who signs an approval.
+
+Approval commands have them. They name a key or a token, by which this module also signs.
+"""
 
 import shlex
 import subprocess

@@ -122,7 +122,7 @@ def document_from_protobuf(document: Any) -> FirestoreDocument:
 
 
 def decode_head(fields: Fields | None) -> RegistryHead | None:
-    """Decode the head document; None where there is none."""
+    """Decode the head document. None where there is none."""
     if fields is None:
         return None
     registry_id, generation = fields.get("registry_id"), fields.get("generation")
@@ -156,7 +156,7 @@ def encode_head(head: Head, write_id: str, at: str) -> Fields:
 
 
 def decode_stored(fields: Fields | None) -> StoredValues | None:
-    """Decode a stored document; None where there is none."""
+    """Decode a stored document. None where there is none."""
     if fields is None:
         return None
     return values_or_problem(fields.get("revision"), fields.get("body", _MISSING))
@@ -184,7 +184,7 @@ def read_as_stored(found: FirestoreDocument) -> StoredDocument:
 
 
 def decode_registry_document(identity: str, fields: Fields | None) -> Document | None:
-    """The registry document; None where there is none or it was deleted."""
+    """Decode a registry document. None where there is none or it was deleted."""
     stored = decode_stored(fields)
     if stored is None or stored.body is None:
         return None

@@ -1,4 +1,6 @@
-"""Ephemeral documents of a Firestore registry: one collection for each kind, each document written by itself.
+"""Reads and writes the ephemeral documents of a Firestore registry.
+
+Each kind has one collection, and each document is written by itself.
 
     <prefix>-ephemeral-<kind>/<kind>:<name>    revision, body
 

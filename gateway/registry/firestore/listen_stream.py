@@ -1,4 +1,4 @@
-"""Turn the messages of a Firestore Listen stream into consistent states.
+"""Turns the messages of a Firestore Listen stream into consistent states.
 
 The server sends changes as they come, and only now and then says that everything up to here is consistent. Nothing is
 passed on before that, so a batch is never seen in part.
@@ -23,7 +23,10 @@ class StreamBroken(Unavailable):
 
 
 class DocumentRemovedByHand(Unavailable):
-    """A document was removed or damaged by hand, so everything must be read again. Registries only mark documents as deleted."""
+    """Somebody removed or damaged a document by hand.
+
+    Everything must be read again. Registries only mark documents as deleted.
+    """
 
 
 class ListenTarget:

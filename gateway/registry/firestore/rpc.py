@@ -54,7 +54,7 @@ _PRECONDITION = (
 
 
 class PreconditionFailed(Exception):
-    """A commit's precondition failed: another writer was first; nothing was written."""
+    """A commit's precondition failed. Another writer was first; nothing was written."""
 
 
 class CommitOutcomeUnknown(Exception):

@@ -1,4 +1,4 @@
-"""Checks of the Open Inference Protocol v2: the same predictions as `/predict`, as tensors."""
+"""Checks of the Open Inference Protocol v2. Predictions, as tensors, are the same as those of `/predict`."""
 
 import math
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ from gateway.settings import Settings, load_settings
 from gateway.signoff.approval_requests import ApprovalRequest, derive_request_id, find_request, with_decision
 from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
-from gateway.signoff.policy import policy_digest, read_policy_file
+from gateway.signoff.policy import parse_policy_toml, policy_digest
 from tests.unit.signoff.people import People
 
 WINE: dict[str, Any] = {
@@ -41,7 +41,7 @@ class Scene:
     def __init__(self, settings: Settings, people: People) -> None:
         self.settings, self.people = settings, people
         self.registry = open_registry(settings.registry)
-        self.policy: dict[str, Any] = msgspec.to_builtins(read_policy_file(people.policy()))
+        self.policy: dict[str, Any] = msgspec.to_builtins(parse_policy_toml(people.policy()))
 
     async def begin(self) -> None:
         await self.registry.write(

@@ -19,7 +19,7 @@ from gateway.telemetry.access_log import JsonAccessLogFormatter
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
-from gateway.telemetry.recorded_request_store import TraceStore
+from gateway.telemetry.recorded_request_store import RecordedRequestStore
 from gateway.telemetry.recorded_request_summary import summarize
 from gateway.telemetry.request_recorder import RequestRecorder
 from gateway.telemetry.spans_of_request import spans_of
@@ -103,7 +103,7 @@ def run(*, count: int, rounds: int) -> dict[str, float]:
 
         def with_store() -> tuple[RequestRecorder, RecordedRequestQueue]:
             export_queue = RecordedRequestQueue(
-                "store", lambda: TraceStore(store, limit=20_000), limit=count, interval_s=0.05
+                "store", lambda: RecordedRequestStore(store, limit=20_000), limit=count, interval_s=0.05
             )
             export_queue.start()
             return RequestRecorder(

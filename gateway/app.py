@@ -1,6 +1,6 @@
-"""The composition root: makes a whole gateway from its settings, starts it and stops it.
+"""The composition root: make, start and stop a whole gateway.
 
-`gateway/make_components.py` makes single parts of it; nothing else does.
+It is made from its settings. `gateway/make_components.py` makes single parts of it; nothing else does.
 
 Objects are made from the bottom up and started in that order; what was started last is stopped first.
 """
@@ -78,10 +78,11 @@ _CANCEL_S = 0.2  # after the drain: how long a request that is cancelled may tak
 
 
 class Gateway:
-    """A whole gateway: `start` it, and `address` says where it listens; `stop` drains it.
+    """A whole gateway, which can be started and stopped.
 
-    `folder` is what the workers on one port share; who has none is alone. A `registry` given here is used instead of
-    the one the settings name; the code that passes it in closes it.
+    After `start`, `address` says where it listens; `stop` drains it. `folder` is what the workers on one port share;
+    who has none is alone. A `registry` given here is used instead of the one the settings name; the code that passes it
+    in closes it.
     """
 
     def __init__(
@@ -269,7 +270,7 @@ class Gateway:
             _log.error("budgets are set, but not counted here: set rollouts.figures, or cost.usage to on")
 
     async def start(self) -> None:
-        """Start everything; raises OSError where the port is taken."""
+        """Start the whole gateway. Raises OSError where the port is taken."""
         server = self._settings.server
         asyncio.get_running_loop().set_default_executor(
             self.supervisor.thread_pool("blocking call", threads=_BLOCKING)
@@ -325,5 +326,8 @@ class Gateway:
         return "chips" if snapshot is None else snapshot.via_name
 
     async def stop(self) -> None:
-        """Stop accepting, answer what callers have sent within the grace period, close everything."""
+        """Stop the gateway gracefully.
+
+        It stops accepting, answers what callers have sent within the grace period, and closes everything.
+        """
         await self._stack.aclose()

@@ -9,7 +9,11 @@ _NO_BUCKET_METADATA: Final = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
 
 
 def storage_client(**options: Any) -> Any:
-    """Make a `google.cloud.storage.Client`, which the caller closes. `options` are its own; raises what it raises (google.auth.exceptions)."""
+    """Make a client of Google Cloud Storage.
+
+    It is a `google.cloud.storage.Client`, which the caller closes. `options` are its own; raises what it raises
+    (google.auth.exceptions).
+    """
     from google.cloud import storage
 
     os.environ.setdefault(_NO_BUCKET_METADATA, "true")  # noqa: TID251  (the library reads it there)

@@ -1,4 +1,7 @@
-"""The gauges and counters that the gateway's parts keep themselves, read each time the metrics are asked for."""
+"""The gauges and counters of the gateway's components.
+
+The components keep them themselves; they are read each time the metrics are asked for.
+"""
 
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +19,10 @@ from gateway.telemetry.metrics import Reading
 
 
 class ComponentMetrics:
-    """Gauges and counters of one process, for `Metrics.add_readers`: by metric name, then by the value of its one label."""
+    """The gauges and counters of the gateway's components.
+
+    They are for `Metrics.add_readers`: by metric name, then by the value of its one label.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Find free TCP ports for processes that must be told theirs before they start."""
+"""Find free TCP ports. They are for processes that must be told theirs before they start."""
 
 import errno
 import itertools
@@ -24,10 +24,11 @@ _claims: Final[deque[int]] = deque()
 
 
 def free_port(taken: Container[int] = ()) -> int:
-    """A port of PORTS on which nobody listens, and which is not in `taken`.
+    """A free TCP port that is not in `taken`.
 
-    Two calls at once get different ports, also in two processes (on Linux; elsewhere they only seldom get the same): a port is
-    given again when this process has got 32 others or has ended. Raises OSError where there is none.
+    It is one of PORTS on which nobody listens. Two calls at once get different ports, also in two processes (on Linux;
+    elsewhere they only seldom get the same): a port is given again when this process has got 32 others or has ended. Raises
+    OSError where there is none.
     """
     first = _random.choice(PORTS)
     for port in itertools.chain(range(first, PORTS.stop), range(PORTS.start, first)):
@@ -37,7 +38,7 @@ def free_port(taken: Container[int] = ()) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a process could listen on `port`, on all interfaces."""
+    """Whether `port` is free. A process could listen on it, on all interfaces."""
     with socket.socket() as probe:
         probe.setsockopt(
             socket.SOL_SOCKET, socket.SO_REUSEADDR, 1

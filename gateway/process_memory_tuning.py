@@ -1,4 +1,7 @@
-"""Tune how this process keeps memory: the C library's large buffers, and the objects of Python that stay for good."""
+"""Tune how this process keeps memory.
+
+This concerns the C library's large buffers, and the objects of Python that stay for good.
+"""
 
 import ctypes
 import gc
@@ -12,10 +15,11 @@ _TRIM_THRESHOLD_BYTES: Final = 64 << 20
 
 
 def keep_large_buffers() -> bool:
-    """Let the C library keep the memory of large buffers, instead of returning it and faulting it in again for the next body.
+    """Let the C library keep the memory of large buffers.
 
-    uvloop reads up to 256 KB at once, which lies above glibc's thresholds: in some starts each body of 1 MB costs some 90
-    page faults, in others none (docs/performance.md). Returns False where the C library has no `mallopt`: musl, macOS.
+    Otherwise it returns that memory, and faults it in again for the next body. uvloop reads up to 256 KB at once, which
+    lies above glibc's thresholds: in some starts each body of 1 MB costs some 90 page faults, in others none
+    (docs/performance.md). Returns False where the C library has no `mallopt`: musl, macOS.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -28,5 +32,8 @@ def keep_large_buffers() -> bool:
 
 
 def freeze_objects() -> None:
-    """Exclude the objects that exist after the start from garbage collection: they stay, and a collection would delay requests."""
+    """Exclude the objects that exist now from garbage collection.
+
+    It runs after the start: they stay, and a collection would delay requests.
+    """
     gc.freeze()

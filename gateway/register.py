@@ -1,4 +1,4 @@
-"""Register a backend: `python -m gateway.register NAME URL` is `chips register NAME URL`."""
+"""Registers a backend from the command line. `python -m gateway.register NAME URL` is `chips register NAME URL`."""
 
 import sys
 

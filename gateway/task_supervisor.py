@@ -1,8 +1,9 @@
-"""Supervises background threads and tasks: restarts those that fail, counts and logs it, ends the process where needed.
+"""Supervises background threads and tasks, and restarts those that fail.
 
-A *helper* runs as long as the gateway does (the log, the mirror of the registry, an exporter). An error that may pass is
-counted and followed by another try, with back-off; it is logged once, and once more when it is over. A fatal one ends the
-process with its reason. A *job* is done once, and somebody waits for its result; what nobody waits for is logged.
+A *helper* runs as long as the gateway does (the log, the
+mirror of the registry, an exporter). An error that may pass is counted and followed by another try, with back-off; it is
+logged once, and once more when it is over. A fatal one ends the process with its reason. A *job* is done once, and somebody
+waits for its result; what nobody waits for is logged.
 """
 
 import asyncio
@@ -25,16 +26,17 @@ OnFatal = Callable[[str, BaseException], None]  # the helper's name, and the rea
 
 
 class UnrecoverableError(Exception):
-    """An error that a retry cannot fix: the supervisor ends the process."""
+    """An error that a retry cannot fix. The supervisor ends the process."""
 
 
 _FATAL: Final = (UnrecoverableError, MemoryError)
 
 
 class HelperHealth:
-    """The health of one background helper (thread or task): its failures in a row and its restarts.
+    """The health of one background helper.
 
-    The helper calls `succeeded` after each round that went well, and `failed` after one that did not.
+    A helper is a thread or a task. Its failures in a row and its restarts are counted. The helper calls `succeeded` after
+    each round that went well, and `failed` after one that did not.
     """
 
     def __init__(self, name: str) -> None:
@@ -61,7 +63,7 @@ class HelperHealth:
             _log.warning("%s: it works again after %d failures", self.name, failures)
 
     def each(self, items: Iterable[Item], work: Callable[[Item], None]) -> None:
-        """Do `work` with each of `items`; an error with one does not stop the others. For timers."""
+        """Do `work` with each of `items`; an error with one does not stop the others. It is for timers."""
         failure: Exception | None = None
         for item in items:
             try:
@@ -90,20 +92,21 @@ class Supervisor:
         self._pools: list[str] = []
 
     def helper(self, name: str) -> HelperHealth:
-        """The health record of the helper `name`; the same one for the same name."""
+        """The health of the helper `name`. It is the same record for the same name."""
         return self._helpers.setdefault(name, HelperHealth(name))
 
     def restarts(self) -> dict[str, dict[str, float]]:
-        """How often each helper was restarted after a failure, as a counter for the metrics."""
+        """How often each helper was restarted, for the metrics. It is a counter; a restart follows a failure."""
         counts = {name: float(helper.restarts) for name, helper in list(self._helpers.items())}
         return {"chips_helper_restarts_total": counts}
 
     def create_thread(
         self, name: str, run: Callable[[HelperHealth], None], *, interrupt: threading.Event
     ) -> threading.Thread:
-        """Make a supervised thread that calls `run`, again after a failure, until it returns.
+        """Make a supervised thread that calls `run`.
 
-        It is not started yet. `interrupt` ends the wait between two tries.
+        It calls again after a failure, until `run` returns. It is not started yet. `interrupt` ends the wait between two
+        tries.
         """
         helper = self.helper(name)
         thread = threading.Thread(target=self._keep_running, args=(helper, run, interrupt), name=name)
@@ -112,7 +115,7 @@ class Supervisor:
         return thread
 
     def start_task(self, name: str, run: Callable[[HelperHealth], Awaitable[None]]) -> "asyncio.Task[None]":
-        """Start a supervised task that calls `run`, again after a failure, until it returns or is cancelled."""
+        """Start a supervised task that calls `run`. It calls again after a failure, until `run` returns or is cancelled."""
         return self._own(
             asyncio.get_running_loop().create_task(self._keep_on(self.helper(name), run), name=name)
         )
@@ -205,7 +208,7 @@ class Supervisor:
 
 
 def describe_error(error: BaseException) -> str:
-    """Describe an error in one line: its type, and at most 300 characters of what it says."""
+    """Describe an error in one line. The line has its type, and at most 300 characters of what it says."""
     text = str(error)[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -1,4 +1,7 @@
-"""The totals of the usage that this process has counted, for cost and budgets. Every request that named a model is in them."""
+"""The totals of the usage that this process has counted.
+
+They are for cost and budgets. Every request that named a model is in them.
+"""
 
 from gateway.cost.usage_documents import Usage, UsageKey
 from gateway.telemetry.metrics import CallerUsage, Metrics, Series

@@ -1,7 +1,8 @@
-"""Runs several worker processes on one port: pre-forked, restarted when one dies, drained together.
+"""Runs several worker processes on one port.
 
-Each worker is a process of its own with its own loop, connections and limits; the kernel shares new connections out
-(SO_REUSEPORT). What they have in common is a private folder, in which they tell each other their figures.
+They are forked in advance, restarted when one dies, and drained together. Each worker is a process of its own with its
+own loop, connections and limits; the kernel shares new connections out (SO_REUSEPORT). What they have in common is a
+private folder, in which they tell each other their figures.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ AWAITED: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 
 def allowed_cpus() -> int:
-    """How many CPUs this process may use: by its affinity, and by its container's quota."""
+    """How many CPUs this process may use. Its affinity and its container's quota limit them."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -36,7 +37,10 @@ def allowed_cpus() -> int:
 
 
 def reserve_port(host: str, port: int) -> socket.socket:
-    """Reserve a port for the workers: a socket that is bound and does not listen. Raises OSError where it is taken."""
+    """Reserve a port for the workers.
+
+    Returns a socket that is bound and does not listen. Raises OSError where the port is taken.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -52,11 +56,12 @@ def reserve_port(host: str, port: int) -> socket.socket:
 
 
 class WorkerPool:
-    """A pool of worker processes: runs `work` in `count` of them until SIGTERM or SIGINT.
+    """A pool of `count` worker processes that run `work`.
 
-    `work` is given the worker's number, the folder that all share, and a descriptor that ends when the supervisor has
-    died; it returns the process's exit code. It begins with the signals of `AWAITED` blocked, and unblocks them when it
-    is ready to be told to stop. An exit code in `fatal` means that no other worker would fare better.
+    It runs until SIGTERM or SIGINT. `work` is given the worker's number, the folder that all share, and a descriptor
+    that ends when the supervisor has died; it returns the process's exit code. It begins with the signals of `AWAITED`
+    blocked, and unblocks them when it is ready to be told to stop. An exit code in `fatal` means that no other worker
+    would fare better.
     """
 
     def __init__(

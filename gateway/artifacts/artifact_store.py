@@ -16,40 +16,40 @@ Progress = Callable[[int], None]  # called with the number of bytes that have ne
 
 
 class StoreError(Exception):
-    """An operation of the artifact store failed; the text says why and what to do."""
+    """An operation of the artifact store failed. The text says why and what to do."""
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached now; a later attempt may succeed."""
+    """The store cannot be reached now. A later attempt may succeed."""
 
 
 class PermissionRefused(StoreError):
-    """The store refuses the operation: these credentials have no permission."""
+    """The store refuses permission. These credentials do not have it for the operation."""
 
 
 class PublishedWithOtherContent(StoreError):
-    """The version exists already with other content; a published version never changes."""
+    """The version is published already with other content. A published version never changes."""
 
     def __init__(self, address: str) -> None:
         super().__init__(f"{address} is published already, with other content; a version never changes")
 
 
 class ArtifactStore(Protocol):
-    """The interface of a store where artifacts are published: immutable versions of models, each with a manifest.
+    """The interface of an artifact store.
 
-    Its methods raise StoreError.
+    Immutable versions of models are published there, each with a manifest. Its methods raise StoreError.
     """
 
     def address(self, model: str, version: str) -> str:
-        """The URI or folder of a published artifact. A backend takes it in CHIPS_ARTIFACT."""
+        """The address of a published artifact. It is a URI or a folder. A backend takes it in CHIPS_ARTIFACT."""
 
     def manifest(self, model: str, version: str) -> Manifest | None: ...
 
     def manifest_content(self, model: str, version: str) -> bytes | None:
-        """The stored bytes of a version's manifest; None where it is not published. Their SHA-256 is the artifact's digest."""
+        """The stored bytes of a version's manifest. None where it is not published. Their SHA-256 is the artifact's digest."""
 
     def versions(self, model: str | None = None) -> list[tuple[str, str]]:
-        """List what is published, of one model or of all, as (model, version) in order."""
+        """List the published versions. They are those of one model or of all, as (model, version) in order."""
 
     def file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
         """The content of one file of an artifact, block by block. Raises FileNotFoundError where it is not there."""
@@ -58,17 +58,18 @@ class ArtifactStore(Protocol):
         """The manifest with the paths under which this store keeps its files. In a bucket they begin with the file's digest."""
 
     def publish(self, manifest: Manifest, files: Mapping[str, Path], progress: Progress) -> bool:
-        """Store the files of an artifact, and then its manifest.
+        """Publish an artifact in the store.
 
-        `files` are by their path in the artifact. Returns False where the same is there already. Interrupted, it can be
-        called again and goes on where it was. Raises PublishedWithOtherContent or another StoreError.
+        It stores the files, and then the manifest. `files` are by their path in the artifact. Returns False where the
+        same is there already. Interrupted, it can be called again and goes on where it was. Raises
+        PublishedWithOtherContent or another StoreError.
         """
 
     def close(self) -> None: ...
 
 
 def is_published(store: ArtifactStore, manifest: Manifest) -> bool:
-    """Whether this very artifact is published in the store.
+    """Whether this artifact is published in the store.
 
     Raises PublishedWithOtherContent where the version is published with other content.
     """

@@ -1,8 +1,8 @@
-"""Read a model's baseline: the statistics of its training data, in `baseline.json`.
+"""Read a model's baseline: the statistics of its training data.
 
-`save` writes the file in each language. Numbers are counted in the bins of a DDSketch (Masson, Rim and Lee, VLDB 2019,
-https://arxiv.org/abs/1908.10693); two sketches are merged by adding their bins. docs/how-to/save-a-model.md describes
-the file.
+The file is `baseline.json`. `save` writes the file in each language. Numbers are counted in the bins of a DDSketch (Masson,
+Rim and Lee, VLDB 2019, https://arxiv.org/abs/1908.10693); two sketches are merged by adding their bins.
+docs/how-to/save-a-model.md describes the file.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ _Bins = Mapping[int, Annotated[int, Meta(ge=1)]]
 
 
 class QuantileSketch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sketch of a column's numbers that gives quantiles: counts by logarithmic bin (DDSketch).
+    """A sketch of a column's numbers that gives quantiles (DDSketch).
 
-    Bin i of `positive` holds gamma^(i-1) to gamma^i, `negative` the same of -v.
+    It counts by logarithmic bin. Bin i of `positive` holds gamma^(i-1) to gamma^i, `negative` the same of -v.
     """
 
     gamma: Annotated[float, Meta(gt=1)]
@@ -30,7 +30,7 @@ class QuantileSketch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class ColumnStatistics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The statistics of one input or output: either `quantiles`, or `frequent` and `other`."""
+    """The statistics of one input or output column. It has either `quantiles`, or `frequent` and `other`."""
 
     datatype: str
     count: _Count  # rows that have a value

@@ -13,7 +13,10 @@ from gateway.artifacts.manifest import File, Manifest, parse_manifest
 
 
 def require_manifest_digest(store: ArtifactStore, model: str, version: str, digest: str) -> Manifest:
-    """Check that an artifact's stored manifest has the digest (`sha256:…`), and return the manifest. Raises StoreError."""
+    """Check that an artifact's stored manifest has the digest.
+
+    The digest is `sha256:…`. Returns the manifest. Raises StoreError.
+    """
     where = store.address(model, version)
     content = store.manifest_content(model, version)
     if content is None:
@@ -33,9 +36,9 @@ def require_manifest_digest(store: ArtifactStore, model: str, version: str, dige
 def copy_artifact(
     source: ArtifactStore, target: ArtifactStore, model: str, version: str, digest: str, progress: Progress
 ) -> bool:
-    """Copy an artifact from one store to another; False where it was there already.
+    """Copy an artifact from one store to another.
 
-    Every file that is there in the end was checked. Raises StoreError.
+    Returns False where it was there already. Every file that is there in the end was checked. Raises StoreError.
     """
     manifest = require_manifest_digest(source, model, version, digest)
     if manifest.digest != digest:

@@ -105,9 +105,9 @@ class GcsStore:
                 yield block
 
     def with_stored_paths(self, manifest: Manifest) -> Manifest:
-        """The manifest with each file's path under its digest, as the bucket keeps it.
+        """The manifest with the paths under which the bucket keeps its files.
 
-        So an upload that is repeated never meets another file. A manifest copied from a bucket has such paths already.
+        Each begins with the file's digest, so a repeated upload never meets another file. A copied manifest has them already.
         """
         files = tuple(
             file

@@ -1,4 +1,7 @@
-"""The manifest of a published artifact: its files with digests, its inputs and outputs, and samples that prove it works."""
+"""The manifest of a published artifact.
+
+It lists the files with their digests, the inputs and outputs, and samples that prove that the artifact works.
+"""
 
 import hashlib
 import re
@@ -65,12 +68,12 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def path_without_digest(self) -> str:
-        """The file's path in the artifact, without the digest that a store may put in front."""
+        """The file's path in the artifact, without a digest. A store may put one in front."""
         return self.path.removeprefix(self.sha256[:16] + "/")
 
 
 class Column(Tensor, frozen=True, kw_only=True, omit_defaults=True):
-    """One input or output of a signature: a tensor, and the categories that it may have."""
+    """One input or output of a signature. It is a tensor, and the categories that it may have."""
 
     categories: tuple[str | int, ...] | None = (
         None  # all values that it can have, in the order of their codes
@@ -78,14 +81,14 @@ class Column(Tensor, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """The signature of a model: the names, datatypes and shapes of its inputs and outputs."""
+    """The signature of a model: its inputs and outputs. Each has a name, datatype and shape."""
 
     inputs: tuple[Column, ...] = ()
     outputs: tuple[Column, ...] = ()
 
 
 def signature_problems(signature: Signature) -> list[str]:
-    """List what is wrong with a signature, one sentence for each problem a backend would refuse."""
+    """List what is wrong with a signature. There is one sentence for each problem that a backend would refuse."""
     problems = []
     for side, columns in (("inputs", signature.inputs), ("outputs", signature.outputs)):
         names = [column.name for column in columns]
@@ -129,9 +132,9 @@ def _closest(datatype: str) -> str:
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """A sample request, and the response that a backend must give to it, within `tolerance`.
+    """A sample request, and the response that a backend must give to it.
 
-    A backend scores the first one to warm up.
+    The response must match within `tolerance`. A backend scores the first one to warm up.
     """
 
     request: dict[str, Any]
@@ -140,7 +143,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The manifest of one published version, as stored in manifest.json."""
+    """The manifest of one published version. It is stored in manifest.json."""
 
     schema: Literal[1]
     model: str
@@ -157,17 +160,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     pure: bool | msgspec.UnsetType = msgspec.UNSET
 
     def encode(self) -> bytes:
-        """The manifest as JSON, as it is stored: the same bytes for the same content."""
+        """The manifest as JSON, as it is stored. The same content gives the same bytes."""
         return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
 
     def has_same_content_as(self, other: "Manifest") -> bool:
-        """Whether both describe the same artifact, no matter who published it, when, and on which machine."""
+        """Whether both describe the same artifact. It does not matter who published it, when, and on which machine."""
         by_whom = {"created": other.created, "created_by": other.created_by, "runtime": other.runtime}
         return msgspec.structs.replace(self, **by_whom) == other
 
     @property
     def digest(self) -> str:
-        """The digest of the whole artifact (`sha256:…`): of the manifest's bytes, which hold the digests of all files."""
+        """The digest of the manifest, and so of the whole artifact (`sha256:…`).
+
+        The manifest's bytes hold the digests of all files.
+        """
         return "sha256:" + hashlib.sha256(self.encode()).hexdigest()
 
     @property
@@ -248,9 +254,10 @@ def _stays_inside(path: str) -> bool:
 
 
 def collect_files(source: Path) -> list[tuple[str, Path]]:
-    """List the files of an artifact, as (path in the artifact, path here): one file, or all below a folder.
+    """List the files of an artifact, with their paths in it.
 
-    ValueError where there is nothing, or something that is not a plain file.
+    Each is (path in the artifact, path here): of one file, or of all below a folder. ValueError where there is nothing, or
+    something that is not a plain file.
     """
     if source.is_file():
         if source.name == MANIFEST_NAME:
@@ -271,7 +278,7 @@ def collect_files(source: Path) -> list[tuple[str, Path]]:
 
 
 def guess_format(files: Sequence[tuple[str, Path]]) -> str:
-    """Guess a model's format from its files' suffixes; ValueError where they name none, or several."""
+    """Guess a model's format from its files. The suffixes decide. ValueError where they name none, or several."""
     formats = {
         FORMATS[suffix] for name, _ in files if (suffix := PurePosixPath(name).suffix.lower()) in FORMATS
     }
@@ -298,7 +305,7 @@ def build_manifest(
     rows: RowsPolicy = "independent",
     pure: bool = False,
 ) -> Manifest:
-    """Build the manifest of `files`, reading each once for its digest; ValueError for a wrong name or version."""
+    """Build the manifest of `files`. It reads each once for its digest. ValueError for a wrong name or version."""
     return Manifest(
         schema=1,
         model=check_model_name(model),

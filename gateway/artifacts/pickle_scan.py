@@ -1,8 +1,9 @@
-"""Scan a pickle without running it: the classes and functions it refers to, and the package versions it notes.
+"""Scan a pickle for what it would import, without running it.
 
-joblib puts the bytes of arrays between a pickle's instructions, so pickletools.genops cannot read its files. This
-follows the instructions as `pickle` does, but puts a stand-in in the place of everything that a pickle would import:
-nothing is imported, nothing is called.
+It finds the classes and functions that the pickle refers to, and the package versions that it notes. joblib puts the
+bytes of arrays between a pickle's instructions, so pickletools.genops cannot read its files. This follows the
+instructions as `pickle` does, but puts a stand-in in the place of everything that a pickle would import: nothing is
+imported, nothing is called.
 """
 
 import bz2
@@ -21,7 +22,7 @@ _ITEM_BYTES: Final[Mapping[str, int]] = {"b": 1, "?": 1, "B": 1}
 
 
 class PickleScan:
-    """What a scan of a pickle found: (module, name) of each class or function, and versions by package."""
+    """What a scan of a pickle found. This is (module, name) of each class or function, and versions by package."""
 
     def __init__(self) -> None:
         self.names: set[tuple[str, str]] = set()
@@ -29,7 +30,7 @@ class PickleScan:
 
 
 def scan_pickle(path: Path) -> PickleScan:
-    """Scan a pickle or joblib file, compressed or not, without running it. ValueError where it is none or is cut off."""
+    """Scan a pickle or joblib file without running it. It may be compressed. ValueError where it is none or is cut off."""
     contents = PickleScan()
     try:
         with _opened(path) as stream:

@@ -1,4 +1,4 @@
-"""Read an artifact's model card (`card.md`) and its sections.
+"""Read an artifact's model card (`card.md`).
 
 It says, in Markdown (CommonMark), what people who approve or call a model must know. Its sections are the headings of
 the second level; five of them every card has. It is read strictly and shown as text: a card that somebody could read in
@@ -29,19 +29,19 @@ _ALLOWED: Final = frozenset("\n\t\u200c\u200d")  # joiners belong to scripts and
 
 
 class CardSection(msgspec.Struct, frozen=True, kw_only=True):
-    """A section of a model card: a heading, and the Markdown below it."""
+    """A section of a model card: a heading and its text. The text is the Markdown below the heading."""
 
     heading: str
     text: str
 
     @property
     def is_written(self) -> bool:
-        """Whether the section is written: it has text, and no line is still to be done."""
+        """Whether the section is written. It has text, and no line is still to be done."""
         return bool(_COMMENT.sub("", self.text).strip()) and not _TODO.search(self.text)
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """A model card: the sections of SECTIONS, and any others of its author, in the card's order."""
+    """A model card: its sections, in order. They are those of SECTIONS, and any others of its author."""
 
     sections: tuple[CardSection, ...]
 
@@ -52,7 +52,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_card(content: bytes) -> ModelCard:
-    """Read a card. ValueError says what is wrong, and in which line."""
+    """Parse a model card. ValueError says what is wrong, and in which line."""
     if len(content) > MAX_BYTES:
         raise ValueError(f"{CARD_NAME} has more than {MAX_BYTES} bytes")
     try:
@@ -153,7 +153,7 @@ def _summary(card: ModelCard) -> str:
 
 
 def read_card_sections(facts: Mapping[str, Any]) -> tuple[CardSection, ...]:
-    """Read the sections of a model card back from the facts of its evidence; none where they hold no card."""
+    """Read the sections of a model card from the facts of its evidence. There are none where they hold no card."""
     try:
         return msgspec.convert(facts.get("sections", ()), tuple[CardSection, ...])
     except msgspec.ValidationError:

@@ -1,4 +1,4 @@
-"""Read the model cards that the registry keeps, as evidence, for the versions of a model."""
+"""Reads the model cards of a model's versions from the registry. The registry keeps them as evidence."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ from gateway.registry.evidence_records import read_evidence
 
 
 class RegisteredCard(msgspec.Struct, frozen=True, kw_only=True):
-    """The model card of one version, and why it does not count for what is registered now, if so."""
+    """The model card of one registered version. It says why it does not count for what is registered now, if so."""
 
     version: str
     passed: bool  # everything is written
@@ -20,7 +20,10 @@ class RegisteredCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_registered_cards(registry: Registry, model: Model | None) -> list[RegisteredCard]:
-    """Read the cards of the versions that have one, in the model's order. Raises RegistryError."""
+    """Read the model cards of the registered versions.
+
+    Only versions that have one are in the list, in the model's order. Raises RegistryError.
+    """
     found = []
     if model is None:
         return []

@@ -1,4 +1,7 @@
-"""Detect a file that is not of its model's format: a web page, a Git LFS pointer, another format. Its first bytes show it."""
+"""Detect a file that is not of its model's format.
+
+It is a web page, a Git LFS pointer or another format; its first bytes show it.
+"""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +25,7 @@ _BEGINNINGS: Final[Mapping[str, tuple[bytes, ...]]] = {
 
 
 def detect_wrong_file_type(path: Path, format: str) -> str:  # noqa: A002  (the manifest's own word)
-    """Say what the file at `path` is, where it cannot be a model of `format`; an empty text where it can."""
+    """What the file at `path` is, where it cannot be of `format`. Empty where it can be."""
     with path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     found = _known(head)

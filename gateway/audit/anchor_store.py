@@ -1,7 +1,8 @@
-"""A store for anchors, signed heads of the registry's history: a folder, or a bucket with a locked retention policy.
+"""A store for anchors: signed heads of the registry's history.
 
-It is apart from the registry: the setting `audit.second_place` names it. What is there is only ever created. A bucket
-holds that against everybody when its retention policy is locked; a folder holds it as well as its owner does.
+It is a folder, or a bucket with a locked retention policy. It is apart from the registry: the setting
+`audit.second_place` names it. What is there is only ever created. A bucket holds that against everybody when its
+retention policy is locked; a folder holds it as well as its owner does.
 """
 
 import asyncio
@@ -25,22 +26,25 @@ Result = TypeVar("Result")
 
 
 class AnchorStore(Protocol):
-    """The interface of a store of anchors: small files that are created once. Raises RegistryError; Unavailable where it may pass."""
+    """The interface of a store of anchors.
+
+    They are small files that are created once. Raises RegistryError; Unavailable where it may pass.
+    """
 
     async def read_all(self) -> dict[str, bytes]:
-        """Read every file, by name."""
+        """Read every anchor, by file name."""
 
     async def create(self, name: str, content: bytes) -> bool:
-        """Create a file; False where there is one of that name."""
+        """Create an anchor. False where there is one of that name."""
 
     async def retention_concerns(self) -> tuple[str, ...]:
-        """Reasons why files may not stay there, such as a retention policy that is not locked."""
+        """Reasons why anchors may not stay in the store. One is a retention policy that is not locked."""
 
 
 def open_anchor_store(url: str) -> AnchorStore:
-    """Open the anchor store at a URL: `gs://bucket/prefix`, `file:/folder` or a folder.
+    """Open the anchor store at a URL.
 
-    ValueError says what is wrong with the URL.
+    The URL is `gs://bucket/prefix`, `file:/folder` or a folder. ValueError says what is wrong with the URL.
     """
     parts = urlsplit(url)
     if parts.query or parts.fragment:

@@ -1,4 +1,6 @@
-"""Write and read anchors: signed heads of a registry's history, kept in a store apart from the registry.
+"""Write and read anchors: signed heads of a registry's history.
+
+They are kept in a store apart from the registry:
 
     REGISTRY_ID/000000000042-0123456789abcdef.json            the head after entry 42
     REGISTRY_ID/restored-000000000040-fedcba9876543210.json   the registry was restored, and its head was entry 40
@@ -27,7 +29,7 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class RestoreNote(msgspec.Struct, frozen=True, kw_only=True):
-    """A note that a registry was restored, and which anchored heads it has lost."""
+    """A note that a registry was restored from a backup. It names the anchored heads that the registry has lost."""
 
     registry_id: str
     generation: int
@@ -49,7 +51,7 @@ class RestoreNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnchorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What an anchor store holds: the anchors that a known key has signed, and what is wrong with the rest."""
+    """What the anchors in a store say. It holds the anchors that a known key has signed, and what is wrong with the rest."""
 
     heads: tuple[AnchoredHead, ...]  # those that a restore has lost left out
     restored: tuple[RestoreNote, ...]
@@ -57,7 +59,11 @@ class AnchorReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def write_anchor(store: AnchorStore, registry: Registry, signer: Signer) -> AnchoredHead | None:
-    """Sign the head of the registry's history and keep it in `store`; None where it has none yet. Raises RegistryError."""
+    """Write a signed anchor of the registry's present head.
+
+    The anchor is kept in `store`. Returns None where the registry's history has no head yet. Raises
+    RegistryError.
+    """
     head = await registry.head()
     if not head.sequence or head.digest is None:
         return None
@@ -68,7 +74,10 @@ async def write_anchor(store: AnchorStore, registry: Registry, signer: Signer) -
 
 
 async def read_anchors(store: AnchorStore, keys: Sequence[Key]) -> AnchorReport:
-    """Read the anchors in `store` that one of `keys` has signed; the others become findings. Raises RegistryError."""
+    """Read the anchors in `store`, and verify their signatures.
+
+    Those that one of `keys` has signed are anchors; the others become findings. Raises RegistryError.
+    """
     heads: list[AnchoredHead] = []
     restored: list[RestoreNote] = []
     findings: list[Finding] = []
@@ -93,9 +102,10 @@ async def read_anchors(store: AnchorStore, keys: Sequence[Key]) -> AnchorReport:
 async def write_restore_note(
     store: AnchorStore, registry: Registry, signer: Signer, keys: Sequence[Key], *, by: str, reason: str
 ) -> RestoreNote:
-    """Write a signed note that the registry was restored from a backup: anchors that are not in its chain are lost.
+    """Write a signed note that the registry was restored.
 
-    Raises RegistryError where no anchor is lost.
+    After a restore from a backup, anchors that are not in its chain are lost. Raises RegistryError where no anchor is
+    lost.
     """
     anchors = await read_anchors(store, keys)
     digests = {entry.sequence: entry.digest async for entry in registry.history_entries_newest_first()}

@@ -1,6 +1,7 @@
-"""Sign and verify DSSE envelopes: a JSON payload with signatures, by the library of The Update Framework.
+"""Sign and verify DSSE envelopes.
 
-DSSE: https://github.com/secure-systems-lab/dsse. The key that signs is a file in PEM, Ed25519 or P-256.
+An envelope is a JSON payload with signatures. The library of The Update Framework does the work. DSSE:
+https://github.com/secure-systems-lab/dsse. The key that signs is a file in PEM, Ed25519 or P-256.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ _MAKE_ONE: Final = "make one: openssl genpkey -algorithm ed25519 -out FILE"
 
 
 class SigningError(Exception):
-    """A key cannot be used, or a signature is not good; the text says why."""
+    """A signing key or a signature is not usable. The text says why."""
 
 
 def read_signer(path: Path) -> CryptoSigner:
@@ -57,7 +58,7 @@ def read_public_key(path: Path) -> Key:
 
 
 def sign(payload: Any, payload_type: str, signer: Signer) -> bytes:
-    """Sign `payload`, and return the envelope as JSON."""
+    """Sign `payload` in a DSSE envelope. Returns the envelope as JSON."""
     envelope = Envelope(msgspec.json.encode(payload), payload_type, {})
     envelope.sign(signer)
     return msgspec.json.encode(envelope.to_dict(), order="sorted")
@@ -86,7 +87,7 @@ def parse_unverified_envelope(content: bytes) -> Envelope:
 
 
 def verified_by(envelope: Envelope, keys: Sequence[Key]) -> frozenset[str]:
-    """Verify the envelope's signatures, and return the ids of those of `keys` that have signed it."""
+    """Verify an envelope, and return the ids of the keys that signed it. Only `keys` count."""
     return frozenset(key.keyid for key in keys if _has_signed(key, envelope))
 
 

@@ -1,6 +1,6 @@
-"""Export the registry's history for auditors as JSON, CSV or HTML.
+"""Export the registry's history for auditors.
 
-Anybody can check the JSON, CSV is for a spreadsheet, and a person can read the page.
+It writes JSON, CSV or HTML. Anybody can check the JSON, CSV is for a spreadsheet, and a person can read the page.
 """
 
 import csv
@@ -29,7 +29,7 @@ _COLUMNS: Final = (
 
 
 def to_json(report: HistoryReport, entries: Sequence[Entry]) -> str:
-    """The history as JSON, the newest entry first, with all that is needed to compute every digest again."""
+    """The history as JSON. The newest entry is first. It has all that is needed to compute every digest again."""
     content = {
         "head": msgspec.to_builtins(report.head),
         "rule": _RULE,
@@ -65,7 +65,7 @@ def _cell(value: Any) -> str:
 
 
 def to_html(report: HistoryReport, entries: Sequence[Entry]) -> str:
-    """The history as an HTML page without scripts or other files: what was found, then each change."""
+    """The history as an HTML page. It has no scripts or other files. It shows what was found, then each change."""
     head = report.head
     verdict = "".join(f"<li>{_escape(finding.text)}</li>" for finding in report.findings)
     verdict = f"<ul class=bad>{verdict}</ul>" if verdict else "<p class=good>Nothing was found.</p>"

@@ -1,6 +1,7 @@
-"""Reconstruct the state of models at a time in the past: which versions served, with which share and evidence.
+"""Reconstruct the state of models at a time in the past.
 
-The entries of the registry's history also say who had made it so.
+It says which versions served, with which share and evidence. The entries of the registry's history also say who had made it
+so.
 """
 
 from datetime import datetime
@@ -15,7 +16,7 @@ from gateway.registry.damaged_records import is_damaged_entry
 
 
 class KnownEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """A record of evidence about a version, as it was then."""
+    """A record of evidence about a version, as it was known then."""
 
     sort: str
     passed: bool
@@ -27,7 +28,7 @@ class KnownEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a model that took traffic then."""
+    """One version of a model that took traffic at that time."""
 
     version: str
     percent: int
@@ -61,10 +62,11 @@ def parse_time(text: str) -> datetime:
 
 
 async def model_states_at(registry: Registry, at: datetime, name: str | None = None) -> list[ModelState]:
-    """The state of each model at the time `at`, in the order of their names.
+    """The state of each model at the time `at`.
 
-    With `name`, only of the model of that name. An entry's time is by its writer's clock. The last entry, in the order
-    of the chain, that is not younger than `at` counts. Raises RegistryError where an entry has no time.
+    They are in the order of their names. With `name`, only of the model of that name. An entry's time is by its writer's
+    clock. The last entry, in the order of the chain, that is not younger than `at` counts. Raises RegistryError where an
+    entry has no time.
     """
     entries: dict[str, list[Entry]] = {name: []} if name is not None else {}
     evidence: dict[str, Entry] = {}

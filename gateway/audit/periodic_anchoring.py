@@ -1,4 +1,7 @@
-"""Write anchors of the registry's history at intervals, in the background, where its head has changed."""
+"""Write anchors of the registry's history at intervals.
+
+It runs in the background, and writes where the history's head has changed.
+"""
 
 import asyncio
 import contextlib
@@ -15,7 +18,10 @@ _FIRST_S: Final = 5.0  # after a start, which has more urgent things to do
 
 
 class PeriodicAnchoring:
-    """Writes the signed head of the registry's history to `store` every `every_s` seconds. `signing_key` is a file in PEM."""
+    """Writes anchors of the registry's history at intervals.
+
+    Every `every_s` seconds the signed head goes to `store`. `signing_key` is a file in PEM.
+    """
 
     def __init__(
         self,
@@ -49,12 +55,12 @@ class PeriodicAnchoring:
                 await self._task
 
     def lag_gauge(self) -> dict[str, dict[str, float]]:
-        """The anchoring's lag as a gauge: for how many seconds the anchors have been behind the history."""
+        """The anchoring's lag as a gauge. It says for how many seconds the anchors have been behind the history."""
         behind_s = 0.0 if self.behind_since is None else max(0.0, self._now() - self.behind_since)
         return {"chips_audit_unanchored_seconds": {"": behind_s}}
 
     async def anchor_if_new(self) -> bool:
-        """Write an anchor if the head of the history is a new one; False where it is not. Raises RegistryError."""
+        """Write an anchor if the history has a new head. Returns False where it has none. Raises RegistryError."""
         from gateway.audit.anchors import write_anchor
 
         head = await self._registry.head()

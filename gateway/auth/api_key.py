@@ -46,12 +46,12 @@ class _CachedKey:
 
 
 class ApiKeyAuthenticator(Authenticator):
-    """Authenticate a caller by the API key in `X-Api-Key: <key>` or `Authorization: Bearer <key>`.
+    """Authenticates callers by API key.
 
-    A key that was found is read again about every `ttl_s` seconds, in the background, in case somebody has changed it by
-    hand: its revocation is mirrored and counts at once. While the registry is away a known key stays valid for `stale_s` at
-    most. A key that does not exist is not looked up again for `missing_ttl_s`. Reads are rate limited, because anybody can
-    make up keys that look right.
+    The key comes as `X-Api-Key: <key>` or `Authorization: Bearer <key>`. A key that was found is read again about every
+    `ttl_s` seconds, in the background, in case somebody has changed it by hand: its revocation is mirrored and counts at
+    once. While the registry is away a known key stays valid for `stale_s` at most. A key that does not exist is not looked
+    up again for `missing_ttl_s`. Reads are rate limited, because anybody can make up keys that look right.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A chain of authenticators: tried in order, the first that recognizes the credential decides."""
+"""A chain of authenticators, tried in order. The first that recognizes the credential decides."""
 
 import logging
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ _throttled_log = LogThrottle(logging.getLogger(__name__))
 
 
 class AuthenticatorChain:
-    """Asks the authenticators in order; the first that recognizes the credential decides.
+    """Asks authenticators in order.
 
-    With `networks_report_only`, a credential may be used from any address: a use outside its networks is only counted, and
-    marked as `outside_networks` in the result.
+    The first that recognizes the credential decides. With `networks_report_only`, a credential may be used from any
+    address: a use outside its networks is only counted, and marked as `outside_networks` in the result.
     """
 
     def __init__(
@@ -35,9 +35,10 @@ class AuthenticatorChain:
         self.refused = 0  # for their address, since the start; including those that report-only mode let pass
 
     def try_nowait(self, head: RequestHead) -> Authentication | GatewayError | NeedsWait | None:
-        """Authenticate a request where that needs no waiting; else NEEDS_WAIT.
+        """Authenticate a request without waiting, where that is possible.
 
-        An authenticator that must wait is not skipped: the credential may be its own.
+        Returns NEEDS_WAIT elsewhere. An authenticator that must wait is not skipped: the credential may be its
+        own.
         """
         for authenticator in self._authenticators:
             found = authenticator.try_nowait(head)

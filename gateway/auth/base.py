@@ -1,4 +1,4 @@
-"""The interface of an authenticator: it identifies the caller from the credentials in a request's head."""
+"""The interface of an authenticator, which identifies the caller of a request. The credentials are in the request's head."""
 
 from abc import ABC, abstractmethod
 
@@ -11,7 +11,7 @@ from gateway.core.principal import Principal
 
 
 class Authentication(msgspec.Struct, frozen=True):
-    """A successful authentication: the principal, and whether its credential came in Authorization."""
+    """A successful authentication, with its principal. `consumed_authorization`: its credential came in Authorization."""
 
     principal: Principal
     consumed_authorization: bool  # it came in Authorization, which must not go on to the backend
@@ -19,16 +19,18 @@ class Authentication(msgspec.Struct, frozen=True):
 
 
 class Authenticator(ABC):
-    """The interface of an authenticator: it identifies the caller by one kind of credential.
+    """The interface of an authenticator.
 
-    It returns None for "not my kind of credential, ask the next", and raises Unauthenticated for "mine, and not valid". The
-    difference matters: a broken credential must never fall through to a weaker kind.
+    It identifies the caller by one kind of credential. It returns None for "not my kind of credential, ask the next", and
+    raises Unauthenticated for "mine, and not valid". The difference matters: a broken credential must never fall through to
+    a weaker kind.
     """
 
     def try_nowait(self, head: RequestHead) -> Authentication | GatewayError | NeedsWait | None:  # noqa: ARG002
-        """Authenticate a request where that needs no waiting; else NEEDS_WAIT: await `__call__`.
+        """Authenticate a request where that needs no waiting.
 
-        Nearly all requests need none. It may return its refusal instead of raising it, which costs a fraction.
+        Else NEEDS_WAIT: await `__call__`. Nearly all requests need none. It may return its refusal instead of raising it,
+        which costs a fraction.
         """
         return NEEDS_WAIT
 
@@ -37,9 +39,9 @@ class Authenticator(ABC):
         """The answer; may wait for a registry or for an issuer's keys."""
 
     def owns_authorization(self, authorization: bytes) -> bool:  # noqa: ARG002
-        """Whether this Authorization value is meant for the gateway, so that it must not be forwarded to a backend.
+        """Whether this Authorization value is meant for the gateway.
 
-        Asked when the caller was authenticated by another credential.
+        It must not be forwarded to a backend then. Asked when the caller was authenticated by another credential.
         """
         return False
 

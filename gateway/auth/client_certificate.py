@@ -1,7 +1,8 @@
-"""Authenticate callers by a client certificate (mTLS) that a load balancer verified and describes in headers.
+"""Authenticate callers by a client certificate (mTLS).
 
-Nothing in a header proves that the balancer wrote it. So these are read only where the request came through a trusted
-proxy, and that proxy must replace them: docs/threat-model.md says how.
+A load balancer verified the certificate and describes it in headers. Nothing in a header proves that the balancer wrote it.
+So these are read only where the request came through a trusted proxy, and that proxy must replace them: docs/threat-model.md
+says how.
 """
 
 from collections.abc import Iterable
@@ -19,9 +20,10 @@ _REMEMBERED: Final = 10_000
 
 
 class CertificateAuthenticator(Authenticator):
-    """Authenticate a caller by the client certificate that a load balancer describes in headers.
+    """Authenticate a caller by a client certificate.
 
-    `identity_header` names its subject, and `verified_header` is `true` where the load balancer checked its chain.
+    A load balancer describes the certificate in headers. `identity_header` names its subject, and `verified_header` is
+    `true` where the load balancer checked its chain.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
-"""Fetch and cache the public keys of a token issuer (JSON Web Key Set, RFC 7517).
+"""Fetch and cache the public keys of a token issuer.
 
-They are fetched on first use, cached for their lifetime and refreshed in the background. Where they are is a setting,
-or said by the issuer's discovery document (OpenID Connect Discovery 1.0). An address that such a document names is not
-trusted: it must be https, and lead to public addresses or to the issuer's own host.
+They are a JSON Web Key Set (RFC 7517). They are fetched on first use, cached for their lifetime and refreshed in the
+background. Where they are is a setting, or said by the issuer's discovery document (OpenID Connect Discovery 1.0). An
+address that such a document names is not trusted: it must be https, and lead to public addresses or to the issuer's own
+host.
 """
 
 import asyncio
@@ -41,18 +42,18 @@ _MAX_AGE: Final = re.compile(r"max-age=(\d{1,9})")
 
 
 class PublicKey(NamedTuple):
-    """A public key, and the one signature algorithm it verifies."""
+    """A public key and its signature algorithm. It verifies signatures of that one algorithm."""
 
     algorithm: str
     key: Any
 
 
 class JwksKeySet:
-    """The public keys of one issuer, by key id (`kid`), fetched from `url` and cached.
+    """The public keys of one issuer, fetched from `url` and cached.
 
-    `find` never waits; `refresh` fetches, once for all who wait at that time. Without a `url`, the discovery document
-    of `issuer` names the address; it is read again with each fetch. While that document cannot be read or is not valid,
-    the last known address is used.
+    They are found by key id (`kid`). `find` never waits; `refresh` fetches, once for all who wait at that time. Without
+    a `url`, the discovery document of `issuer` names the address; it is read again with each fetch. While that document
+    cannot be read or is not valid, the last known address is used.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class JwksKeySet:
 
     @property
     def host(self) -> str:
-        """The host that the settings name: the issuer's, or that of `url` where no issuer is given."""
+        """The issuer's host, or that of `url` where no issuer is given. It is the host that the settings name."""
         return urlsplit(self._issuer or self.url).hostname or ""
 
     def find(self, key_id: str) -> PublicKey | None:
@@ -86,17 +87,17 @@ class JwksKeySet:
         return bool(self.keys) and self._now() < self._fresh_until + _STALE_S
 
     def is_refresh_due(self) -> bool:
-        """Whether the keys should be fetched again: they have expired, and the last attempt is not too recent."""
+        """Whether the keys should be fetched again: they have expired. The last attempt must not be too recent."""
         now = self._now()
         return now >= self._fresh_until and now - self._tried_at >= _RETRY_S
 
     def refresh_in_background(self, session: aiohttp.ClientSession) -> None:
-        """Start to fetch the keys in the background, if that is due; the present keys stay in use meanwhile."""
+        """Start to fetch the keys in the background, if that is due. The present keys stay in use meanwhile."""
         if self.is_refresh_due() and self._refreshing is None:
             self._start(session)
 
     async def refresh(self, session: aiohttp.ClientSession) -> None:
-        """Fetch the keys now, because a key id is not known. Never raises; at most one fetch in half a minute."""
+        """Fetch the keys now. A caller does so for an unknown key id. Never raises; at most one fetch in half a minute."""
         if self._refreshing is None:
             if self._now() - self._tried_at < _RETRY_S:
                 return
@@ -174,9 +175,9 @@ def _reason(error: Exception) -> str:
 
 
 async def fetch_authorization_endpoint(issuer: str) -> str:
-    """Fetch the URL where people sign in at `issuer`, from its discovery document.
+    """Fetch the URL where people sign in at `issuer`.
 
-    Empty where the issuer does not answer or names no such URL.
+    It comes from the issuer's discovery document. Empty where the issuer does not answer or names no such URL.
     """
     async with open_ssrf_guarded_session([urlsplit(issuer).hostname or ""]) as session:
         try:
@@ -196,7 +197,7 @@ class _Discovery(msgspec.Struct):
 
 
 def parse_discovery_document(body: bytes, issuer: str) -> str:
-    """Parse a discovery document of `issuer`; return its `jwks_uri`. ValueError says what is wrong with the document."""
+    """The `jwks_uri` in a discovery document of `issuer`. ValueError says what is wrong with the document."""
     try:
         document = msgspec.json.decode(body, type=_Discovery)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -263,7 +264,7 @@ class _Document(msgspec.Struct):
 
 
 def parse_keys(body: bytes) -> dict[str, PublicKey]:
-    """Parse a JWKS document into its usable keys, by id; others are left out. ValueError where none is usable."""
+    """Parse a JWKS document into its usable keys, by id. Others are left out. ValueError where none is usable."""
     try:
         document = msgspec.json.decode(body, type=_Document)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -280,7 +281,7 @@ def parse_keys(body: bytes) -> dict[str, PublicKey]:
 
 
 def parse_key(entry: dict[str, Any]) -> PublicKey | None:
-    """Parse one entry of a key set (JWK, RFC 7517); None where it is not a public key that is used here."""
+    """Parse one key of a key set (JWK, RFC 7517). None where it is not a public key that is used here."""
     if entry.get("kty") not in ("RSA", "EC") or entry.get("use", "sig") != "sig" or "d" in entry:
         return None  # never a shared secret, and never a key that is not public any more
     try:

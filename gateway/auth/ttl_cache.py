@@ -1,4 +1,4 @@
-"""A bounded cache with a time to live for each entry, for verified credentials."""
+"""A bounded cache whose entries expire. Authenticators keep verified credentials in it."""
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -7,7 +7,7 @@ Value = TypeVar("Value")
 
 
 class TtlCache(Generic[Value]):
-    """A mapping whose entries expire. It holds at most `size` entries: when it is full, the older half is removed."""
+    """A bounded mapping whose entries expire. It holds at most `size` entries: when it is full, the older half is removed."""
 
     __slots__ = ("_entries", "_size")
 

@@ -265,7 +265,7 @@ def _check_origin(exchange: Exchange) -> None:
 async def _body(exchange: Exchange) -> _HandedIn:
     body = exchange.body
     if not body.complete:
-        await body.buffer(time.monotonic() + _BODY_S)
+        await body.buffer_start(time.monotonic() + _BODY_S)
     content = body.complete_body() if body.complete else None
     if content is None or len(content) > BUFFERED_BODY_BYTES:
         raise PayloadTooLarge(BUFFERED_BODY_BYTES)

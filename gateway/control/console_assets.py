@@ -23,7 +23,7 @@ _PAGES = {"": "console.html", "docs": "docs.html"}
 
 
 def find_asset(path: str, headers: RawHeaders) -> Response | None:
-    """Find the console's file at `path` and answer with it; None where there is none.
+    """Find the console's static file at `path` as a response. None where there is none.
 
     `path` is below /-/console/, or `docs`. An unchanged file (`If-None-Match`) is a 304.
     """
@@ -48,7 +48,7 @@ def find_asset(path: str, headers: RawHeaders) -> Response | None:
 
 
 def prefers_html(headers: RawHeaders) -> bool:
-    """Whether `Accept` (RFC 9110 section 12.5.1) prefers HTML to JSON, as a browser's does."""
+    """Whether `Accept` prefers HTML to JSON. A browser's does (RFC 9110 section 12.5.1)."""
     accept = b",".join(value for field, value in headers if field.lower() == b"accept").decode("latin-1")
     return _quality(accept, "text/html") > _quality(accept, "application/json")
 

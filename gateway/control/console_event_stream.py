@@ -1,4 +1,4 @@
-"""Stream server-sent events to the console: the dashboard every two seconds, and each recorded request."""
+"""Streams server-sent events to the console. It sends the dashboard every two seconds, and each recorded request."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from gateway.control.window_totals import DEFAULT_WINDOW
 from gateway.core.errors import Overloaded
 from gateway.core.escape_unprintable import printable_json
 from gateway.core.exchange import Exchange
-from gateway.telemetry.recorded_request_store import TraceStoreReader
+from gateway.telemetry.recorded_request_store import RecordedRequestReader
 
 _BOARD_S = 2.0
 _POLL_S = 0.5
@@ -26,14 +26,14 @@ _encode = msgspec.json.Encoder().encode
 class EventStream:
     """Streams server-sent events to the open consoles."""
 
-    def __init__(self, board: Dashboard, reader: TraceStoreReader | None) -> None:
+    def __init__(self, board: Dashboard, reader: RecordedRequestReader | None) -> None:
         self._board = board
         self._reader = reader
         self._watchers = 0
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """End all streams, so that a drain does not wait for them."""
+        """End all streams. So a drain does not wait for them."""
         self._stopping.set()
 
     async def __call__(self, exchange: Exchange, *, boards: bool, window: str = DEFAULT_WINDOW) -> None:

@@ -1,4 +1,7 @@
-"""The dashboard's data: issues, each model's requests, errors and latency by the clock, and the counts since the start."""
+"""Compute the data that the dashboard shows.
+
+They are issues, each model's requests, errors and latency by the clock, and the counts since the start.
+"""
 
 import asyncio
 import time
@@ -9,8 +12,8 @@ from gateway.control.model_page import caller_rows, history_points, version_rows
 from gateway.control.window_totals import (
     DEFAULT_WINDOW,
     RequestTotals,
-    TickWindowReader,
     WindowTotals,
+    WindowTotalsReader,
     last_complete_tick_end,
     to_milliseconds,
 )
@@ -21,7 +24,7 @@ from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
 from gateway.telemetry.metrics import MetricsState
 from gateway.telemetry.periodic_aggregation import SharedWorkerMetrics
-from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, KEPT_S, TraceStoreReader
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, KEPT_S, RecordedRequestReader
 
 _FRESH_S = 1.0  # who asks more often gets the same answer
 _ISSUES = 50  # shown; more are counted
@@ -32,13 +35,13 @@ ORDERS = ("name", "rps", "failed", "p50", "p99", "in_flight")
 
 
 class Dashboard:
-    """Computes the dashboard's JSON from the metrics of all workers and the trace store."""
+    """Computes the dashboard's JSON from the metrics of all workers and the store of recorded requests."""
 
     def __init__(
         self,
         mirror: Mirror,
         shared: SharedWorkerMetrics,
-        figures: TraceStoreReader,
+        figures: RecordedRequestReader,
         *,
         supervisor: Supervisor | None = None,
     ) -> None:
@@ -46,14 +49,14 @@ class Dashboard:
         self._mirror = mirror
         self._shared = shared
         self._figures = figures
-        self._windows = TickWindowReader(figures)
+        self._windows = WindowTotalsReader(figures)
         self._state: MetricsState | None = None
         self._reading: asyncio.Task[MetricsState] | None = None
         self._issues: tuple[tuple[Any, ...], list[Issue]] | None = None
         self._started = time.time()
 
     async def totals_since_start(self) -> MetricsState:
-        """The metrics of all workers since the start, at most a second old."""
+        """The metrics of all workers since the start. They are at most a second old."""
         if self._state is None or time.time() - self._state.at > _FRESH_S:
             if self._reading is None:
                 self._reading = self._supervisor.start_one_off_task("dashboard", self._read())
@@ -69,7 +72,7 @@ class Dashboard:
             self._reading = None
 
     async def document(self, window: str = DEFAULT_WINDOW) -> dict[str, Any]:
-        """The dashboard's document: the figures of every model in `window`, and those of the gateway."""
+        """The dashboard's document: the figures of every model and of the gateway. They cover `window`."""
         state = await self.totals_since_start()
         return await asyncio.to_thread(self._document, state, window)
 
@@ -105,7 +108,7 @@ class Dashboard:
         }
 
     async def overview_with_issues(self, window: str) -> dict[str, Any]:
-        """The overview of the gateway: its totals, and the issues of now, worst first."""
+        """The overview of the gateway, with its issues of now. It has the gateway's totals; the worst issue comes first."""
         state = await self.totals_since_start()
         return await asyncio.to_thread(self._overview, state, window)
 
@@ -126,8 +129,8 @@ class Dashboard:
     def _curves(self, ends: int, wanted: set[str] | None) -> _Curves:
         """Requests and failures by minute of the last hour, of the models in `wanted`; None: all, added up under None."""
         minute = ends - ends % COARSE_S
-        rows = self._figures.request_counts_by_tick(COARSE_S, after=minute - HOUR_S, until=minute)
-        rows += self._figures.request_counts_by_tick(
+        rows = self._figures.requests_and_failures_by_tick(COARSE_S, after=minute - HOUR_S, until=minute)
+        rows += self._figures.requests_and_failures_by_tick(
             FINE_S, after=minute, until=ends
         )  # the minute that is not over
         found: _Curves = {}
@@ -186,7 +189,10 @@ class Dashboard:
         }
 
     async def model_document(self, name: str, window: str = DEFAULT_WINDOW) -> dict[str, Any] | None:
-        """The document of one model in depth: distribution, errors, callers and the last hour by version; None where there is no such model."""
+        """The dashboard's document of one model.
+
+        It has the distribution, errors, callers and the last hour by version; None where there is no such model.
+        """
         snapshot = self._mirror.snapshot
         entry = snapshot.entries.get(name) if snapshot is not None else None
         if entry is None:
@@ -216,7 +222,7 @@ class Dashboard:
         }
 
     async def callers(self) -> dict[str, Any]:
-        """The callers since the start, sorted by how much of the backends' time they used."""
+        """The callers since the start. They are sorted by how much of the backends' time they used."""
         state = await self.totals_since_start()
         return {"started": round(self._started, 3), "callers": caller_rows(state)[:500]}
 

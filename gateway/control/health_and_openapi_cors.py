@@ -1,8 +1,9 @@
-"""CORS for the pages that describe the gateway and its models: health, OpenAPI, JWKS.
+"""CORS for the pages that describe the gateway, such as health and OpenAPI.
 
-Operators' pages and the console are shared with no other origin. aiohttp-cors decides. That library is made for
-aiohttp's router. Our fast path has none, and the plain one needs none, so it is given a router adapter, its own way of
-being used with another router. What it does not do is done here: `Vary: Origin` on every answer.
+They also describe its models and its public keys (JWKS). Operators' pages and the console are shared with no other
+origin. aiohttp-cors decides. That library is made for aiohttp's router. Our fast path has none, and the plain one needs
+none, so it is given a router adapter, its own way of being used with another router. What it does not do is done here:
+`Vary: Origin` on every answer.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -44,7 +45,7 @@ _Config = Mapping[str, ResourceOptions]
 
 
 class HealthAndOpenapiCors:
-    """CORS that lets web pages of `origins` read `PATHS`; `*` is every origin."""
+    """Apply CORS, so that web pages of `origins` may read `PATHS`. `*` is every origin."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self._routes = _Routes()

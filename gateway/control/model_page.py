@@ -1,4 +1,4 @@
-"""The data of one model's page in the console: versions, the last hour, callers."""
+"""The data of one model's page in the console. It shows the versions, the last hour, and the callers."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,10 @@ from gateway.telemetry.recorded_request_store import Tick
 def version_rows(
     model: Model, state: MetricsState, window: WindowTotals, hour: WindowTotals
 ) -> list[dict[str, Any]]:
-    """A row for each version: its figures in the window, latency in the last hour, and counts since the start."""
+    """A row for each version of a model.
+
+    A row has the version's figures in the window, latency in the last hour, and counts since the start.
+    """
     since_start = state.series.get(model.name, {})
     listed = {backend.version: backend for backend in model.backends}
     seen = [*since_start, *window.models.get(model.name, {}), *hour.models.get(model.name, {})]
@@ -43,7 +46,7 @@ def version_rows(
 
 
 def history_points(ticks: Iterable[Tick]) -> list[dict[str, Any]]:
-    """A point for each tick and version, added up over the workers, oldest first."""
+    """The points of a history, one for each tick and version. They are added up over the workers, oldest first."""
     points: dict[tuple[int, int, str], RequestTotals] = {}
     for tick in ticks:
         points.setdefault((tick.at, tick.seconds, tick.version), RequestTotals()).add(tick)
@@ -62,7 +65,10 @@ def history_points(ticks: Iterable[Tick]) -> list[dict[str, Any]]:
 
 
 def caller_rows(state: MetricsState, model: str | None = None) -> list[dict[str, Any]]:
-    """The callers of one model, or of all, sorted by how much of the backends' time they used since the start."""
+    """The callers of one model, or of all, as rows.
+
+    They are sorted by how much of the backends' time they used since the start.
+    """
     found = []
     for caller, usages in usage_by_caller(state).items():
         ours = usages if model is None else {name: u for name, u in usages.items() if name == model}

@@ -1,4 +1,4 @@
-"""Make the OpenAPI 3.1 document of models, such as those that a caller may call."""
+"""Make the OpenAPI 3.1 document of models. For example, those that a caller may call."""
 
 import math
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ _FAILURES = (
 
 
 def openapi(models: Iterable[Model], *, server: str = "/") -> dict[str, Any]:
-    """The OpenAPI 3.1 document with a path for each of `models`."""
+    """The OpenAPI 3.1 document of `models`. It has a path for each of them."""
     models = list(models)
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"problem": _problem_schema()}
@@ -38,7 +38,7 @@ def openapi(models: Iterable[Model], *, server: str = "/") -> dict[str, Any]:
         if backend is None:
             continue
         name = model.name
-        if not takes_other_json(backend):
+        if not has_own_json_format(backend):
             schemas[f"{name}.instance"] = one_instance_schema(backend.inputs)
             schemas[f"{name}.prediction"] = one_prediction_schema(backend.outputs)
         paths[f"/{name}"] = {"post": _score(model, backend), "get": _about(model)}
@@ -76,15 +76,18 @@ def _leading(model: Model) -> Backend | None:
     return max(model.backends, key=lambda backend: model.traffic.get(backend.version, 0), default=None)
 
 
-def takes_other_json(backend: Backend) -> bool:
-    """Whether the backend takes other JSON than `instances`. One that was never asked is known by its path."""
+def has_own_json_format(backend: Backend) -> bool:
+    """Whether the backend has a JSON format of its own.
+
+    Such a backend does not take `instances`. A backend that was never asked is known by its path.
+    """
     if backend.platform:
         return backend.platform.startswith(_OTHER_KINDS)
     return backend.predict_path != _OUR_PATH
 
 
 def _score(model: Model, backend: Backend) -> dict[str, Any]:
-    if takes_other_json(backend):
+    if has_own_json_format(backend):
         return _score_of_other_kind(model, backend)
     name = model.name
     body: dict[str, Any] = {
@@ -182,9 +185,10 @@ def _about(model: Model) -> dict[str, Any]:
 
 
 def one_instance_schema(inputs: tuple[Tensor, ...]) -> dict[str, Any]:
-    """The JSON schema of one item of `instances`: an object by field name, or an array in the signature's order.
+    """The JSON schema of one instance.
 
-    Without a signature: anything.
+    It is an item of `instances`: an object by field name, or an array in the signature's order. Without a signature, it
+    is anything.
     """
     if not inputs:
         return {}
@@ -203,7 +207,7 @@ def one_instance_schema(inputs: tuple[Tensor, ...]) -> dict[str, Any]:
 
 
 def one_prediction_schema(outputs: tuple[Tensor, ...]) -> dict[str, Any]:
-    """The JSON schema of one prediction, an item of `predictions`; without a signature: anything."""
+    """The JSON schema of one prediction. It is an item of `predictions`; without a signature, it is anything."""
     if not outputs:
         return {}
     fields = {tensor.name: _value_schema(tensor) for tensor in outputs}
@@ -227,7 +231,7 @@ _EXAMPLES: dict[str, Any] = {"boolean": True, "integer": 1, "number": 1.0, "stri
 
 
 def example_instance(inputs: tuple[Tensor, ...]) -> dict[str, Any] | None:
-    """An example instance of the right types; None without a signature."""
+    """An example instance of the right types. None without a signature."""
     if not inputs:
         return None
     return {tensor.name: _example(tensor.datatype, tensor.shape[1:]) for tensor in inputs}

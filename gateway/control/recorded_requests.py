@@ -1,4 +1,7 @@
-"""The recorded (sampled) requests of the trace store as JSON for the console: the list, and one with its waterfall."""
+"""The recorded requests of the trace store as JSON for the console.
+
+One page lists them, another shows one with its waterfall. They are a sample.
+"""
 
 import asyncio
 import re
@@ -7,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.core.errors import BadRequest, PageNotFound
-from gateway.telemetry.recorded_request_store import RequestFilter, StoredRequest, TraceStoreReader
+from gateway.telemetry.recorded_request_store import RecordedRequestReader, RequestFilter, StoredRequest
 from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import spans_of
 
@@ -25,9 +28,9 @@ _NO_STORE = "This gateway keeps no requests: its setting trace.store is off."
 
 
 class RecordedRequests:
-    """Answers the console's queries for recorded requests from the trace store."""
+    """Answers the console's queries for recorded requests. They are in the trace store."""
 
-    def __init__(self, reader: TraceStoreReader | None) -> None:
+    def __init__(self, reader: RecordedRequestReader | None) -> None:
         self._reader = reader
 
     async def page(self, query: str) -> dict[str, Any]:
@@ -40,7 +43,7 @@ class RecordedRequests:
         return await asyncio.to_thread(self._page, self._reader, asked, wanted, limit)
 
     def _page(
-        self, reader: TraceStoreReader, asked: Mapping[str, str], wanted: RequestFilter, limit: int
+        self, reader: RecordedRequestReader, asked: Mapping[str, str], wanted: RequestFilter, limit: int
     ) -> dict[str, Any]:
         more: dict[str, int] | None = None
         if "after" in asked:
@@ -70,7 +73,7 @@ class RecordedRequests:
 
 
 def requests_with_waterfalls(found: list[RequestSummary]) -> dict[str, Any]:
-    """The requests that share an id, newest first, each with its waterfall of spans."""
+    """The requests, each with its waterfall of spans. They share an id, and the newest comes first."""
     return {"requests": [{**_fields(summary), "spans": spans_of(summary)} for summary in found]}
 
 
@@ -79,7 +82,7 @@ def _fields(summary: RequestSummary) -> dict[str, Any]:
 
 
 def request_row(kept: StoredRequest) -> dict[str, Any]:
-    """A recorded request as one row of a list, as JSON values."""
+    """A recorded request as one row of a list. The row is JSON values."""
     number, summary = kept
     return {
         "number": number,
@@ -104,7 +107,10 @@ def request_row(kept: StoredRequest) -> dict[str, Any]:
 
 
 def parse_query(query: str, known: Set[str]) -> Mapping[str, str]:
-    """Parse a query string. Raises BadRequest for a parameter that is not `known`: ignoring it would return unfiltered results."""
+    """Parse a query string, and refuse unknown parameters.
+
+    Raises BadRequest for one that is not `known`: ignoring it would return unfiltered results.
+    """
     asked = dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
     unknown = sorted(set(asked) - known)
     if unknown:

@@ -27,7 +27,10 @@ KINDS: Final = (MODELS, ROLLOUTS, SHADOWS, NETWORKS, KEYS, REVOCATIONS)
 async def recent_changes(
     registry: Registry, *, kind: str = "", name: str | None = None, limit: int = 100
 ) -> dict[str, Any]:
-    """The newest `limit` changes as JSON values. They are of the kinds in `KINDS`, or of one of them."""
+    """The registry's newest changes as JSON values.
+
+    There are `limit` at most. They are of the kinds in `KINDS`, or of one of them.
+    """
     kinds = (kind,) if kind else (MODELS,) if name else KINDS
     try:
         found = await asyncio.gather(

@@ -8,7 +8,10 @@ from gateway.rollout.status_summary import read_rollout_status
 
 
 async def rollout_document(registry: Registry, snapshot: Snapshot | None, name: str) -> dict[str, Any] | None:
-    """The document of a model's last rollout, with its evidence. None where there is none, or the registry does not answer."""
+    """The document of a model's last rollout.
+
+    The evidence is part of it. None where there is no rollout, or the registry does not answer.
+    """
     rollout = snapshot.rollouts.get(name) if snapshot is not None else None
     if snapshot is None or rollout is None:
         return None

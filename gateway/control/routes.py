@@ -38,7 +38,7 @@ from gateway.registry.snapshot import Snapshot
 from gateway.task_supervisor import Supervisor
 from gateway.telemetry.periodic_aggregation import SharedWorkerMetrics
 from gateway.telemetry.prometheus_exposition import CONTENT_TYPE, render_exposition
-from gateway.telemetry.recorded_request_store import TraceStoreReader
+from gateway.telemetry.recorded_request_store import RecordedRequestReader
 
 if TYPE_CHECKING:
     from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
@@ -66,8 +66,8 @@ class ControlRoutes:
         *,
         registry: Registry,
         shared: SharedWorkerMetrics,
-        reader: TraceStoreReader | None,
-        figures: TraceStoreReader,
+        reader: RecordedRequestReader | None,
+        figures: RecordedRequestReader,
         admits: Callable[[Exchange], bool],
         supervisor: Supervisor | None = None,
         jwks: bytes = b'{"keys":[]}',

@@ -1,4 +1,7 @@
-"""The totals of every model version in a window of time (10 s, 1 min, 1 h), as the sum of all workers' ticks."""
+"""The totals of every model version's requests in a window of time.
+
+The windows are 10 s, 1 min and 1 h. The totals are the sum of all workers' ticks.
+"""
 
 import threading
 import time
@@ -11,7 +14,7 @@ import msgspec
 from gateway.core.errors import BadRequest
 from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
-from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, Tick, TraceStoreReader
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, RecordedRequestReader, Tick
 
 WINDOWS: Final = {"10s": 10, "1m": 60, "1h": 3600}
 DEFAULT_WINDOW: Final = "1m"
@@ -20,7 +23,7 @@ _BUCKETS: Final = len(LATENCY_BOUNDS) + 1
 
 
 class RequestTotals(msgspec.Struct):
-    """Counts and latency histograms, summed over ticks."""
+    """Totals of requests: their counts and latency histograms. Each is a sum over ticks."""
 
     requests: int = 0
     failed: int = 0
@@ -39,7 +42,7 @@ class RequestTotals(msgspec.Struct):
             self.errors[label] = self.errors.get(label, 0) + count
 
     def failures_by_side(self) -> dict[str, int]:
-        """How many requests failed, by the side that can fix it (`gateway`, `backend`, `caller`)."""
+        """How many requests failed, by the side that can fix it. The sides are `gateway`, `backend` and `caller`."""
         sides = {"gateway": 0, "backend": 0, "caller": 0}
         for label, count in self.errors.items():
             sides[label.partition(" ")[0]] += count
@@ -63,7 +66,10 @@ class RequestTotals(msgspec.Struct):
 
 
 class WindowTotals(msgspec.Struct, frozen=True):
-    """The totals of all versions in the `seconds` that end at `ends` (seconds since the epoch)."""
+    """The totals of all models and versions in one window of time.
+
+    The window is the `seconds` that end at `ends` (seconds since the epoch).
+    """
 
     name: str
     seconds: float
@@ -88,10 +94,10 @@ class WindowTotals(msgspec.Struct, frozen=True):
         return found
 
 
-class TickWindowReader:
+class WindowTotalsReader:
     """Reads the totals of a time window from the stored ticks. Thread-safe; each window is read once for each tick."""
 
-    def __init__(self, reader: TraceStoreReader) -> None:
+    def __init__(self, reader: RecordedRequestReader) -> None:
         self._reader = reader
         self._known: dict[str, WindowTotals] = {}
         self._lock = threading.Lock()
@@ -123,7 +129,7 @@ class TickWindowReader:
 
 
 def last_complete_tick_end() -> int:
-    """The end of the last tick that all workers have written, in seconds since the epoch."""
+    """The end of the last tick that all workers have written. It is in seconds since the epoch."""
     return int((time.time() - _WRITTEN_S) // FINE_S) * FINE_S
 
 

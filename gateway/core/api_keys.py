@@ -22,13 +22,13 @@ _KEY = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM_LENGTH + _CHECKSUM_LENGTH}}}"
 
 
 def make_key() -> str:
-    """Make a new API key, from the operating system's randomness."""
+    """Make a new API key. It comes from the operating system's randomness."""
     body = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
     return PREFIX + body + _checksum(body)
 
 
 def is_well_formed(key: str) -> bool:
-    """Whether `key` has the form and the checksum of an API key. It may still be unknown."""
+    """Whether `key` has the form of an API key. That includes its checksum. It may still be unknown."""
     if not _KEY.fullmatch(key):
         return False
     body = key[len(PREFIX) : -_CHECKSUM_LENGTH]
@@ -36,15 +36,16 @@ def is_well_formed(key: str) -> bool:
 
 
 def digest_key(key: str) -> str:
-    """The digest of `key`, under which the registry keeps it: 64 hexadecimal digits of SHA-256."""
+    """The digest of `key`, under which the registry keeps it. It is 64 hexadecimal digits of SHA-256."""
     return hashlib.sha256(key.encode("utf-8")).hexdigest()
 
 
 class LastKeyDigest:
-    """A cache of the digest of the key that a connection sent last, so that a client's key is hashed only once.
+    """A cache of the digest of the key that a connection sent last.
 
-    The comparison takes equally long for any key of the same length, because several callers may share a proxy's connection.
-    The key is kept as long as the connection. Whether the key is revoked is still checked for each request.
+    A client's key is hashed only once. The comparison takes equally long for any key of the same length, because several
+    callers may share a proxy's connection. The key is kept as long as the connection. Whether the key is revoked is still
+    checked for each request.
     """
 
     __slots__ = ("_digest", "_key")
@@ -54,7 +55,7 @@ class LastKeyDigest:
         self._digest = digest_key_bytes(b"")
 
     def digest(self, key: bytes) -> str:
-        """`digest_key_bytes(key)`, from the cache where the connection sent the same key before."""
+        """The digest of `key`, from the cache where it is the last one. It is `digest_key_bytes(key)`."""
         if not compare_digest(key, self._key):
             self._digest = digest_key_bytes(key)
             self._key = key
@@ -67,12 +68,12 @@ def digest_key_bytes(key: bytes) -> str:
 
 
 def key_id(digest: str) -> str:
-    """The id that logs and the command line use for a key: the first twelve digits of its digest."""
+    """The short id of a key. Logs and the command line use it: the first twelve digits of the key's digest."""
     return digest[:12]
 
 
 def bearer_key(authorization: bytes) -> bytes | None:
-    """The API key in a Bearer Authorization field's value (RFC 6750 section 2.1); None where it holds something else."""
+    """The API key in a Bearer Authorization field's value. None where it holds something else (RFC 6750 section 2.1)."""
     if authorization[: len(_BEARER_KEY)].lower() != _BEARER_KEY:
         return None
     return authorization[len("bearer ") :].strip()

@@ -18,10 +18,11 @@ _FOR = re.compile(r'(?:^|;)[ \t]*for[ \t]*=[ \t]*(?:"([^"\\]*)"|([^\s";,]+))[ \t
 
 
 class TrustedProxies:
-    """Which proxies are believed: a fixed number of `hops` in front, or every peer in the networks `proxies`.
+    """Which proxies are trusted to name the client.
 
-    With hops, a header that holds fewer entries than there are hops did not come the way it should: then nothing about
-    the caller is known. With proxies, headers of a peer outside those networks are not read at all.
+    They are a fixed number of `hops` in front, or every peer in the networks `proxies`. With hops, a header that holds
+    fewer entries than there are hops did not come the way it should: then nothing about the caller is known. With proxies,
+    headers of a peer outside those networks are not read at all.
     """
 
     def __init__(self, *, hops: int = 0, proxies: Iterable[Network] = (), forwarded: bool = False) -> None:
@@ -30,9 +31,9 @@ class TrustedProxies:
         self._forwarded = forwarded
 
     def client_address(self, peer: str, head: RequestHead) -> str | None:
-        """The address of the client behind the trusted proxies, as text; None where it is not known.
+        """The address of the client behind the trusted proxies.
 
-        Also sets `vouched` and `forwarded_for` of `head`.
+        It is text; None where it is not known. Also sets `vouched` and `forwarded_for` of `head`.
         """
         if not self._hops and not self._proxies.networks:
             return peer

@@ -1,6 +1,7 @@
-"""Compile a model's policy into what requests use: a set of networks, CORS policy and quota.
+"""Compile a model's policy into a form that is fast to apply.
 
-That happens once per revision, so that a request pays little for it.
+The form is a set of networks, a CORS policy and a quota. That happens once per revision, so that a request pays little for
+it.
 """
 
 from functools import lru_cache
@@ -13,7 +14,7 @@ from gateway.core.token_and_certificate_rules import AccessRule
 
 
 class CompiledPolicy:
-    """A model's policy, ready for requests: its networks, quota and CORS rules, parsed."""
+    """A model's policy in a form that is ready for requests. Its networks, quota and CORS rules are parsed."""
 
     __slots__ = ("cors", "networks", "quota")
 
@@ -52,7 +53,10 @@ def principal_from_rule(entry: AccessRule, subject: str) -> Principal:
 
 
 def quota_from_limits(limits: Limits) -> Quota:
-    """The quota that `limits` set. Without a policy's `max_in_flight`, which the concurrency limit enforces for the whole model."""
+    """The quota that `limits` set.
+
+    A policy's `max_in_flight` is not in it: the concurrency limit enforces that for the whole model.
+    """
     quota = Quota(
         requests_per_s=limits.requests_per_s,
         burst=limits.burst,

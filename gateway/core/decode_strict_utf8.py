@@ -1,6 +1,6 @@
-"""Decode text files that people write, strictly as UTF-8 without a byte order mark.
+"""Decode text strictly as UTF-8.
 
-Errors name the encoding that was found instead.
+It is for text files that people write, and refuses a byte order mark. Errors name the encoding that was found instead.
 """
 
 import codecs
@@ -17,7 +17,10 @@ _MARKS: Final = (
 
 
 def decode_strict_utf8(content: bytes) -> str:
-    """Decode UTF-8 without a byte order mark. ValueError names the encoding that was found instead, and says what to do."""
+    """Decode bytes as UTF-8; ValueError where they are not.
+
+    A byte order mark is refused, too. The error names the encoding that was found instead, and says what to do.
+    """
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             raise ValueError(_instead(encoding))

@@ -1,7 +1,7 @@
-"""The errors that become HTTP responses, each with its status, code and title.
+"""The errors that become HTTP responses.
 
-A class exists only because its `code` is a contract with callers; any other exception is a bug and becomes
-`internal-error`. Codes never change.
+Each has its status, code and title. A class exists only because its `code` is a contract with callers; any other exception
+is a bug and becomes `internal-error`. Codes never change.
 
     GatewayError
     ├── CallerError                  the caller can fix it
@@ -23,7 +23,7 @@ A class exists only because its `code` is a contract with callers; any other exc
     ├── UpstreamError                the backend failed
     │   ├── UpstreamUnreachable      502 upstream-unreachable    nothing was sent
     │   ├── UpstreamBroken           502 upstream-broken         it failed after we sent something
-    │   ├── UpstreamNotTried         503 upstream-unavailable    no backend can take it now
+    │   ├── UpstreamUnavailable      503 upstream-unavailable    no backend can take it now
     │   ├── UpstreamTimeout          504 upstream-timeout        slower than the model's time-out
     │   └── DeadlineExceeded         504 deadline-exceeded       slower than the caller said it would wait
     └── GatewayFault                 we failed
@@ -82,7 +82,7 @@ class Unauthenticated(CallerError):
 
 
 class BudgetExhausted(CallerError):
-    """402: a budget is used up; `Retry-After` says when its period ends."""
+    """402: a budget is used up. `Retry-After` says when its period ends."""
 
     code, status, title = "budget-exhausted", 402, "Budget exhausted"
 
@@ -110,7 +110,7 @@ class ModelNotFound(CallerError):
 
 
 class PageNotFound(CallerError):
-    """404: there is no such page of the gateway, or no such request or model on it."""
+    """404: there is no such page of the gateway. There may also be no such request or model on it."""
 
     code, status, title = "not-found", 404, "Not found"
 
@@ -160,13 +160,13 @@ class MethodNotImplemented(CallerError):
 
 
 class HttpVersionNotSupported(CallerError):
-    """505: not HTTP/1.0 or HTTP/1.1."""
+    """505: the HTTP version is not supported. Supported are HTTP/1.0 and HTTP/1.1."""
 
     code, status, title = "version-not-supported", 505, "HTTP version not supported"
 
 
 class TooManyRequests(CallerError):
-    """429: a rate limit or quota is used up; `Retry-After` says when to try again."""
+    """429: a rate limit or quota is used up. `Retry-After` says when to try again."""
 
     code, status, title = "too-many-requests", 429, "Too many requests"
 
@@ -188,13 +188,13 @@ class UpstreamUnreachable(UpstreamError):
 
 
 class UpstreamBroken(UpstreamError):
-    """502: the backend broke the connection or sent invalid HTTP."""
+    """502: the backend's response is broken. It broke the connection or sent invalid HTTP."""
 
     code, status, title = "upstream-broken", 502, "Backend broke off"
 
 
-class UpstreamNotTried(UpstreamError):
-    """503: the backend was not tried: its circuit is open, or the gateway cannot authenticate to it."""
+class UpstreamUnavailable(UpstreamError):
+    """503: no backend can take the request now. Its circuit is open, or the gateway cannot authenticate to it."""
 
     code, status, title = "upstream-unavailable", 503, "Backend unavailable"
 
@@ -204,25 +204,25 @@ class UpstreamNotTried(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """504: the backend took longer than the model's time-out."""
+    """504: the backend took too long. The model's time-out is the limit."""
 
     code, status, title = "upstream-timeout", 504, "Backend too slow"
 
 
 class DeadlineExceeded(UpstreamError):
-    """504: the caller's own deadline (X-Request-Timeout) passed."""
+    """504: the caller's deadline passed. X-Request-Timeout sets it."""
 
     code, status, title = "deadline-exceeded", 504, "Deadline exceeded"
 
 
 class GatewayFault(GatewayError):
-    """5xx: the gateway or its operator can fix it."""
+    """5xx: the gateway is at fault. It or its operator can fix it."""
 
     side = "gateway"
 
 
 class Overloaded(GatewayFault):
-    """503: a concurrency limit and its queue are full."""
+    """503: the gateway is overloaded. A concurrency limit and its queue are full."""
 
     code, status, title = "overloaded", 503, "Overloaded"
 
@@ -232,7 +232,7 @@ class Overloaded(GatewayFault):
 
 
 class RegistryUnavailable(GatewayFault):
-    """503: the registry cannot be read, and the answer depends on it."""
+    """503: the registry cannot be read. The answer depends on it."""
 
     code, status, title = "registry-unavailable", 503, "Registry unavailable"
 
@@ -242,7 +242,7 @@ class RegistryUnavailable(GatewayFault):
 
 
 class IssuerUnavailable(GatewayFault):
-    """503: the token issuer's public keys cannot be fetched."""
+    """503: the token issuer is not available. Its public keys cannot be fetched."""
 
     code, status, title = "issuer-unavailable", 503, "Issuer unavailable"
 

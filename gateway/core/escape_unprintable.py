@@ -1,7 +1,8 @@
-"""Escape control, bidirectional and line-breaking characters in text before it is shown.
+"""Escape unprintable characters in text before it is shown.
 
-What somebody wrote into a registry, a header or a log could otherwise begin a line of its own, turn the order of what
-stands around it (Unicode TR #36, "bidirectional text spoofing"), move a terminal's cursor, or not be seen at all.
+They are control, bidirectional and line-breaking characters. What somebody wrote into a registry, a header or a log
+could otherwise begin a line of its own, turn the order of what stands around it (Unicode TR #36, "bidirectional text
+spoofing"), move a terminal's cursor, or not be seen at all.
 """
 
 import re
@@ -19,14 +20,20 @@ _SHORT: Final = {"\n": "\\n", "\t": "\\t"}
 
 
 def printable(text: str) -> str:
-    r"""Escape every control, format and line-breaking character of a text, such as `\n`, `\x1b` and `\u202e`."""
+    r"""Escape the unprintable characters of a text.
+
+    They are every control, format and line-breaking character, such as `\n`, `\x1b` and `\u202e`.
+    """
     if _ALL_PLAIN.fullmatch(text):
         return text
     return "".join(char if _shows(char) else _escape(char) for char in text)
 
 
 def printable_lines(text: str) -> str:
-    """As `printable`, for a text of several lines that we put together: its line feeds stay."""
+    """Escape the unprintable characters of a text, but not its line feeds.
+
+    It does as `printable`, for a text of several lines that we put together.
+    """
     return "\n".join(map(printable, text.split("\n")))
 
 

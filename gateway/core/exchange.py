@@ -1,5 +1,5 @@
 # Long: one record, whose fields are set in one constructor: a request pays for each call.
-"""The exchange: the record of one request and its response, as it passes the gateway.
+"""One request and its response, as they pass the gateway.
 
 Log line, metrics and spans are all made from it. Each field is filled by exactly one stage, named above it; a later
 stage may read it, never change it. A field that has a type but no value here does not exist before its stage has run:
@@ -34,7 +34,7 @@ class RequestBody(Protocol):
 
     @property
     def length(self) -> int | None:
-        """The declared length in bytes; None for a chunked body."""
+        """The declared length in bytes. None for a chunked body."""
 
     @property
     def complete(self) -> bool:
@@ -43,22 +43,25 @@ class RequestBody(Protocol):
     def complete_body(self) -> bytes:
         """The whole body, once it is `complete`."""
 
-    async def buffer(self, deadline: float) -> None:
-        """Wait until the body, or the first `BUFFERED_BODY_BYTES` of it, have arrived; until `deadline` at most."""
+    async def buffer_start(self, deadline: float) -> None:
+        """Buffer the start of the body.
+
+        Waits for the whole body or the first `BUFFERED_BODY_BYTES` of it, until `deadline` at most.
+        """
 
     async def read(self) -> bytes:
-        """Wait for the whole body and return it. Only for bodies whose declared length is small."""
+        """Read the whole body. Only for bodies whose declared length is small."""
 
     def iter_chunks(self) -> AsyncIterator[bytes]:
-        """The body's bytes as they arrive."""
+        """Iterate over the body's bytes as they arrive."""
 
 
 class ResponseWriter(Protocol):
-    """Writes the response to the caller: `send`, or `start`, `write`… and `finish`; `abort` at any time."""
+    """Writes the response to the caller. Call `send`, or `start`, `write`… and `finish`; call `abort` at any time."""
 
     @property
     def started(self) -> bool:
-        """Whether the caller may have seen a part of the response."""
+        """Whether the response has started. The caller may have seen a part of it."""
 
     def send(self, answer: "Response") -> Awaitable[None]: ...
 
@@ -72,18 +75,18 @@ class ResponseWriter(Protocol):
     async def finish(self) -> None: ...
 
     def abort(self) -> None:
-        """Break the connection, so that a truncated body cannot look complete."""
+        """Break the connection before the response is complete. So a truncated body cannot look complete."""
 
 
 class RetryableRefusal(Protocol):
-    """A backend's refusal (429 or 503), held back while the request may be sent again."""
+    """A backend's refusal, held back while the request may be sent again. It is a 429 or 503."""
 
     async def deliver(self) -> None:
         """Send the refusal to the caller."""
 
 
 class Attempt:
-    """One attempt to send the request to one backend. Times are monotonic seconds; None: that point was not reached."""
+    """One attempt to send the request to a backend. Times are monotonic seconds; None: that point was not reached."""
 
     __slots__ = (
         "answered",

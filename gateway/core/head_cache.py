@@ -1,9 +1,10 @@
-"""A cache of parsed request heads, keyed by their bytes without the fields that vary by request.
+"""A cache of parsed request heads.
 
-A client sends nearly the same head each time. The fields that differ between two requests (the length, the trace, an id,
-and the credentials, which must not stay in memory) are variable: their lines are taken out. Where the rest was parsed
-before for the same peer, only the variable lines are parsed again. Nothing here judges a request: a head that is not
-plainly the same goes to the parser, as each does the first time.
+Its keys are the bytes of heads, without the fields that vary by request. A client sends nearly the same head each time. The
+fields that differ between two requests (the length, the trace, an id, and the credentials, which must not stay in memory)
+are variable: their lines are taken out. Where the rest was parsed before for the same peer, only the variable lines are
+parsed again. Nothing here judges a request: a head that is not plainly the same goes to the parser, as each does the first
+time.
 """
 
 import re
@@ -44,7 +45,7 @@ _MAX_HEADS: Final = 512
 
 
 class ParsedHead(msgspec.Struct, frozen=True):
-    """A parsed head: method, target, version, header fields and framing."""
+    """A parsed request head. It has method, target, version, header fields and framing."""
 
     method: str
     target: str
@@ -56,7 +57,7 @@ class ParsedHead(msgspec.Struct, frozen=True):
 
 
 class CachedHead:
-    """A parsed head without the values of its variable fields."""
+    """A cached request head. It is parsed, and lacks the values of its variable fields."""
 
     __slots__ = ("_last_length", "_lead", "_template", "has_length", "head", "indexes", "parsed", "via")
 
@@ -80,9 +81,9 @@ class CachedHead:
             self._lead = at, places[at][1].partition(b": ")[2]
 
     def match(self, raw: bytes) -> Sequence[bytes] | None:
-        """Compare a raw head with this one, and return its variable values; None where it is another head.
+        """Compare a raw head with this one, and return its variable values.
 
-        They are at `indexes`, with Content-Length where there is one.
+        None where it is another head. The values are at `indexes`, with Content-Length where there is one.
         """
         values = self._template.match(raw)
         if values is None or 0 in b"".join(values).translate(_VISIBLE):
@@ -101,7 +102,7 @@ class CachedHead:
         return values
 
     def length(self, values: Sequence[bytes]) -> int | None:
-        """The length of the body of the request with these `values`; None where it comes in chunks."""
+        """The length of the body of the request with these `values`. None where it comes in chunks."""
         if not self.has_length:
             return self.parsed.length
         text = values[-1]
@@ -113,7 +114,7 @@ class CachedHead:
 
 
 class HeadCache:
-    """The cache of request heads of one server. When there are too many, all are removed."""
+    """The cache of parsed request heads of one server. When there are too many, all are removed."""
 
     def __init__(self, *, field_limit_bytes: int) -> None:
         self._limit_bytes = field_limit_bytes  # a head that is no longer has no field that is
@@ -123,7 +124,7 @@ class HeadCache:
     def lookup(
         self, last: CachedHead | None, peer: str, scheme: str, raw: bytes
     ) -> tuple[CachedHead, Sequence[bytes]] | None:
-        """The cached head that `raw` matches, and the variable values of `raw`; None where there is none.
+        """The cached head that `raw` matches, and the variable values. None where there is none.
 
         `last`, the last head of the same connection, is tried first.
         """
@@ -143,7 +144,7 @@ class HeadCache:
         return None if values is None else (known, values)
 
     def store(self, peer: str, scheme: str, raw: bytes, parsed: ParsedHead) -> CachedHead | None:
-        """Cache a head that the parser accepted; return its entry, or None where it must not be cached."""
+        """Cache a head that the parser accepted. Returns its entry, or None where it must not be cached."""
         lines = raw.split(CRLF)
         if len(lines) - 3 != len(parsed.headers):  # a folded field, or an empty line before the first
             return None

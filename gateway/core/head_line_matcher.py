@@ -1,4 +1,7 @@
-"""Match the lines of a request or response head against one seen before, and extract the few values that vary."""
+"""Match the lines of a message head against a head seen before.
+
+It extracts the few values that vary, of a request's head or a response's.
+"""
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -12,19 +15,19 @@ _Cut = Callable[[bytes], tuple[Any, ...]]
 
 
 def byte_table(allowed: bytes) -> bytes:
-    """A table for `bytes.translate` that finds bytes which are not allowed.
+    """A table of allowed bytes, for `bytes.translate`.
 
-    An allowed byte becomes 1 and any other 0: `0 in value.translate(table)` says whether there is one. It takes a
-    quarter of what a regular expression takes for the same.
+    It finds bytes that are not allowed. An allowed byte becomes 1 and any other 0: `0 in value.translate(table)` says
+    whether there is one. It takes a quarter of what a regular expression takes for the same.
     """
     return bytes(byte in allowed for byte in range(256))
 
 
 class LineMatcher:
-    """Match heads against the template `lines`, with a variable value at the end of each line in `places`.
+    """Matches heads against a template of lines.
 
-    `lines` are those of a head, with the empty ones at its end. A line in `places` is given up to its value, such as
-    `b"Content-Length: "`.
+    Each line in `places` has a variable value at its end. `lines` are those of a head, with the empty ones
+    at its end. A line in `places` is given up to its value, such as `b"Content-Length: "`.
     """
 
     __slots__ = ("_between", "_layouts", "_ordered")
@@ -44,7 +47,10 @@ class LineMatcher:
         self._layouts: dict[int, tuple[_Cut, _Cut]] = {}
 
     def match(self, raw: bytes) -> tuple[bytes, ...] | None:
-        """The values in `raw`, in the order of `places`; None where `raw` differs in anything else."""
+        """Match a head; return its variable values.
+
+        They are in the order of `places`; None where `raw` differs in anything else.
+        """
         layout = self._layouts.get(len(raw))
         if layout is not None:
             between, values = layout

@@ -143,9 +143,10 @@ def _nothing_read() -> list[bytes | None]:
 
 
 class RequestHead(msgspec.Struct, eq=False):
-    """A caller's request head: the fields the gateway reads, those it forwards, and the client's address.
+    """A caller's request head, with its fields classified.
 
-    `outbound` holds the field lines that go on to a backend as they came, each with its CRLF.
+    It has the fields that the gateway reads, those it forwards, and the client's address. `outbound` holds the field
+    lines that go on to a backend as they came, each with its CRLF.
     """
 
     read: list[bytes | None] = msgspec.field(default_factory=_nothing_read)
@@ -183,9 +184,10 @@ _copy: Final[Callable[[RequestHead], RequestHead]] = RequestHead.__copy__  # typ
 
 
 def classify_request_headers(raw_headers: RawHeaders) -> RequestHead:
-    """Classify a request's header fields, in one pass: those that are read, forwarded, and dropped.
+    """Classify a request's header fields.
 
-    Raises BadRequest where a field that may stand once stands twice: two programs would choose different ones.
+    In one pass, it tells those that are read, forwarded, and dropped. Raises BadRequest where a field that may stand
+    once stands twice: two programs would choose different ones.
     """
     head = RequestHead()
     read = head.read
@@ -216,7 +218,7 @@ def classify_request_headers(raw_headers: RawHeaders) -> RequestHead:
 
 
 def position_in_read_fields(name: bytes) -> int:
-    """The position in `RequestHead.read` of the field `name`; -1 where it is not read."""
+    """The position of a field in `RequestHead.read`. It is -1 where the field is not read."""
     kind = _learned.get(name)
     if kind is None:
         kind = _learn(name)
@@ -224,9 +226,10 @@ def position_in_read_fields(name: bytes) -> int:
 
 
 def register_credential_field(name: str) -> int:
-    """Register a header field that carries a credential; return its position in `RequestHead.read`.
+    """Register a header field that carries a credential.
 
-    A request may have the field once, and it is never forwarded to a backend. Authenticators call this when they are made.
+    Returns its position in `RequestHead.read`. A request may have the field once, and it is never forwarded to a
+    backend. Authenticators call this when they are made.
     """
     lower = name.lower().encode("ascii")
     kind = _KIND.get(lower, _DROPPED)
@@ -253,12 +256,12 @@ def _learn(name: bytes) -> bytes | int:
 
 
 def parse_token_list(value: bytes) -> set[bytes]:
-    """Parse a list of tokens: its members in lower case (RFC 9110 section 5.6.1)."""
+    """Parse a comma-separated list of tokens. Returns them in lower case (RFC 9110 section 5.6.1)."""
     return {token.strip(b" \t").lower() for token in value.split(b",")}
 
 
 def asks_for_websocket(method: str, read: Sequence[bytes | None]) -> bool:
-    """Whether a request asks for a WebSocket (RFC 6455 section 4.1); `read` is RequestHead.read.
+    """Whether a request asks for a WebSocket (RFC 6455 section 4.1). `read` is RequestHead.read.
 
     Other protocols are never upgraded to. Connection must name Upgrade: else the field is to be ignored (RFC 9110
     section 7.8).

@@ -1,14 +1,18 @@
-"""A future for one event whose `complete` resumes the waiting coroutine at once: no task, no round of the event loop."""
+"""A future whose `complete` resumes the waiting coroutine at once.
+
+It is for one event. It takes no task, and no round of the event loop.
+"""
 
 from collections.abc import Callable, Generator
 from typing import Any, Final, cast
 
 
 class InlineWakeupFuture:
-    """A future for one waiter, who goes on inside `complete` itself and not in a later turn of the event loop.
+    """A future whose waiter continues inside `complete` itself.
 
-    The code that finishes the work calls `complete`, with an error if it failed.
-    Only a coroutine that `gateway.server.eager_coroutine_runner` runs can await one.
+    It is for one waiter, who does not go on in a later turn of the event loop. The code that finishes the work calls
+    `complete`, with an error if it failed. Only a coroutine that `gateway.server.eager_coroutine_runner` runs can await
+    one.
     """
 
     __slots__ = ("_done", "_error", "wake")
@@ -59,9 +63,9 @@ class _Yield:
 
 
 def continue_in_own_task() -> _Yield:
-    """Make the rest of the request run in a task of its own: await this before code that needs one.
+    """Make the rest of the request run in a task of its own.
 
-    `asyncio.timeout` is such code. On the fast path a request is carried by callbacks until it first waits for
-    something other than its backend.
+    Await this before code that needs one. `asyncio.timeout` is such code. On the fast path a request is carried by
+    callbacks until it first waits for something other than its backend.
     """
     return _Yield()

@@ -1,6 +1,6 @@
-"""A set of IP networks, to test whether an address is in one of them; also parses networks and addresses.
+"""A set of IP networks, to test whether it contains an address.
 
-A look-up costs the same for ten networks and for ten thousand.
+It also parses networks and addresses. A look-up costs the same for ten networks and for ten thousand.
 """
 
 from collections.abc import Iterable
@@ -23,10 +23,10 @@ _MAPPED_BITS = 96  # ::ffff:0:0/96 holds the IPv4 addresses
 
 
 def parse_network(text: str) -> Network:
-    """Parse an IP network (`192.0.2.0/24`, `2001:db8::/32`) or one address; ValueError says what is wrong.
+    """Parse an IP network or a single address.
 
-    A network of IPv4-mapped addresses becomes the IPv4 network, as `parse_address` does with an address: otherwise it
-    would contain no caller.
+    A network is `192.0.2.0/24` or `2001:db8::/32`. ValueError says what is wrong. A network of IPv4-mapped addresses becomes
+    the IPv4 network, as `parse_address` does with an address: otherwise it would contain no caller.
     """
     try:
         network = ip_network(text.strip())
@@ -43,9 +43,10 @@ def parse_network(text: str) -> Network:
 
 
 def parse_address(text: str) -> Address | None:
-    """Parse an IP address; None where it is none: then it is in no network.
+    """Parse an IP address; None where it is none.
 
-    It may be as proxies write it, with a port or brackets. An IPv4-mapped IPv6 address becomes the IPv4 one.
+    None means that it is in no network. The text may be as proxies write it, with a port or brackets. An IPv4-mapped IPv6 address becomes the
+    IPv4 one.
     """
     text = text.strip()
     port = ""
@@ -70,11 +71,12 @@ def parse_address(text: str) -> Address | None:
 
 
 class NetworkSet:
-    """An immutable set of IP networks: `address in networks` says whether one of them contains it.
+    """An immutable set of IP networks.
 
-    The first look-up of an address costs one hash per distinct prefix length, 32 or 128 at most, however many networks
-    there are; later ones cost one hash. What is remembered is the verdict on that very address in this very set, so it
-    can be neither wrong nor stale, and it is forgotten whole when it grows, so that no caller can fill the memory.
+    `address in networks` says whether one of them contains it. The first look-up of an address costs one hash per distinct
+    prefix length, 32 or 128 at most, however many networks there are; later ones cost one hash. What is remembered is the
+    verdict on that very address in this very set, so it can be neither wrong nor stale, and it is forgotten whole when it
+    grows, so that no caller can fill the memory.
     """
 
     __slots__ = ("_by_prefix_4", "_by_prefix_6", "_known_4", "_known_6", "networks")
@@ -121,7 +123,10 @@ _EMBEDS_IPV4 = NetworkSet(map(parse_network, ("64:ff9b::/96", "::/96")))
 
 
 def embedded_ipv4_addresses(address: Address) -> list[Address]:
-    """The IPv4 addresses embedded in an IPv6 address: IPv4-mapped, 6to4, Teredo, and those in the last 32 bits (NAT64)."""
+    """The IPv4 addresses embedded in an IPv6 address.
+
+    They are IPv4-mapped, 6to4, Teredo, and those in the last 32 bits (NAT64).
+    """
     if isinstance(address, IPv4Address):
         return []
     inner: list[Address | None] = [address.ipv4_mapped, address.sixtofour]

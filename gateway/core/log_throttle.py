@@ -1,4 +1,7 @@
-"""Throttled log warnings, for what may happen thousands of times a second: one line in a while, with a count of the rest."""
+"""Throttle log warnings of the same kind.
+
+This is for what may happen thousands of times a second: one line in a while, with a count of the rest.
+"""
 
 import logging
 import time
@@ -9,7 +12,7 @@ _EVERY_S: Final = 30.0
 
 
 class LogThrottle:
-    """Logs at most one warning in `every_s` seconds for each kind, and counts the rest."""
+    """Logs at most one warning in `every_s` seconds for each kind. It counts the rest."""
 
     def __init__(
         self, log: logging.Logger, *, every_s: float = _EVERY_S, now: Callable[[], float] = time.monotonic

@@ -1,6 +1,6 @@
-"""A model as the registry keeps it, with its backends and its policy: its document, parsed and validated.
+"""A model as the registry keeps it, with its backends and its policy.
 
-Also API keys, which the registry keeps too.
+Its document is parsed and validated here. So are API keys, which the registry keeps too.
 """
 
 import re
@@ -26,7 +26,7 @@ MAX_INSTANCES = 10_000
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One input or output of a model: name, datatype and shape, as in the Open Inference Protocol. -1 is any length."""
+    """One input or output of a model. Its fields are as in the Open Inference Protocol; -1 is any length."""
 
     name: str
     datatype: str
@@ -34,7 +34,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a model may be called: access, networks, limits, time-out, CORS."""
+    """The policy of a model: how it may be called. It covers access, networks, limits, time-out and CORS."""
 
     access: Literal["key", "public"] = "key"
     timeout_s: float = DEFAULT_TIMEOUT_S
@@ -55,7 +55,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The CPU and memory of one instance of a backend, and how many instances are kept warm."""
+    """The resources of one instance of a backend. They are its CPU and memory, and how many instances are kept warm."""
 
     cpu: float = 1.0
     memory_gib: float = 1.0
@@ -63,7 +63,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One deployed program that serves one version of one model."""
+    """A deployed backend that serves one version of one model."""
 
     version: str
     url: str  # http(s)://host[:port][/base], no trailing slash
@@ -80,7 +80,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A registered model: its versions' backends, its policy and its traffic.
+    """A registered model, with its backends, policy and traffic.
 
     Callers name it in the path. `traffic` is in percent by version.
     """
@@ -99,7 +99,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An API key as the registry keeps it: under its digest, never itself. Times are RFC 3339 in UTC."""
+    """An API key as the registry keeps it. The registry keeps it under its digest, never itself. Times are RFC 3339 in UTC."""
 
     label: str
     team: str = ""  # who pays for its calls
@@ -122,7 +122,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def parse_key(document: Mapping[str, Any]) -> Key:
-    """Read a registry document. Fields of a newer release are ignored; ValueError says what is wrong."""
+    """Parse an API key's registry document. Fields of a newer release are ignored; ValueError says what is wrong."""
     key = msgspec.convert(document, Key)
     if key.expires is not None and datetime.fromisoformat(key.expires).tzinfo is None:
         raise ValueError(f"expires: {key.expires!r} names no time zone")
@@ -130,7 +130,7 @@ def parse_key(document: Mapping[str, Any]) -> Key:
 
 
 def parse_model(document: Mapping[str, Any]) -> Model:
-    """Read a registry document. Fields of a newer release are ignored; ValueError lists everything that is wrong."""
+    """Parse a model's registry document. Fields of a newer release are ignored; ValueError lists everything that is wrong."""
     try:
         model = msgspec.convert(document, Model)
     except msgspec.ValidationError as error:
@@ -174,7 +174,7 @@ def model_problems(model: Model) -> list[str]:
 
 
 class Limits(Protocol):
-    """The limits that policies, keys and access rules have in common: networks and quotas."""
+    """The limits that policies, keys and access rules have in common. They are networks and quotas."""
 
     @property
     def networks(self) -> tuple[str, ...]: ...
@@ -248,7 +248,7 @@ def backend_problems(backend: Backend) -> list[str]:
 
 
 def resource_problems(resources: Resources) -> list[str]:
-    """Everything that is wrong with the size of an instance, a sentence each."""
+    """Everything that is wrong with `resources`, a sentence each."""
     problems = []
     if not 0 < resources.cpu <= MAX_CPU:
         problems.append(f"the processors of an instance must lie between 0 and {MAX_CPU:g}")
@@ -267,7 +267,7 @@ _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\]
 
 
 def normalize_backend_url(url: str) -> str:
-    """Check a backend's address, and return it without its trailing slash. ValueError says what is wrong."""
+    """Check and normalize a backend's URL. Returns the URL without its trailing slash. ValueError says what is wrong."""
     shown = repr(url[:200])
     if not _VISIBLE_ASCII.fullmatch(url):  # urlsplit would drop white space and line ends without a word
         raise ValueError(f"{shown} holds a character that no address holds")

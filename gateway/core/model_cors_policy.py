@@ -1,9 +1,9 @@
-"""The CORS policy of a model: which origins may call it from a browser, and the header fields that say so.
+"""The CORS policy of a model: which origins may call it from a browser.
 
-A rule is aiohttp-cors' `ResourceOptions` as a document of the registry: the same fields, made into one when it is read.
-On the fixed routes under /-/ that library itself answers (gateway/control/health_and_openapi_cors.py). On the data plane
-the same options are applied from fields made ready: the library costs 12 µs a request, sends no `Vary: Origin`, and
-cannot take routes that come and go.
+Header fields tell the browser so. A rule is aiohttp-cors' `ResourceOptions` as a document of the registry: the same fields,
+made into one when it is read. On the fixed routes under /-/ that library itself answers
+(gateway/control/health_and_openapi_cors.py). On the data plane the same options are applied from fields made ready: the
+library costs 12 µs a request, sends no `Vary: Origin`, and cannot take routes that come and go.
 """
 
 import re
@@ -56,7 +56,7 @@ class CorsRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def cors_problems(rules: Mapping[str, CorsRule]) -> list[str]:
-    """Everything that is wrong with `rules`, which are by origin, a sentence each."""
+    """Everything that is wrong with the CORS rules. `rules` are by origin. There is a sentence for each problem."""
     problems = []
     for origin, rule in rules.items():
         if origin != ANY:
@@ -73,7 +73,7 @@ def cors_problems(rules: Mapping[str, CorsRule]) -> list[str]:
 
 
 def origin_problem(origin: str) -> list[str]:
-    """What is wrong with `origin`, which must be as a browser writes it; an empty list where nothing is."""
+    """What is wrong with a CORS origin. It must be as a browser writes it. The list is empty where nothing is wrong."""
     shown = repr(origin[:200])
     if not _ORIGIN.fullmatch(origin):
         return [
@@ -85,7 +85,7 @@ def origin_problem(origin: str) -> list[str]:
 
 
 class CorsPolicy:
-    """A model's CORS options by origin, precomputed: a request costs one look-up."""
+    """A model's CORS policy: its options by origin. They are precomputed: a request costs one look-up."""
 
     __slots__ = ("_any", "_by_origin", "_refused")
 
@@ -105,9 +105,10 @@ class CorsPolicy:
     def preflight_fields(
         self, origin: bytes | None, method: str, headers: str, takes: frozenset[str]
     ) -> HeaderFields | None:
-        """The header fields that answer a preflight request; None where what it asks for is not allowed.
+        """The header fields that answer a preflight request.
 
-        It asks for `method` with `headers` (as the browser lists them). `takes` are the methods that the model accepts.
+        None where the request asks for what is not allowed. It asks for `method` with `headers` (as the browser lists them).
+        `takes` are the methods that the model accepts.
         """
         ready = self._ready(origin)
         if ready is None:

@@ -1,4 +1,7 @@
-"""Pure functions that change a model's registry document: add a backend, remove a version, shift traffic, diff."""
+"""Pure functions that change a model's registry document.
+
+They add a backend, remove a version, shift traffic, and find differences.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +13,7 @@ from gateway.core.sticky_shares import StickyShares, assign_slots
 
 
 def with_backend(model: Model, backend: Backend, traffic_percent: int | None) -> Model:
-    """`model` with `backend` added, or put in the place of the one of the same version.
+    """`model` with `backend` added, or replacing the one of its version.
 
     `traffic_percent` None keeps a version's traffic as it is: 0 % for a further version, 100 % for the first. The other
     versions are scaled in proportion, so that all add up to 100.
@@ -29,7 +32,7 @@ def with_backend(model: Model, backend: Backend, traffic_percent: int | None) ->
 
 
 def remove_version_and_rescale(model: Model, version: str) -> Model:
-    """`model` without `version`; its traffic goes to the other versions in proportion."""
+    """`model` without `version`, the other versions' traffic scaled up. They get its traffic in proportion."""
     traffic = shift_traffic(model.traffic, version, 0)
     traffic.pop(version, None)
     backends = tuple(backend for backend in model.backends if backend.version != version)
@@ -37,9 +40,9 @@ def remove_version_and_rescale(model: Model, version: str) -> Model:
 
 
 def shift_traffic(traffic: Mapping[str, int], version: str, percent: int) -> dict[str, int]:
-    """`traffic` with `version` at `percent`, the others scaled in proportion: whole numbers that add up to 100.
+    """`traffic` with `version` at `percent`, the others scaled in proportion.
 
-    Raises ValueError where nothing else could take the rest.
+    The result is whole numbers that add up to 100. Raises ValueError where nothing else could take the rest.
     """
     if not 0 <= percent <= 100:
         raise ValueError(f"{percent} is not a percentage: use 0 to 100")
@@ -58,16 +61,17 @@ def shift_traffic(traffic: Mapping[str, int], version: str, percent: int) -> dic
 
 
 def to_document(struct: msgspec.Struct) -> dict[str, Any]:
-    """The registry document of `struct`, in JSON values only: a document read back compares equal to the one written."""
+    """The registry document of `struct`. It has JSON values only: a document read back compares equal to the one written."""
     document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(struct))
     return document
 
 
 def merge_document(old: Mapping[str, Any] | None, model: Model) -> dict[str, Any]:
-    """The document of `model`, with the fields that `old` has and this release does not know.
+    """The document of `model`, with the unknown fields of `old` kept.
 
-    A newer release may have written them; a change made with this one must not lose them. Every change of a model's
-    traffic is written through here, so this is where sticky shares follow it.
+    They are those that this release does not know. A newer release may have written them; a change made with this one
+    must not lose them. Every change of a model's traffic is written through here, so this is where sticky shares follow
+    it.
     """
     if model.sticky is not None:
         model = msgspec.structs.replace(model, sticky=assign_slots(model.sticky, model.traffic))
@@ -111,7 +115,10 @@ def _keep_unknown(
 
 
 def differences(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[tuple[str, Any, Any]]:
-    """The differences between two registry documents, as (path, before, after); None stands for "not there". Backends are matched by version."""
+    """The differences between two registry documents, as (path, before, after).
+
+    None stands for "not there". Backends are matched by version.
+    """
     before, after = dict(_leaves(old or {})), dict(_leaves(new or {}))
     paths = list(before) + [path for path in after if path not in before]
     return [

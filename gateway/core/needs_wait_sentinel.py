@@ -1,4 +1,4 @@
-"""NEEDS_WAIT: the sentinel that a function that must not wait returns where it would have to."""
+"""NEEDS_WAIT: the sentinel that a function returns where it would have to wait."""
 
 from enum import Enum
 from typing import Final, Literal

@@ -1,4 +1,4 @@
-"""Price tables: what a cloud charges for what backends use, with the day from which a table is in force."""
+"""Price tables: what a cloud charges for what backends use. Each says from which day it is in force."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -59,7 +59,7 @@ class LoggingPrices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A price table, with its date, region and currency."""
+    """A table of a cloud's prices, in force from a date. It is for one region, in one currency."""
 
     date: str
     currency: str
@@ -72,7 +72,7 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def parse_prices(content: Mapping[str, Any]) -> Prices:
-    """Read a price table. ValueError says what is wrong with it.
+    """Parse a price table. ValueError says what is wrong with it.
 
     The currency may be in lower case, and is in upper case afterwards (ISO 4217).
     """
@@ -97,14 +97,17 @@ def parse_prices(content: Mapping[str, Any]) -> Prices:
 
 
 def prices_at(tables: Iterable[Prices], day: date) -> Prices:
-    """The price table in force on `day`: the newest that had begun, or else the oldest of all. There must be one."""
+    """The price table in force on `day`. It is the newest that had begun, or else the oldest of all. There must be one."""
     by_date = sorted(tables, key=lambda table: table.date)
     begun = [table for table in by_date if table.date <= day.isoformat()]
     return begun[-1] if begun else by_date[0]
 
 
 def tables_in_one_currency(tables: Iterable[Prices], day: date) -> tuple[Prices, ...]:
-    """The price tables in the currency that is in force on `day`, by date: amounts in several currencies do not add up."""
+    """The price tables in the currency that is in force on `day`.
+
+    They come by date. Amounts in several currencies do not add up.
+    """
     by_date = sorted(tables, key=lambda table: table.date)
     currency = prices_at(by_date, day).currency
     return tuple(table for table in by_date if table.currency == currency)

@@ -1,4 +1,4 @@
-"""The authenticated caller (principal): its id, and what it may do to which models."""
+"""The authenticated caller (principal), and what it may do to which models."""
 
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -20,7 +20,7 @@ CALLER_VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA)
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
-    """How much one principal, or one model, may be called; None: no limit."""
+    """The rates and quotas of one principal, or of one model. They say how much it may be called; None: no limit."""
 
     requests_per_s: float | None = None
     burst: int | None = None  # requests at once after a pause; None: what one second allows
@@ -33,7 +33,10 @@ UNLIMITED: Final = Quota()
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """An authenticated caller: an id that is safe in logs and headers, and what it may do to which models."""
+    """An authenticated caller, and what it may do.
+
+    `id` is safe in logs and headers; `models` and `verbs` say what it may do to which models.
+    """
 
     id: str
     label: str = ""
@@ -44,7 +47,10 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     quota: Quota = UNLIMITED
 
     def may(self, verb: Verb, model: str | None = None) -> bool:
-        """Whether the principal may do `verb` to `model`; without a model, to the whole gateway, which needs the pattern `*`."""
+        """Whether the principal may do `verb` to `model`.
+
+        Without a model, it is about the whole gateway, which needs the pattern `*`.
+        """
         if verb not in self.verbs:
             return False
         return "*" in self.models or (model is not None and _matches(self.models, model))

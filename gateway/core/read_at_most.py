@@ -1,4 +1,4 @@
-"""Read a whole body from a stream, unless it is longer than allowed."""
+"""Read a whole body from a stream, up to a size limit."""
 
 from collections.abc import AsyncIterable
 

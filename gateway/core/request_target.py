@@ -1,7 +1,7 @@
-"""Parse a request target into model, version and the path that the backend gets.
+"""Parse a request target into path, query, model and version.
 
-What two programs might read differently (`//`, dot segments, encoded slashes, NUL, backslashes) is refused rather than
-normalized, so that the path we authorize is the path the backend sees.
+From these follows the path that the backend gets. What two programs might read differently (`//`, dot segments, encoded slashes, NUL,
+backslashes) is refused rather than normalized, so that the path we authorize is the path the backend sees.
 """
 
 import re
@@ -25,7 +25,7 @@ OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/i
 
 
 class RequestTarget(msgspec.Struct, frozen=True):
-    """A request target, split into model, version and the rest.
+    """A parsed request target: model, version, path and query.
 
     `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`).
     """
@@ -40,12 +40,15 @@ class RequestTarget(msgspec.Struct, frozen=True):
 
     @property
     def stripped_prefix(self) -> str:
-        """The prefix that the gateway removes from the path before the backend sees it; empty where that sees the whole."""
+        """The prefix that the gateway strips from the path. The backend sees the path without it.
+
+        Empty where the backend sees the whole path.
+        """
         return f"/{self.model}" if self.model and not self.open_inference else ""
 
 
 def parse_target(target: str, *, scheme: str = "http", host: str | None = None) -> RequestTarget:
-    """Parse a request target into model, version and the rest.
+    """Parse a request target. It gives model, version and the rest.
 
     It is in origin-form, or in absolute-form that names this very `host` (RFC 9112 section 3.2). Raises BadRequest for
     any other form and for a path or query that could be read in two ways, and TargetTooLong.

@@ -1,6 +1,6 @@
-"""The response type: status, header fields and a body held whole in memory.
+"""The response type: status, header fields and body.
 
-The gateway itself answers with it: a problem, a health probe, a model's description.
+The body is held whole in memory. The gateway itself answers with it: a problem, a health probe, a model's description.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ class Response(msgspec.Struct, frozen=True):
 
 
 def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Header field lines of names and values, each with its CRLF."""
+    """Encode header fields as lines. Each line ends with CRLF."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
@@ -36,5 +36,5 @@ def _encode(content: Any) -> bytes:
 
 
 def json_response(content: Any, *, status: int = 200, headers: HeaderList = ()) -> Response:
-    """A JSON response: a Response with `content` encoded, and its Content-Type."""
+    """A response with `content` as JSON. Its Content-Type says so."""
     return Response(status, _JSON + headers, _encode(content) + b"\n")

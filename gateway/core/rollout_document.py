@@ -1,4 +1,7 @@
-"""The registry document of a rollout: how a new version of a model gets its share of the traffic, and how far it has come."""
+"""The registry document of a rollout.
+
+It says how a new version of a model gets its share of the traffic, and how far it has come.
+"""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +23,10 @@ _LONGEST_S = 30 * 86_400.0
 
 
 class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The plan of a rollout: its steps, when it advances and when it returns. Times in seconds, shares in percent, tolerances as fractions."""
+    """The plan of a rollout: its steps, and when it advances or returns.
+
+    Times in seconds, shares in percent, tolerances as fractions.
+    """
 
     steps: tuple[int, ...] = (1, 5, 25, 50, 100)
     every_s: float = 600.0  # a step lasts at least this long
@@ -36,7 +42,7 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class RolloutEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """An event in a rollout: one thing that happened to it. The registry's history has when, and who did it."""
+    """An event in the history of a rollout. The registry's history has when, and who did it."""
 
     percent: int  # the candidate's share from here on
     state: State
@@ -72,16 +78,17 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
 
 
 def backend_fingerprint(backend: Backend) -> str:
-    """The fingerprint of a backend: its address, artifact and image, as one text. A change of it shows that the backend was replaced."""
+    """A text that changes when the backend is replaced. It has the backend's address, artifact and image."""
     return " ".join(
         filter(None, (f"{backend.url}{backend.predict_path}", backend.artifact_digest, backend.image))
     )
 
 
 def parse_rollout(document: Mapping[str, Any]) -> Rollout:
-    """Decode a registry document. ValueError says everything that is wrong with it.
+    """Parse a rollout from its registry document.
 
-    An unknown field is an error: it might be a condition that this release does not honour.
+    ValueError says everything that is wrong with it. An unknown field is an error: it might be a condition that this
+    release does not honour.
     """
     try:
         rollout = msgspec.convert(document, Rollout)
@@ -156,7 +163,7 @@ def plan_problems(plan: RolloutPlan) -> list[str]:
 
 
 def webhook_problems(url: str) -> list[str]:
-    """What is wrong with a webhook's URL: it must be https, or http on this machine."""
+    """What is wrong with a webhook's URL. It must be https, or http on this machine."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -174,7 +181,10 @@ def webhook_problems(url: str) -> list[str]:
 
 
 def mask_webhook(url: str) -> str:
-    """Scheme and host of a webhook's URL, as people and logs may see it: the rest often is what lets anybody post there."""
+    """A webhook's URL with only its scheme and host.
+
+    People and logs may see these: the rest often is what lets anybody post there.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -192,7 +202,7 @@ def reason_problems(reason: str) -> list[str]:
 
 
 def start_problems(model: Model, candidate: str, plan: RolloutPlan) -> list[str]:
-    """Why a rollout of `candidate` cannot begin with `model` as it is, a sentence each."""
+    """Why a rollout of `candidate` cannot begin, a sentence each. `model` is as it is now."""
     if model.backend(candidate) is None:
         known = ", ".join(backend.version for backend in model.backends)
         return [f'"{model.name}" has no version {candidate}; it has {known or "none"}']
@@ -234,7 +244,7 @@ def new_rollout(
 
 
 def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
-    """What somebody changed by hand in the model during the rollout; empty if nothing that matters to the rollout."""
+    """What somebody changed by hand in the model during the rollout. Empty if nothing that matters to the rollout."""
     if model is None:
         return "the model was deregistered"
     if not model.enabled:
@@ -250,7 +260,7 @@ def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
 
 
 def replaced_versions(rollout: Rollout, model: Model) -> str:
-    """Which of the two versions were replaced since the rollout began, as a sentence; empty if neither was."""
+    """Which of the two versions were replaced since the rollout began. It is a sentence; empty if neither was."""
     for version, was in rollout.versions.items():
         backend = model.backend(version)
         if backend is None:
@@ -265,7 +275,7 @@ def _split(traffic: Mapping[str, int]) -> str:
 
 
 def traffic_at_share(rollout: Rollout, percent: int) -> dict[str, int]:
-    """The traffic split with the candidate at a share of `percent` and the stable version with the rest."""
+    """The traffic split that gives the candidate `percent`, and the stable version the rest."""
     return {
         **dict.fromkeys(rollout.traffic, 0),
         rollout.stable: 100 - percent,
@@ -274,6 +284,6 @@ def traffic_at_share(rollout: Rollout, percent: int) -> dict[str, int]:
 
 
 def with_traffic(model: Model, traffic: Mapping[str, int]) -> Model:
-    """A copy of `model` with this traffic split; a version that `traffic` does not name gets nothing."""
+    """A copy of `model` with this traffic split. A version that `traffic` does not name gets nothing."""
     split = {backend.version: traffic.get(backend.version, 0) for backend in model.backends}
     return msgspec.structs.replace(model, traffic=split)

@@ -1,6 +1,7 @@
-"""The registry document of a shadow: which share of a model's requests is copied to a candidate version, and for how long.
+"""The registry document of a shadow.
 
-The candidate gets a request after its caller has been answered.
+It says which share of a model's requests is copied to a candidate version, and for how long. The candidate gets a request
+after its caller has been answered.
 """
 
 import math
@@ -24,7 +25,7 @@ PureBy = Literal["policy", "artifacts"]  # what declares that predicting changes
 
 
 class ShadowBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The budget of a shadow in each gateway process: what it may use. What does not fit is dropped and counted."""
+    """The limits on what a shadow may use in a gateway process. What does not fit is dropped and counted."""
 
     concurrency: int = 4  # requests under way at once, each on a connection of its own
     requests_per_s: float = 20.0
@@ -34,7 +35,7 @@ class ShadowBudget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A shadow of a model: the document `shadows/NAME`."""
+    """A shadow: a candidate that gets copies of a model's requests. It is the document `shadows/NAME`."""
 
     model: str
     id: str  # differs for each shadow of the model
@@ -62,7 +63,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
 
 
 def parse_shadow(document: Mapping[str, Any]) -> Shadow:
-    """Decode a registry document. ValueError says everything that is wrong with it.
+    """Parse a shadow's registry document. ValueError says everything that is wrong with it.
 
     An unknown field is an error: it might be a bound that this release does not honor.
     """
@@ -77,7 +78,7 @@ def parse_shadow(document: Mapping[str, Any]) -> Shadow:
 
 
 def shadow_problems(shadow: Shadow) -> list[str]:
-    """Everything that is wrong with a shadow, a sentence each."""
+    """Everything that is wrong with a shadow's document. Each problem is a sentence."""
     problems = []
     for check, name in (
         (check_model_name, shadow.model),
@@ -118,7 +119,10 @@ def shadow_problems(shadow: Shadow) -> list[str]:
 
 
 def why_not_shadowed(shadow: Shadow, model: Model | None, now: float) -> str:
-    """Why the shadow gets no requests at `now`, in seconds since the epoch; empty where it does."""
+    """Why the shadow gets no requests at `now`.
+
+    `now` is in seconds since the epoch; the text is empty where the shadow gets requests.
+    """
     if shadow.stopped:
         return f"it was stopped at {shadow.stopped}"
     if now >= shadow.ends_at:
@@ -137,5 +141,5 @@ def why_not_shadowed(shadow: Shadow, model: Model | None, now: float) -> str:
 
 
 def utc_text(at: float) -> str:
-    """`at`, in seconds since the epoch, as text in UTC (RFC 3339)."""
+    """A time as text in UTC (RFC 3339). `at` is in seconds since the epoch."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

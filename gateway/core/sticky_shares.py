@@ -1,8 +1,9 @@
-"""Sticky shares of traffic: the same caller gets the same version for as long as the shares allow it.
+"""Sticky shares of traffic: the same caller gets the same version.
 
-A share is a number of 100 slots. A value (a caller's name, a header field, …) is hashed to a slot, and the model's
-document says which version owns each slot. When shares change, only as many slots change hands as the change needs: no
-version that grows loses a slot, and none that shrinks gains one. docs/adr on sticky shares says why it is this way.
+That holds for as long as the shares allow it. A share is a number of 100 slots. A value (a caller's name, a header field, …)
+is hashed to a slot, and the model's document says which version owns each slot. When shares change, only as many slots
+change hands as the change needs: no version that grows loses a slot, and none that shrinks gains one. docs/adr on sticky
+shares says why it is this way.
 """
 
 import re
@@ -32,7 +33,7 @@ class StickyBy(NamedTuple):
 
 
 class StickyShares(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The sticky shares of a model, as its document keeps them."""
+    """The sticky shares of a model: which version owns which slots. The model's document keeps them."""
 
     by: str
     seed: str  # 32 hexadecimal digits: the key of the hash, the same at every gateway
@@ -40,7 +41,7 @@ class StickyShares(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 def parse_sticky_by(text: str) -> StickyBy:
-    """Parse what a share sticks to: `caller`, `key`, `header:NAME` or `field:PATH`. ValueError says what is wrong."""
+    """Parse what a share sticks to. It is `caller`, `key`, `header:NAME` or `field:PATH`. ValueError says what is wrong."""
     kind, colon, name = text.partition(":")
     if kind == "caller" and not colon:
         return StickyBy("caller")
@@ -79,9 +80,10 @@ def sticky_problems(sticky: StickyShares) -> list[str]:
 
 
 def assign_slots(sticky: StickyShares, traffic: Mapping[str, int]) -> StickyShares:
-    """A copy of `sticky` with each version's slots assigned: as many as its percentage in `traffic`, which adds up to 100.
+    """Assign slots to versions by their share of the traffic.
 
-    As few slots change hands as possible. Which ones follows from the seed, so every gateway comes to the same result.
+    The result is a copy of `sticky`: each version has as many slots as its percentage in `traffic`, which adds up to 100. As
+    few slots change hands as possible. Which ones follows from the seed, so every gateway comes to the same result.
     """
     first = (
         None if sticky.slots or not traffic else max(traffic, key=lambda version: (traffic[version], version))
@@ -114,7 +116,7 @@ def assign_slots(sticky: StickyShares, traffic: Mapping[str, int]) -> StickyShar
 
 
 def slots_in(bitmap: str) -> list[int]:
-    """The slots whose bits are set in `bitmap`, in ascending order."""
+    """The slots whose bits are set in `bitmap`. They are in ascending order."""
     number = int(bitmap, 16)
     return [slot for slot in range(SLOTS) if number >> slot & 1]
 

@@ -1,4 +1,7 @@
-"""Access rules for tokens and client certificates: which are accepted, and what their callers may do."""
+"""Access rules for callers with tokens or client certificates.
+
+They say which of these are accepted, and what their callers may do.
+"""
 
 import re
 from typing import Final, Literal
@@ -21,7 +24,10 @@ _MAX_SKEW_S: Final = 300.0
 
 
 class AccessRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An access rule: which callers it is for, and what each of them may do. The first rule that matches a caller counts."""
+    """An access rule: what its callers may do.
+
+    It says which callers it is for, too. The first rule that matches a caller counts.
+    """
 
     name: str  # callers are called NAME:SUBJECT in logs and limits
     subjects: tuple[str, ...]  # patterns of who is let in: "*@example.com"
@@ -89,7 +95,7 @@ def apply_preset(issuer: IssuerRule) -> IssuerRule:
 
 
 def issuer_rule_problems(given: IssuerRule) -> list[str]:
-    """Everything that is wrong with an issuer rule (an entry of `auth.issuers`), a sentence each."""
+    """Everything that is wrong with an issuer rule, a sentence each. The rule is an entry of `auth.issuers`."""
     issuer = apply_preset(given)
     problems = _check_rule(issuer)
     if not issuer.issuer or not all(issuer.issuer):
@@ -117,7 +123,7 @@ def issuer_rule_problems(given: IssuerRule) -> list[str]:
 
 
 def is_trusted_jwks_url(url: str) -> bool:
-    """Whether keys from this URL can be trusted: it is https, or leads to this machine."""
+    """Whether keys from this URL can be trusted. Such a URL is https, or leads to this machine."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -130,7 +136,7 @@ def is_trusted_jwks_url(url: str) -> bool:
 
 
 def certificate_rule_problems(certificate: CertificateRule) -> list[str]:
-    """Everything that is wrong with a certificate rule (an entry of `auth.certificates`), a sentence each."""
+    """Everything that is wrong with a certificate rule, a sentence each. The rule is an entry of `auth.certificates`."""
     return _check_rule(certificate)
 
 
@@ -151,5 +157,8 @@ def _check_rule(entry: AccessRule) -> list[str]:
 
 
 def is_printable_subject(subject: str) -> bool:
-    """Whether `subject` has only printable characters that logs, headers and limits can hold as they are; 200 at most."""
+    """Whether `subject` has only printable characters.
+
+    Logs, headers and limits can hold them as they are. There are 200 at most.
+    """
     return _SUBJECT.fullmatch(subject) is not None

@@ -1,4 +1,7 @@
-"""Parse, continue and write trace context: W3C Trace Context (traceparent, level 1) and Google's older X-Cloud-Trace-Context."""
+"""The trace context of requests: parse it, continue it, write it.
+
+It follows W3C Trace Context (traceparent, level 1), and reads Google's older X-Cloud-Trace-Context.
+"""
 
 import os
 import re
@@ -22,7 +25,10 @@ _SAMPLED = 0x01
 
 
 class TraceContext(msgspec.Struct, frozen=True):
-    """A request's trace id, its own span id, its parent's, and whether the trace is sampled."""
+    """The trace context of one request.
+
+    `span_id` is the request's own span, `parent_id` the caller's.
+    """
 
     trace_id: str  # 32 lower-case hex digits
     parent_id: str | None  # the caller's span, 16 hex digits; None where the trace begins here
@@ -30,7 +36,7 @@ class TraceContext(msgspec.Struct, frozen=True):
     sampled: bool  # what the caller asks for; the exchange has the decision
 
     def traceparent_line(self, span_id: str, sampled: bool) -> bytes:  # noqa: FBT001
-        """The traceparent field line for a backend; the attempt's `span_id` is the parent of what the backend does."""
+        """The traceparent field line for a backend. The attempt's `span_id` is the parent of what the backend does."""
         return f"traceparent: 00-{self.trace_id}-{span_id}-{'01' if sampled else '00'}\r\n".encode("ascii")
 
 
@@ -75,7 +81,7 @@ os.register_at_fork(after_in_child=_forget_ids)  # what was drawn before belongs
 
 
 def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) -> TraceContext:
-    """Continue the caller's trace, or begin one where the caller sent none that is valid.
+    """Continue the caller's trace, or begin a new one.
 
     An invalid `traceparent` is ignored and a new trace begins, as W3C Trace Context section 4.3 asks.
     """
@@ -88,7 +94,7 @@ def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) 
 
 
 def parse_traceparent(value: bytes) -> TraceContext | None:
-    """Parse a `traceparent` field (W3C Trace Context); None where it is not valid."""
+    """Parse a `traceparent` field (W3C Trace Context). None where it is not valid."""
     if value.translate(_SHAPE) == _TRACEPARENT:
         version, trace_id, parent_id, flags = value.decode().split("-")
         if trace_id == _NO_TRACE or parent_id == _NO_PARENT:
@@ -102,7 +108,10 @@ def parse_traceparent(value: bytes) -> TraceContext | None:
 
 
 def parse_cloud_trace(value: bytes) -> TraceContext | None:
-    """Parse `TRACE_ID/SPAN_ID;o=OPTIONS` (cloud.google.com/trace/docs/trace-context); SPAN_ID is decimal."""
+    """Parse Google's X-Cloud-Trace-Context field.
+
+    It is `TRACE_ID/SPAN_ID;o=OPTIONS` (cloud.google.com/trace/docs/trace-context); SPAN_ID is decimal.
+    """
     match = _CLOUD_TRACE.fullmatch(value.decode("latin-1"))
     if match is None:
         return None

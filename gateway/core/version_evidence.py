@@ -1,6 +1,7 @@
-"""Records of evidence about a model version: what was checked, on which artifact and image, and what came of it.
+"""Records of evidence about a model version.
 
-A record is bound to what it is about. Another artifact, image or address is another thing, of which it says nothing.
+Each says what was checked, on which artifact and image, and what came of it. A record is bound to what it is about.
+Another artifact, image or address is another thing, of which it says nothing.
 """
 
 import re
@@ -22,7 +23,10 @@ _SORT: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 class EvidenceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A record of evidence about a version: the document `evidence/MODEL@VERSION:SORT`. The history has when, and who wrote it."""
+    """A record of evidence about a version.
+
+    It is the document `evidence/MODEL@VERSION:SORT`. The history has when, and who wrote it.
+    """
 
     model: str
     version: str
@@ -50,7 +54,7 @@ def evidence_address(backend: Backend) -> str:
 
 
 def parse_evidence(document: Mapping[str, Any]) -> EvidenceRecord:
-    """Decode a registry document. ValueError says what is wrong with it."""
+    """Parse an evidence record from its registry document. ValueError says what is wrong with it."""
     try:
         record = msgspec.convert(document, EvidenceRecord)
     except msgspec.ValidationError as error:
@@ -63,7 +67,7 @@ def parse_evidence(document: Mapping[str, Any]) -> EvidenceRecord:
 
 
 def why_evidence_does_not_apply(record: EvidenceRecord, backend: Backend) -> str:
-    """Why the evidence does not apply to `backend`; empty where it does."""
+    """Why the evidence does not apply to `backend`. Empty where it does."""
     if record.version != backend.version:
         return f"it is about version {record.version}"
     if record.backend != evidence_address(backend):
@@ -75,8 +79,8 @@ def why_evidence_does_not_apply(record: EvidenceRecord, backend: Backend) -> str
     return ""
 
 
-class RequestsBehind(NamedTuple):
-    """How many of the version's requests a verdict rests on, and how many a step of a rollout asks for."""
+class SampleSize(NamedTuple):
+    """How many requests a verdict rests on, and the fewest that are enough. `least` is how many a step of a rollout asks for."""
 
     requests: int
     least: int
@@ -90,11 +94,12 @@ class RequestsBehind(NamedTuple):
         return f"rests on {self.requests} request{'' if self.requests == 1 else 's'}{few}"
 
 
-def requests_behind(record: Mapping[str, Any]) -> RequestsBehind | None:
-    """What the verdict of a rollout or shadow rests on; None for other evidence, and where `record` does not say.
+def verdict_sample_size(record: Mapping[str, Any]) -> SampleSize | None:
+    """How many requests the verdict of an evidence record rests on.
 
-    `record` is an evidence record as it stands in the registry. The least is what its own rollout asked for at each step,
-    and not less than what a rollout asks for where nobody says otherwise.
+    It is a verdict of a rollout or shadow; None for other evidence, and where `record` does not say. `record` is an
+    evidence record as it stands in the registry. The least is what its own rollout asked for at each step, and not less
+    than what a rollout asks for where nobody says otherwise.
     """
     facts = record.get("facts")
     if not isinstance(facts, Mapping):
@@ -108,7 +113,7 @@ def requests_behind(record: Mapping[str, Any]) -> RequestsBehind | None:
             return None
     asked = facts.get("min_requests")
     default = RolloutPlan().min_requests
-    return RequestsBehind(requests, max(default, asked) if isinstance(asked, int) else default)
+    return SampleSize(requests, max(default, asked) if isinstance(asked, int) else default)
 
 
 def _digest(image: str) -> str:

@@ -1,7 +1,8 @@
-"""What Google billed in a month, from the standard usage export of Cloud Billing in BigQuery.
+"""What Google billed in a month, from its billing export.
 
-Source of the schema: cloud.google.com/billing/docs/how-to/export-data-bigquery-tables/standard-usage. Backends are known by
-the labels that `chips deploy` gives them. The export is partitioned by the time of its loading, which no usage precedes.
+It is the standard usage export of Cloud Billing in BigQuery. Source of the schema:
+cloud.google.com/billing/docs/how-to/export-data-bigquery-tables/standard-usage. Backends are known by the labels that
+`chips deploy` gives them. The export is partitioned by the time of its loading, which no usage precedes.
 """
 
 import re
@@ -43,11 +44,11 @@ ORDER BY model_label, version_label, service_name, currency_code
 
 
 class BillingError(Exception):
-    """The export cannot be queried, or is not as documented; the text is for an operator."""
+    """The billing export cannot be read. It cannot be queried, or is not as documented; the text is for an operator."""
 
 
 class BilledAmount(NamedTuple):
-    """What one service of the cloud was billed for one version; model and version are empty where no label names them."""
+    """What one cloud service was billed for one version of a model. Model and version are empty where no label names them."""
 
     model: str
     version: str
@@ -62,12 +63,12 @@ class BilledAmount(NamedTuple):
 
 
 def version_as_label(text: str) -> str:
-    """A version as the value of a Google Cloud label: lower-case letters, digits, - and _, at most 63."""
+    """A version as the value of a Google Cloud label. A label has lower-case letters, digits, - and _, at most 63."""
     return re.sub(r"[^a-z0-9_-]", "_", text.lower())[:63]
 
 
 def read_billing(api: GoogleApi, table: str, *, project: str, month: list[date]) -> list[BilledAmount]:
-    """What `project` was billed in the days of `month`. Raises BillingError."""
+    """Read what a project was billed in a month. `month` is a list of its days. Raises BillingError."""
     found = _TABLE.fullmatch(table)
     if found is None:
         raise BillingError(f"{table[:100]!r} is not a table: PROJECT.DATASET.TABLE")

@@ -1,10 +1,10 @@
-"""Keep the budgets of a gateway process: how much of each is spent, and which are exhausted.
+"""Keep track of budgets: how much of each is spent, and which are exhausted.
 
-Requests that an exhausted budget covers are refused; before that, warnings are written. Spending is not a counter of
-its own: it is the fleet's usage documents, priced as `chips cost` prices them, with this process' own rows as they are
-now. So a restart loses nothing, and no failed write counts twice. Gateways learn of each other's spending by an
-interval's write and an interval's read: a budget that refuses is exceeded by what the fleet spends in two intervals,
-and by the requests that were under way.
+Each gateway process does so. Requests that an exhausted budget covers are refused; before that, warnings are written.
+Spending is not a counter of its own: it is the fleet's usage documents, priced as `chips cost` prices them, with this
+process' own rows as they are now. So a restart loses nothing, and no failed write counts twice. Gateways learn of each
+other's spending by an interval's write and an interval's read: a budget that refuses is exceeded by what the fleet spends in
+two intervals, and by the requests that were under way.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ _DAY_S: Final = 86_400.0
 
 
 class ExhaustedBudget(NamedTuple):
-    """A budget that is used up and refuses requests until its period ends."""
+    """A budget that is used up, and the end of its period. It refuses requests until then."""
 
     budget: Budget
     ends_at: float  # of the period, in seconds since the epoch
@@ -53,7 +53,7 @@ class ExhaustedBudget(NamedTuple):
 def spending_by_budget(
     budgets: Iterable[Budget], rows: Iterable[DailyUsage], prices: Prices
 ) -> dict[str, int]:
-    """What is spent of each budget, by its id, in millionths. `rows` is the usage that counts."""
+    """What is spent of each budget, by its id. Amounts are in millionths. `rows` is the usage that counts."""
     spent = {budget.id: 0 for budget in budgets}
     for row in rows:
         key = row.key
@@ -75,9 +75,9 @@ class _Past(NamedTuple):
 
 
 class BudgetKeeper:
-    """Knows which budgets are used up: keeps `exhausted`, by scope and name, up to date.
+    """Keeps track of what is spent of each budget, and which are used up.
 
-    Call `follow` with each snapshot, and `refresh` once an interval.
+    `exhausted` has those that are, by scope and name. Call `follow` with each snapshot, and `refresh` once an interval.
     """
 
     def __init__(
@@ -126,9 +126,10 @@ class BudgetKeeper:
                 self.exhausted[place] = ExhaustedBudget(budget, found.ends_at)
 
     def overflow_caller_labels(self, principal: Principal) -> tuple[str, str]:
-        """The metric labels (caller, team) of a caller beyond the limit of series, so that its budgets still count it.
+        """The metric labels (caller, team) of a caller beyond the limit of series.
 
-        The callers of a team are counted together: a token's issuer may name any number of them.
+        Its budgets still count it with them. The callers of a team are counted together: a token's issuer may name any
+        number of them.
         """
         caller, team = principal.id, principal.team
         if budget_id("key", caller) in self._ids:
@@ -138,7 +139,10 @@ class BudgetKeeper:
         return _OTHER, ""
 
     async def start(self) -> None:
-        """Read what is spent before the first request. A store that does not answer in time is not waited for."""
+        """Start: read what is spent of each budget.
+
+        It comes before the first request. A store that does not answer in time is not waited for.
+        """
         try:
             async with asyncio.timeout(_FIRST_LOOK_S):
                 await self.refresh()
@@ -149,12 +153,12 @@ class BudgetKeeper:
             )
 
     async def stop(self) -> None:
-        """Stop. It does nothing, because the usage reporter writes what is left."""
+        """Stop the keeper. There is nothing to do: the usage reporter writes what is left."""
 
     async def refresh(self) -> None:
-        """Read again what is spent of each budget, and find those that are exhausted.
+        """Refresh what is spent of each budget.
 
-        Raises RegistryError, after it has counted what is known here.
+        It also finds those that are exhausted. Raises RegistryError, after it has counted what is known here.
         """
         budgets = self._budgets
         if not budgets:
@@ -301,7 +305,7 @@ class BudgetKeeper:
         )
 
     def gauges(self) -> dict[str, dict[str, float]]:
-        """The share of each budget that is spent, for the metrics."""
+        """Gauges for the metrics: the share of each budget that is spent."""
         shares = {
             budget.id: self.spent[budget.id] / budget.amount_micros
             for budget in self._budgets

@@ -1,9 +1,10 @@
-"""Estimate a model's monthly cost on Cloud Run from its traffic and its instances.
+"""Estimate a model's monthly cost from its traffic and its instances.
 
-Requests come at random and are served for a fixed time, so by Little's law `rps x latency` of them are under way. An
-instance takes `concurrency` at once; Cloud Run aims at 60 % of that (cloud.google.com/run/docs/about-instance-autoscaling),
-so `rps x latency / (0.6 x concurrency)` instances run. Cloud Run bills an instance while at least one request is under
-way in it: the share of time in which a queue with `concurrency` servers is not empty (M/M/c: L. Kleinrock, Queueing Systems, vol. 1, 1975, section 3.5).
+The cost is that of Cloud Run. Requests come at random and are served for a fixed time, so by Little's law `rps x latency` of
+them are under way. An instance takes `concurrency` at once; Cloud Run aims at 60 % of that
+(cloud.google.com/run/docs/about-instance-autoscaling), so `rps x latency / (0.6 x concurrency)` instances run. Cloud Run
+bills an instance while at least one request is under way in it: the share of time in which a queue with `concurrency`
+servers is not empty (M/M/c: L. Kleinrock, Queueing Systems, vol. 1, 1975, section 3.5).
 """
 
 import math
@@ -20,7 +21,7 @@ _RUNTIME_GIB: Final = 0.25
 
 
 class TrafficLoad(NamedTuple):
-    """The traffic of a model, averaged over the month."""
+    """The traffic of a model. It is averaged over the month."""
 
     rps: float
     latency_s: float
@@ -40,7 +41,7 @@ class InstanceSettings(NamedTuple):
 
 
 def memory_needed_gib(artifact_gib: float) -> float:
-    """What one instance needs at least, in GiB.
+    """The memory that one instance needs at least, in GiB.
 
     The artifact on its disk, which is memory on Cloud Run, the model loaded from it, and the language with its packages.
     """
@@ -48,7 +49,7 @@ def memory_needed_gib(artifact_gib: float) -> float:
 
 
 class CostItem(NamedTuple):
-    """One item of a bill: name, amount a month, and how it comes about."""
+    """One item of a cost estimate. It has a name, an amount a month, and how that comes about."""
 
     name: str
     amount: float  # of the currency, a month
@@ -56,7 +57,7 @@ class CostItem(NamedTuple):
 
 
 class CostEstimate(NamedTuple):
-    """A monthly estimate: the number of instances and the cost items."""
+    """A cost estimate: the number of instances and the cost items. The cost is for a month."""
 
     instances: float  # running while calls come
     parts: list[CostItem]
@@ -67,9 +68,10 @@ class CostEstimate(NamedTuple):
 
 
 def busy_share(under_way: float, concurrency: int) -> float:
-    """The share of time in which an instance that runs `concurrency` requests at once has at least one of them.
+    """The share of time in which an instance has at least one request.
 
-    `under_way`: how many it has on average, below `concurrency`. One at a time means that they never overlap: the share is their number.
+    It runs at most `concurrency` of them at once. `under_way`: how many it has on average, below `concurrency`. One at a
+    time means that they never overlap: the share is their number.
     """
     if concurrency > _MANY:
         return 1 - math.exp(-under_way)
@@ -82,7 +84,10 @@ def busy_share(under_way: float, concurrency: int) -> float:
 
 
 def estimate_cost(load: TrafficLoad, deployment: InstanceSettings, prices: Prices) -> CostEstimate:
-    """The cost of one model's backend in a month, without free tiers. ValueError where the load makes no sense."""
+    """Estimate the monthly cost of one model's backend.
+
+    It leaves free tiers out. ValueError where the load makes no sense.
+    """
     if load.rps < 0 or load.latency_s <= 0 or not 0 < load.busy_share <= 1:
         raise ValueError("requests a second cannot be negative, and the latency must be more than nothing")
     run = prices.cloud_run

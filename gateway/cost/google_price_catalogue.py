@@ -23,7 +23,7 @@ _NANO: Final = 1e-9
 
 
 class CatalogueError(Exception):
-    """The catalogue could not be read, or holds something else than is expected."""
+    """The price catalogue cannot be read. It does not answer, or holds something else than is expected."""
 
 
 class _Money(msgspec.Struct, rename="camel"):
@@ -107,10 +107,10 @@ _FIELDS: Final[Mapping[tuple[str, str], _Wanted]] = {
 
 
 def read_catalogue(api: GoogleApi, before: Prices, *, region: str, currency: str, day: str) -> Prices:
-    """Read the list prices of `region` on `day` (YYYY-MM-DD) as a price table.
+    """Read Google's list prices of a region as a price table.
 
-    Groups that are not in the catalogue's part are those of `before`. Raises CatalogueError; then nothing is to be
-    changed.
+    The prices are of `day` (YYYY-MM-DD). Groups that are not in the catalogue's part are those of `before`. Raises
+    CatalogueError; then nothing is to be changed.
     """
     services = {wanted.service for wanted in _FIELDS.values()}
     skus = {service: list(_skus(api, service, currency)) for service in sorted(services)}

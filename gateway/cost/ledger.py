@@ -1,7 +1,7 @@
-"""The ledger of costs: what usage costs by day, version and caller.
+"""The ledger of costs by day, version and caller.
 
-Amounts are whole millionths, so that every grouping adds up to the same. A cell is one caller's use of one version on
-one day. Its cost is rounded once; everything else is addition.
+It says what usage costs. Amounts are whole millionths, so that every grouping adds up to the same. A cell is one
+caller's use of one version on one day. Its cost is rounded once; everything else is addition.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,11 +23,12 @@ _GIB: Final = 1024.0**3
 
 
 class Cost(NamedTuple):
-    """A cost by its parts, in millionths of the currency. `used` is a part of `allocated`; the total is the sum of the other four.
+    """A cost by its parts.
 
-    An instance is billed while at least one request is under way in it. `allocated` gives each request an instance of its own
-    for the backend's time; `used` only the share of the instance that it occupied, by the declared concurrency. What Cloud Run
-    bills lies between the two.
+    They are in millionths of the currency. `used` is a part of `allocated`; the total is the sum of the other four. An
+    instance is billed while at least one request is under way in it. `allocated` gives each request an instance of its
+    own for the backend's time; `used` only the share of the instance that it occupied, by the declared concurrency.
+    What Cloud Run bills lies between the two.
     """
 
     allocated: int = 0
@@ -45,7 +46,7 @@ class Cost(NamedTuple):
 
 
 class LedgerEntry(NamedTuple):
-    """One entry of the ledger: the usage and the cost of one caller's requests to one version on one day."""
+    """The usage and cost of one caller's requests to one version on one day. It is an entry of the ledger."""
 
     day: date
     model: str
@@ -59,7 +60,7 @@ class LedgerEntry(NamedTuple):
 
     @property
     def allocated_s(self) -> float:
-        """The instance seconds that were allocated to its requests; idle time is not among them."""
+        """The instance seconds that were allocated to its requests. Idle time is not among them."""
         return self.usage.backend_us / MICRO
 
     @property
@@ -68,7 +69,7 @@ class LedgerEntry(NamedTuple):
 
 
 class WarmInstances(NamedTuple):
-    """The warm instances of a version and size on one day: how long `min_instances` were kept, in instance seconds."""
+    """The warm instances of a version and size on one day. It says how long `min_instances` were kept, in instance seconds."""
 
     day: date
     model: str
@@ -92,9 +93,10 @@ def request_cost(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
 
 
 def budgeted_cost(size: InstanceSize, usage: Usage, prices: Prices) -> int:
-    """The cost of usage that counts against budgets, in millionths. Only requests that reached a backend count.
+    """The cost that counts against budgets.
 
-    Others were refused. If they counted, anybody could use up a model's budget for those who may call it.
+    It is in millionths. Only requests that reached a backend count. Others were refused. If they counted, anybody could
+    use up a model's budget for those who may call it.
     """
     if not usage.reached:
         return 0
@@ -104,7 +106,10 @@ def budgeted_cost(size: InstanceSize, usage: Usage, prices: Prices) -> int:
 def make_ledger(
     rows: Iterable[DailyUsage], warm: Iterable[WarmInstances], tables: Sequence[Prices]
 ) -> list[LedgerEntry]:
-    """Make the ledger: the cost of all usage and warm instances, by the price tables in force on their day."""
+    """Make the ledger from usage, warm instances and prices.
+
+    It has the cost of all of them, by the price tables in force on their day.
+    """
     entries = []
     active: dict[tuple[date, str, str], float] = {}
     for row in rows:
@@ -140,7 +145,7 @@ class LedgerLine(NamedTuple):
 
 
 def group_entries(entries: Iterable[LedgerEntry], group: Callable[[LedgerEntry], str]) -> list[LedgerLine]:
-    """Group the entries and add up each group, the dearest first."""
+    """Group the entries and add up each group. The dearest group comes first."""
     lines: dict[str, list[LedgerLine]] = {}
     for entry in entries:
         line = LedgerLine("", entry.usage, entry.allocated_s, entry.used_s, entry.idle_s, entry.cost)
@@ -165,7 +170,10 @@ def sum_lines(name: str, lines: Iterable[LedgerLine]) -> LedgerLine:
 
 
 def warm_instances(changes: Iterable[Change], days: Sequence[date], now: datetime) -> list[WarmInstances]:
-    """The instances that `min_instances` kept warm, by day, version and size. `changes`: the history of models, oldest first."""
+    """The instances that `min_instances` kept warm, by day, version and size.
+
+    `changes`: the history of models, oldest first.
+    """
     spans: list[tuple[str, str, InstanceSize, int, datetime, datetime]] = []
     running: dict[tuple[str, str], tuple[InstanceSize, int, datetime]] = {}
     for change in changes:

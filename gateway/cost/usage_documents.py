@@ -1,4 +1,4 @@
-"""The usage documents: what each caller's requests used of each model version, by day.
+"""Daily documents of each caller's usage of each model version.
 
 Counts are whole numbers that add up. Each gateway process keeps one set of documents a day (UTC) in the store of
 figures, under the kind `usage-YYYY-MM-DD`. A document holds the day's totals of that process, never a difference:
@@ -26,7 +26,10 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class UsageKey(NamedTuple):
-    """The key that usage is counted by. `caller` is empty for requests that were refused before it was known who sent them."""
+    """The key that usage is counted by: model, version, caller and team.
+
+    `caller` is empty for requests that were refused before it was known who sent them.
+    """
 
     model: str
     version: str
@@ -35,7 +38,7 @@ class UsageKey(NamedTuple):
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What requests used. Times are microseconds, sizes bytes."""
+    """The usage by requests: counts, time and bytes. Times are microseconds, sizes bytes."""
 
     requests: Count = 0
     refused: Count = 0  # 4xx
@@ -68,7 +71,10 @@ def _fields(usage: Usage) -> tuple[int, ...]:
 
 
 class InstanceSize(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The size of a version's instances: what each is given, and how many predictions it runs at once."""
+    """The size of a version's instances: CPU, memory and concurrency.
+
+    `concurrency` is how many predictions an instance runs at once.
+    """
 
     cpu: Annotated[float, Meta(gt=0, le=_LARGEST)] = 1.0
     memory_gib: Annotated[float, Meta(gt=0, le=_LARGEST)] = 1.0
@@ -80,7 +86,7 @@ UNKNOWN_SIZE: Final = InstanceSize()
 
 
 def instance_size_of(backend: Backend) -> InstanceSize:
-    """The declared size of a backend's instances, or the default where it declares none."""
+    """The declared size of a backend's instances, or the default. The default is for a backend that declares none."""
     resources = backend.resources or _DEFAULT
     return InstanceSize(
         cpu=resources.cpu,
@@ -91,7 +97,7 @@ def instance_size_of(backend: Backend) -> InstanceSize:
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One row of a usage document: what was counted for one key and instance size."""
+    """One row of a usage document: the usage of one key and instance size."""
 
     model: str
     version: str
@@ -106,7 +112,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UsageDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A usage document: what one gateway process counted in one day, or a part of it."""
+    """A usage document: what one gateway process counted in one day. It may be a part of that."""
 
     gateway: str
     rows: tuple[UsageRow, ...]
@@ -122,7 +128,7 @@ class DailyUsage(NamedTuple):
 
 
 class FleetUsage(NamedTuple):
-    """The usage of a fleet, and which documents could not be read."""
+    """The usage of a fleet, and the problems of unreadable documents."""
 
     rows: list[DailyUsage]
     problems: list[str]

@@ -1,4 +1,4 @@
-"""Write what this process counted into its usage documents, once an interval and once more at the stop.
+"""Writes this process's usage to the registry once an interval. It writes once more at the stop.
 
 Requests are counted by the metrics, which every request pays for anyway; here only differences of those totals are looked at.
 A process that is killed loses what it counted since its last write: one interval at most.
@@ -82,8 +82,9 @@ class _Day:
 
 
 class UsageReporter:
-    """Reports the usage that this process has counted. Call `start` and `stop`. `totals` returns what this process has counted since it started; `sizes` a version's size.
+    """Writes the usage that this process has counted to the registry.
 
+    Call `start` and `stop`. `totals` returns what this process has counted since it started; `sizes` a version's size.
     `after_write` is awaited after each round; it may raise RegistryError.
     """
 
@@ -128,7 +129,7 @@ class UsageReporter:
             _log.error("the usage of the last %g s is not written: %s", self._interval_s, error)
 
     def collect(self, day: date | None = None) -> None:
-        """Collect what was counted since the last time, and add it to `day`; None: today (UTC)."""
+        """Collect what was counted since the last time. It is added to `day`; None: today (UTC)."""
         day = day or utc_day(self._now())
         for key, total in self._totals().items():
             before = self._before.get(key)
@@ -144,7 +145,7 @@ class UsageReporter:
             )
 
     def own_documents(self, day: date) -> dict[str, dict[str, Any]]:
-        """This process's own usage documents of a day as they are now, by name: newer than what the store has."""
+        """This process's own usage documents of a day, by name. They are as they are now: newer than what the store has."""
         known = self._days.get(day)
         return {} if known is None else {part.name: self._body(part) for part in known.parts}
 
@@ -152,7 +153,7 @@ class UsageReporter:
         return to_document(UsageDocument(gateway=self.gateway, rows=tuple(part.rows.values())))
 
     async def write(self) -> None:
-        """Collect what was counted, and write the usage documents that have changed.
+        """Write the usage documents that have changed. It first collects what was counted.
 
         Raises RegistryError; what was not written is written with the next.
         """
@@ -184,7 +185,7 @@ class UsageReporter:
             raise
 
     async def delete_old_usage(self) -> int:
-        """Delete usage that is older than what is kept; return how many documents. Raises RegistryError."""
+        """Delete usage that is older than what is kept. Returns how many documents. Raises RegistryError."""
         day, deleted = utc_day(self._now()), 0
         for age in range(_KEPT_DAYS, _KEPT_DAYS + _SWEPT_DAYS):
             kind = usage_kind(day - timedelta(days=age))

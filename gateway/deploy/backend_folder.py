@@ -23,7 +23,7 @@ from gateway.deploy.backend_libraries import (
     library_files_for_build,
     library_folder,
 )
-from gateway.deploy.model_source import SOURCE_NAME
+from gateway.deploy.copied_model_source import SOURCE_NAME
 
 SETTINGS_NAME: Final = "backend.toml"
 PREDICT_NAMES: Final = {"python": "predict.py", "r": "predict.R", "julia": "predict.jl"}
@@ -50,7 +50,7 @@ _CLOUD_RUN_NAME_LENGTH: Final = 43  # so that `model-NAME` and its tagged addres
 
 
 class FolderError(Exception):
-    """The folder cannot be deployed; the text says what to fix."""
+    """The backend folder cannot be deployed. The text says what to fix."""
 
 
 class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,15 +117,16 @@ class BackendFolder:
         return self.path / self.settings.artifact
 
     def signature_or_samples_file(self, name: str) -> Path | None:
-        """The file with the artifact's `signature` or `samples`, as `name` says; None where there is none.
+        """The file with the artifact's `signature` or `samples`.
 
-        It is the one that the settings name, or the one next to the artifact.
+        `name` says which; None where there is none. It is the one that the settings name, or the one next to the
+        artifact.
         """
         value: str = getattr(self.settings, name)
         return self.path / value if value else find_sidecar_json(self.artifact, name)
 
     def command(self, python: str) -> list[str]:
-        """The command that runs the backend on this machine; `python` replaces that word at its beginning."""
+        """The command that runs the backend on this machine. `python` replaces that word at its beginning."""
         if self.settings.command:
             first, *others = self.settings.command
             return [python if first == "python" else first, *others]
@@ -153,7 +154,7 @@ class BackendFolder:
         return command[0] == "python" if command else self.settings.language == "python"
 
     def environment(self) -> dict[str, str]:
-        """Environment variables for the backend that follow from the folder's files."""
+        """The environment variables for the backend. They follow from the folder's files."""
         return self._environment_at(str(self.path.absolute()))
 
     def _environment_at(self, place: str) -> dict[str, str]:
@@ -248,9 +249,9 @@ class BackendFolder:
         )
 
     def sources_fingerprint(self) -> str:
-        """A digest of the folder's sources, which shows whether they changed since a local process started.
+        """A digest of the folder's sources.
 
-        A large file counts by size and time.
+        It shows whether they changed since a local process started. A large file counts by size and time.
         """
         found = hashlib.sha256()
         for file in self._files(links=True):

@@ -1,9 +1,9 @@
-"""Supervise one backend of this machine: keep it running until it is told to stop.
+"""Keep one backend of this machine running.
 
-`python -m gateway.deploy.backend_supervisor NOTE` starts the command of the note again whenever that ends, after a
-pause that grows with each end (full jitter, so that several do not start at one moment) and is short again once the
-backend has run for a while. What it does stands in a file next to the note, where `chips ps` and `chips deploy` read
-it. It needs little memory: the standard library alone.
+It runs until it is told to stop. `python -m gateway.deploy.backend_supervisor NOTE` starts the command of the note
+again whenever that ends, after a pause that grows with each end (full jitter, so that several do not start at one
+moment) and is short again once the backend has run for a while. What it does stands in a file next to the note, where
+`chips ps` and `chips deploy` read it. It needs little memory: the standard library alone.
 """
 
 import contextlib
@@ -30,14 +30,15 @@ EX_HELD: Final = 75
 
 
 def status_path(note: Path) -> Path:
-    """The path of the file where the supervisor of the backend with this note writes its status."""
+    """The path of the supervisor's status file. It belongs to the backend with this note."""
     return note.with_name(note.name.removesuffix(".json") + ".state")
 
 
 def process_start_time(pid: int) -> int | None:
-    """When the process started (field 22 of /proc/PID/stat, proc(5)); None where it does not exist or is a zombie.
+    """The start time of a process.
 
-    A process id can be reused; together with its start time it identifies one process.
+    It is field 22 of /proc/PID/stat (proc(5)); None where the process does not exist or is a zombie. A process id can
+    be reused; together with its start time it identifies one process.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -47,14 +48,14 @@ def process_start_time(pid: int) -> int | None:
 
 
 def write_atomically(path: Path, content: dict[str, Any]) -> None:
-    """Replace the file's content so that readers see the old or the new, never a part."""
+    """Replace a file's content atomically. Readers see the old or the new, never a part."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(content, indent=1))
     draft.replace(path)
 
 
 class BackendSupervisor:
-    """Starts one backend, restarts it with growing pauses when it ends, and bounds its log."""
+    """Keeps one backend running. It restarts the backend with growing pauses when it ends, and bounds its log."""
 
     def __init__(self, note: Path) -> None:
         self._note = note
@@ -72,7 +73,7 @@ class BackendSupervisor:
         os.set_blocking(self._waker, False)
 
     def run(self) -> None:
-        """Keep the backend running until SIGTERM or SIGINT."""
+        """Keep the backend running until it is told to stop. The signals SIGTERM and SIGINT tell it."""
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
@@ -153,7 +154,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def main() -> int:
-    """Run the supervisor of the note named on the command line; return the exit code."""
+    """Run the supervisor of the note named on the command line. Return the exit code."""
     note = Path(sys.argv[1])
     with note.with_name(note.name.removesuffix(".json") + ".held").open("w") as held:
         try:

@@ -1,8 +1,8 @@
-"""Deploy to Cloud Run: build the image with Cloud Build, then make a revision with a tag.
+"""Deploy backends to Cloud Run.
 
-The revision takes no traffic of its own. Callers' traffic is split by the gateway, which calls each version by its
-tag's address. A revision is named by the digest of everything that went into it, so the same deploy given twice finds
-its own revision and makes nothing.
+Cloud Build builds the image, then a revision with a tag is made. The revision takes no traffic of its own. Callers'
+traffic is split by the gateway, which calls each version by its tag's address. A revision is named by the digest of
+everything that went into it, so the same deploy given twice finds its own revision and makes nothing.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _ENDED_BUILD: Final = frozenset({"FAILURE", "INTERNAL_ERROR", "TIMEOUT", "CANCEL
 
 
 class CloudRunLocation(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an environment deploys to: project, region, image repository, service account."""
+    """Where on Cloud Run an environment deploys to. `images` is the image repository, `account` the service account."""
 
     project: str
     region: str
@@ -89,7 +89,7 @@ class CloudRunTarget(DeploymentTarget):
             "" if found is not None else ", a new service"
         )
 
-    def build(self, folder: BackendFolder, tell: Tell) -> str:
+    def build_image(self, folder: BackendFolder, tell: Tell) -> str:
         if self._image:
             tell("given, so nothing is built")
             return self._image
@@ -360,7 +360,7 @@ def service_name(model: str) -> str:
 
 
 def traffic_tag(version: str) -> str:
-    """A traffic tag for `version`: of a-z, 0-9 and -, beginning with a letter; no two versions share one."""
+    """The traffic tag of a version. It has a-z, 0-9 and -, and begins with a letter; no two versions share one."""
     plain = re.sub(r"[^a-z0-9]+", "-", version.lower()).strip("-")
     if plain == version:
         return f"v{plain}"

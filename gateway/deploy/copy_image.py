@@ -1,7 +1,7 @@
-"""Copy a container image, with all its platforms, from one registry to another by its digest.
+"""Copy a container image from one container registry to another.
 
-The blobs come first. A manifest is written after all that it names, so a copy that is interrupted leaves nothing that
-looks complete, and the next one goes on with what is missing.
+All its platforms are copied, by digest. The blobs come first. A manifest is written after all that it names, so a copy that
+is interrupted leaves nothing that looks complete, and the next one goes on with what is missing.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,10 @@ class _Content(msgspec.Struct):
 
 
 def copied_image_address(image: str, images: str) -> str:
-    """The address of the copy of `image` in the repository `images`: its last name, by the same digest. Raises DeployError."""
+    """The address of the copy of `image` in the repository `images`.
+
+    It has the last name of `image` and the same digest. Raises DeployError.
+    """
     source, digest = parse_image(image)
     if not digest:
         raise DeployError(f"{image[:200]} is named by a tag, which can move: name it @sha256:…", code=65)
@@ -52,7 +55,10 @@ def copied_image_address(image: str, images: str) -> str:
 async def copy_image(
     image: str, target: str, find_credentials: FindCredentials, tell: Callable[[str], Any] = lambda _: None
 ) -> bool:
-    """Copy `image` to `target`; False where it was there. Both are HOST/REPOSITORY@sha256:… of one digest. Raises DeployError."""
+    """Copy `image` to `target`.
+
+    False where it was there. Both are HOST/REPOSITORY@sha256:… of one digest. Raises DeployError.
+    """
     (source, digest), (to, other) = parse_image(image), parse_image(target)
     if not digest or digest != other:
         raise DeployError(f"{image} and {target} must be of one digest", code=65)

@@ -63,7 +63,7 @@ def deploy(
     )
     take("try", lambda: try_(folder, progress.tell))
     artifact = take("publish", lambda: publish(folder, progress.tell))
-    image = take("build", lambda: target.build(folder, progress.tell))
+    image = take("build", lambda: target.build_image(folder, progress.tell))
     progress.begin("start")
     deployed = target.start_without_traffic(folder, image, artifact, progress.tell)
     progress.end("start", f"{deployed.url} ({deployed.detail})")

@@ -1,4 +1,4 @@
-"""Turn Google Cloud's errors into DeployError, each with the command that helps."""
+"""Turn Google Cloud's errors into DeployError. Each has the command that helps."""
 
 import re
 from collections.abc import Callable
@@ -29,7 +29,10 @@ def _refused(error: exceptions.GoogleAPICallError, project: str) -> DeployError:
 
 
 def call_google(call: Callable[[], Result], project: str) -> Result:
-    """Call Google and return the result; its errors become DeployError, except those that our caller handles itself."""
+    """Call Google and turn its errors into DeployError.
+
+    The result is that of `call`; errors that our caller handles itself stay as they are.
+    """
     try:
         return call()
     except (exceptions.NotFound, exceptions.Conflict):

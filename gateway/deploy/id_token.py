@@ -1,4 +1,7 @@
-"""Fetch an ID token of the user or service account that is logged in here, for calls to Cloud Run."""
+"""Fetch an ID token for calls to a deployed backend.
+
+The token names the user or service account that is logged in here; Cloud Run checks it.
+"""
 
 import shutil
 import subprocess
@@ -10,7 +13,11 @@ _EX_NOPERM = 77
 
 
 def fetch_id_token(audience: str) -> str:
-    """Fetch an ID token of the logged-in identity: a service account's by Google's library, a person's by gcloud. Raises DeployError."""
+    """Fetch an ID token for `audience`.
+
+    It is a token of the logged-in identity: a service account's by Google's library, a person's by gcloud. Raises
+    DeployError.
+    """
     from google.auth import exceptions
     from google.auth.transport.requests import Request
     from google.oauth2 import id_token

@@ -1,6 +1,7 @@
-"""Find the credentials for an image registry: Google's application default credentials, or those of `docker login`.
+"""Find the credentials for an image registry.
 
-Artifact Registry and Container Registry take an OAuth access token as the password of `oauth2accesstoken`
+They are Google's application default credentials, or those of `docker login`. Artifact Registry and Container Registry take
+an OAuth access token as the password of `oauth2accesstoken`
 (https://cloud.google.com/artifact-registry/docs/docker/authentication#token).
 """
 
@@ -17,7 +18,10 @@ _SCOPES: Final = ["https://www.googleapis.com/auth/cloud-platform"]
 
 
 def find_credentials(host: str, docker_folder: Path) -> tuple[str, str] | None:
-    """User and password for the registry at `host` (with its port); None where there are none. Raises DeployError."""
+    """The user and password for an image registry. None where there are none.
+
+    `host` includes its port. Raises DeployError.
+    """
     kept = _docker_login(host, docker_folder)
     if kept is not None:
         return kept

@@ -1,7 +1,8 @@
-"""The local deployment target: runs each backend as a supervised process of this machine, recorded in a small JSON file.
+"""The deployment target that runs backends as local processes.
 
-A version that is deployed again, with other code or another artifact, starts next to the one that runs. That one is ended
-only when the new one is registered: what fails on the way costs nothing.
+Each is supervised, and recorded in a small JSON file. A version that is deployed again, with other code or another
+artifact, starts next to the one that runs. That one is ended only when the new one is registered: what fails on the way
+costs nothing.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from gateway.deploy.backend_folder import BackendFolder
 from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, status_path, write_atomically
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployedBackend, DeployError, Tell
-from gateway.deploy.try_candidate import failure_reason
+from gateway.deploy.try_unpublished_artifact import failure_reason
 from gateway.free_ports import free_port
 
 _READY_WITHIN_S: Final = 120.0
@@ -38,7 +39,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True):
-    """A process by id and start time, so that a reused id is not mistaken for it."""
+    """A process by id and start time. So a reused id is not mistaken for it."""
 
     pid: int
     started: int | None
@@ -49,7 +50,7 @@ class ProcessIdentity(msgspec.Struct, frozen=True):
 
 
 class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The desired state of a local backend: written by commands, read by its supervisor."""
+    """The specification of a local backend. It is the desired state: commands write it, and the supervisor reads it."""
 
     model: str
     version: str
@@ -69,7 +70,7 @@ class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The actual state of a local backend: written by its supervisor."""
+    """The status of a local backend. It is the actual state: the supervisor writes it."""
 
     supervisor: ProcessIdentity
     backend: ProcessIdentity | None = None
@@ -79,7 +80,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocalBackend:
-    """One backend of this machine, as its note (a JSON file) describes it."""
+    """One backend that runs on this machine. Its note (a JSON file) describes it."""
 
     def __init__(self, note: Path) -> None:
         self.note = note
@@ -91,7 +92,7 @@ class LocalBackend:
 
     @property
     def status(self) -> BackendStatus | None:
-        """The status that its supervisor wrote; None where no supervisor runs."""
+        """The status that the supervisor of the backend wrote. None where no supervisor runs."""
         state: BackendStatus | None = _read(status_path(self.note), BackendStatus)
         return state if state is not None and state.supervisor.is_alive else None
 
@@ -122,7 +123,7 @@ class LocalBackend:
         return process
 
     def end(self) -> bool:
-        """End the supervisor and the backend; False where none ran."""
+        """End the backend and its supervisor. False where none ran."""
         state: BackendStatus | None = _read(status_path(self.note), BackendStatus)
         if state is None:
             return False
@@ -154,7 +155,7 @@ class LocalBackend:
 
 
 class LocalProcessTarget:
-    """Runs backends as processes of this machine, noted below `root` as MODEL/VERSION/PORT.json."""
+    """Runs backends as processes of this machine. They are noted below `root` as MODEL/VERSION/PORT.json."""
 
     name = "local"
 
@@ -169,14 +170,14 @@ class LocalProcessTarget:
         return f"a process on this machine: {' '.join(command)}"
 
     def python_interpreter(self, folder: BackendFolder, tell: Tell) -> str:
-        """The Python interpreter for the folder, with its requirements installed."""
+        """The Python interpreter for a backend folder. The requirements of the folder are installed."""
         return (
             python_with_requirements(folder.path, self._root.parent / "environments", tell)
             if folder.runs_in_python
             else ""
         )
 
-    def build(self, folder: BackendFolder, tell: Tell) -> str:  # noqa: ARG002  (a process needs no image)
+    def build_image(self, folder: BackendFolder, tell: Tell) -> str:  # noqa: ARG002  (a process needs no image)
         return ""
 
     def start_without_traffic(
@@ -236,7 +237,7 @@ class LocalProcessTarget:
         return ended
 
     def list_backends(self, model: str = "*", version: str = "*") -> list[LocalBackend]:
-        """List the backends noted on this machine, or those of one model or version."""
+        """List the backends on this machine. They are those noted here, or those of one model or version."""
         wanted = [part if part == "*" else glob.escape(part) for part in (model, version)]
         return [LocalBackend(note) for note in sorted(self._root.glob(f"{wanted[0]}/{wanted[1]}/*.json"))]
 

@@ -1,7 +1,8 @@
-"""A client of image registries (OCI): reads and writes manifests and blobs by digest.
+"""A client of image registries (OCI).
 
-OCI Distribution Specification 1.1 (https://github.com/opencontainers/distribution-spec/blob/main/spec.md), with the token
-authentication of https://distribution.github.io/distribution/spec/auth/token/. What is read is checked against its digest here; what is
+It reads and writes manifests and blobs by digest. OCI Distribution Specification 1.1
+(https://github.com/opencontainers/distribution-spec/blob/main/spec.md), with the token authentication of
+https://distribution.github.io/distribution/spec/auth/token/. What is read is checked against its digest here; what is
 written is checked by the registry and, for a manifest, read again.
 """
 
@@ -39,7 +40,10 @@ FindCredentials = Callable[[str], tuple[str, str] | None]  # host -> user and pa
 
 
 class ImageRepository(NamedTuple):
-    """A repository of images: the registry's host (with its port), and the repository's name there."""
+    """A repository of images in a registry.
+
+    `host` is the registry's host (with its port), `name` the repository's name there.
+    """
 
     host: str
     name: str
@@ -54,7 +58,7 @@ class ImageRepository(NamedTuple):
 
 
 class ImageManifest(NamedTuple):
-    """The manifest or index of an image, byte for byte, as it was named by its digest."""
+    """The manifest or index of an image. `body` is byte for byte what `digest` names."""
 
     digest: str
     media_type: str
@@ -62,12 +66,15 @@ class ImageManifest(NamedTuple):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host, with or without a port, is this machine."""
+    """Whether the host is this machine. `host` may have a port."""
     return urlsplit(f"//{host}").hostname in {"localhost", "127.0.0.1", "::1"}
 
 
 def parse_image(image: str) -> tuple[ImageRepository, str]:
-    """Repository and digest (sha256:…; empty where there is none) of `HOST/NAME[:TAG][@DIGEST]`. Raises DeployError."""
+    """Repository and digest of an image's name.
+
+    It is `HOST/NAME[:TAG][@DIGEST]`. The digest is sha256:…, and empty where there is none. Raises DeployError.
+    """
     found = _REFERENCE.fullmatch(image)
     if found is None or not ("." in found["host"] or ":" in found["host"] or found["host"] == "localhost"):
         raise DeployError(
@@ -77,7 +84,7 @@ def parse_image(image: str) -> tuple[ImageRepository, str]:
 
 
 class OciRegistryClient:
-    """A client that reads and writes the manifests and blobs of images. All methods raise DeployError."""
+    """A client of an image registry. It reads and writes the manifests and blobs of images. All methods raise DeployError."""
 
     def __init__(self, session: aiohttp.ClientSession, find_credentials: FindCredentials) -> None:
         self._session = session
@@ -87,7 +94,7 @@ class OciRegistryClient:
     # -- manifests
 
     async def manifest(self, repository: ImageRepository, digest: str) -> ImageManifest | None:
-        """The manifest of that digest; None where there is none. One that is not of that digest is an error."""
+        """Read the manifest with that digest. None where there is none. One that is not of that digest is an error."""
         headers = {"Accept": ", ".join(MANIFEST_TYPES)}
         async with self._ask("GET", repository, f"manifests/{digest}", headers=headers) as answer:
             if answer.status == 404:
@@ -111,7 +118,7 @@ class OciRegistryClient:
     # -- blobs
 
     async def has_blob(self, repository: ImageRepository, digest: str) -> bool:
-        """Whether the blob is there already."""
+        """Whether the repository has the blob already."""
         async with self._ask("HEAD", repository, f"blobs/{digest}") as answer:
             if answer.status == 404:
                 return False
@@ -121,7 +128,10 @@ class OciRegistryClient:
     async def copy_blob(
         self, source: ImageRepository, target: ImageRepository, digest: str, size: int
     ) -> None:
-        """Copy one blob that `target` does not have: by a mount within one registry, else through here."""
+        """Copy one blob from `source` to `target`.
+
+        `target` does not have it. Within one registry it is mounted, else it comes through here.
+        """
         mount = f"?mount={digest}&from={source.name}" if source.host == target.host else ""
         also = source if mount else None
         async with self._ask("POST", target, f"blobs/uploads/{mount}", writes=True, reads=also) as answer:

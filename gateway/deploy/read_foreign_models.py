@@ -1,6 +1,6 @@
-"""Read models that other tools saved, to import them: MLflow, vetiver, Hugging Face.
+"""Read models that other tools saved, to import them.
 
-Signature, example and packages come from the files alone. Nothing of them is loaded.
+The tools are MLflow, vetiver and Hugging Face. Signature, example and packages come from the files alone. Nothing of them is loaded.
 """
 
 import json
@@ -35,7 +35,7 @@ _PYTHON: Final = "python"
 
 
 class CannotImport(Exception):
-    """The model cannot be imported; the text says why and what to do."""
+    """The model cannot be imported. The text says why and what to do."""
 
 
 class ForeignModel(NamedTuple):
@@ -54,7 +54,11 @@ class ForeignModel(NamedTuple):
 
 
 def read_mlflow(folder: Path, name: str = "") -> ForeignModel:
-    """Read a folder with a file MLmodel (https://mlflow.org/docs/latest/ml/model/). Every flavour is served by its pyfunc."""
+    """Read a model that MLflow saved.
+
+    `folder` has a file MLmodel (https://mlflow.org/docs/latest/ml/model/). Every flavour is served by its
+    pyfunc.
+    """
     try:
         described = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -165,7 +169,10 @@ def _sparse_rows(content: Mapping[str, Any]) -> list[list[float]]:
 
 
 def read_vetiver(folder: Path, name: str = "") -> ForeignModel:
-    """Read a version of a pin that vetiver for Python wrote; of a pin's folder, the newest version."""
+    """Read a model that vetiver saved.
+
+    `folder` is a version of a pin that vetiver for Python wrote; of a pin's folder, the newest version is read.
+    """
     if not (folder / "data.txt").exists():
         versions = sorted(path.parent for path in folder.glob("*/data.txt"))
         if not versions:
@@ -209,7 +216,11 @@ def _like(name: str, value: Any) -> str:
 
 
 def read_huggingface(folder: Path, name: str = "") -> ForeignModel:
-    """Read a folder that save_pretrained() wrote, with tokenizer: text classification, or else feature extraction."""
+    """Read a Hugging Face model.
+
+    save_pretrained() wrote `folder`, with tokenizer. The task is text classification, or else feature
+    extraction.
+    """
     config = _json(folder / "config.json")
     if not isinstance(config, dict) or "model_type" not in config:
         raise CannotImport(f"{folder} is no Hugging Face model: it has no config.json with a model_type")
@@ -241,9 +252,10 @@ READERS: Final = {"mlflow": read_mlflow, "vetiver": read_vetiver, "hf": read_hug
 
 
 def write_imported_artifact(model: ForeignModel, trained: Path, templates: Path) -> None:
-    """Write the imported model as an artifact to `trained`: its files, the code around it and its signature.
+    """Write the imported model as an artifact to `trained`.
 
-    `examples.json` is for chips_backend.complete_import, which adds the model's answers to them.
+    It writes the model's files, the code around them and the signature. `examples.json` is for
+    chips_backend.complete_import, which adds the model's answers to them.
     """
     for name, source in model.files:
         target = trained / name

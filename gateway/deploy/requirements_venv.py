@@ -1,7 +1,7 @@
-"""Find or make a Python interpreter that has the packages of a backend folder's requirements.txt.
+"""Find or make a Python interpreter that has a backend folder's requirements.
 
-If the running Python has them, it is used. Otherwise a virtual environment is made, once for each content of
-requirements.txt, and shared by all models with the same content.
+They are the packages of its requirements.txt. If the running Python has them, it is used. Otherwise a virtual environment
+is made, once for each content of requirements.txt, and shared by all models with the same content.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ _LINES: Final = 12
 
 
 def python_with_requirements(folder: Path, environments: Path, tell: Tell) -> str:
-    """The Python interpreter that has the requirements of `folder`; virtual environments are kept below `environments`.
+    """A Python interpreter that has the requirements of `folder`.
 
-    Raises DeployError where the requirements cannot be installed.
+    Virtual environments are kept below `environments`. Raises DeployError where the requirements cannot be installed.
     """
     requirements = folder / REQUIREMENTS_NAME
     content = requirements.read_bytes() if requirements.exists() else b""

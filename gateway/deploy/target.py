@@ -1,4 +1,4 @@
-"""The interface of a deployment target, a place to deploy to: this machine, or Cloud Run."""
+"""The interface of a deployment target. A target is a place to deploy to: this machine, or Cloud Run."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -18,7 +18,7 @@ class DeployError(Exception):
 
 
 class DeployedBackend(NamedTuple):
-    """The address of a running backend, and a detail to show."""
+    """A backend that was deployed: its URL, and a detail to show."""
 
     url: str
     detail: str  # a revision's name, or a process's number
@@ -31,20 +31,23 @@ class DeploymentTarget(Protocol):
     name: str
 
     def check_deployable(self, folder: BackendFolder) -> str:
-        """Check, before anything is made, whether the folder can be deployed here; return what was found."""
+        """Check whether the folder can be deployed here. It does so before anything is made, and returns what was found."""
 
-    def build(self, folder: BackendFolder, tell: Tell) -> str:
-        """Make the image; return its address with digest, or an empty text where none is needed."""
+    def build_image(self, folder: BackendFolder, tell: Tell) -> str:
+        """Build the backend's image, and return its address.
+
+        The address has the digest. It is empty where no image is needed.
+        """
 
     def start_without_traffic(
         self, folder: BackendFolder, image: str, artifact: str, tell: Tell
     ) -> DeployedBackend:
-        """Start the version without traffic, next to those that run, and wait until it is ready."""
+        """Start the version without traffic, and wait until it is ready. Versions that run go on next to it."""
 
     def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:  # noqa: ARG002
-        """Remove what an older deployment of this version left. Called after `deployed` is registered.
+        """Remove older deployments of the same version.
 
-        A target where keeping that costs nothing inherits this, which does nothing.
+        Called after `deployed` is registered. A target where keeping that costs nothing inherits this, which does nothing.
         """
         return
 

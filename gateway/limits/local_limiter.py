@@ -1,4 +1,7 @@
-"""Rate limits and quotas counted in this process: exact for it, lost when it ends. A fleet of N processes allows N times as much."""
+"""Rate limits and quotas counted in this process's memory.
+
+They are exact for the process, and lost when it ends. A fleet of N processes allows N times as much.
+"""
 
 from collections.abc import Sequence
 from typing import Final
@@ -20,7 +23,10 @@ class LocalLimiter:
         self._counts: dict[str, tuple[int, float]] = {}  # used, and when the window ends
 
     def charge_all_or_none(self, quota_charges: Sequence[Charge], now: float) -> list[ChargeResult]:
-        """Charge one request to all of `quota_charges`, or to none where one of them is used up. `now` is in seconds since the epoch."""
+        """Charge one request to all of `quota_charges`, or to none.
+
+        Where one of them is used up, it charges none. `now` is in seconds since the epoch.
+        """
         verdicts, waits = [], False
         for charge in quota_charges:
             verdict = self._look(charge, now)

@@ -1,4 +1,4 @@
-"""The charges of a request: the rate limits and quotas that it counts against, and the RateLimit header fields that report them."""
+"""The charges of a request against rate limits and quotas. The RateLimit header fields report them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,10 @@ def _charge(
 
 
 class ChargeResult(msgspec.Struct, frozen=True):
-    """The result of one charge against a limit: what remains, seconds until it resets, and seconds to wait (0: allowed)."""
+    """The result of one charge: what remains, and how long to wait.
+
+    `reset_s`: seconds until the limit resets. `wait_s`: seconds to wait (0: allowed).
+    """
 
     charge: Charge
     remaining: int
@@ -42,7 +45,10 @@ class ChargeResult(msgspec.Struct, frozen=True):
 
 
 def quota_charges(whose: str, account: str, quota: Quota, now: float) -> tuple[Charge, ...]:
-    """The charges of one request under `quota`, one for each of its limits. `whose` is `key` or `model`; `account` is its id."""
+    """The charges of one request under `quota`.
+
+    There is one for each of its limits. `whose` is `key` or `model`; `account` is its id.
+    """
     return () if quota is UNLIMITED else _charges_of_day(whose, account, quota, int(now // DAY_S))
 
 
@@ -70,7 +76,10 @@ def _charges_of_day(whose: str, account: str, quota: Quota, day: int) -> tuple[C
 
 
 def rate_limit_lines(verdicts: Sequence[ChargeResult]) -> bytes:
-    """The RateLimit and RateLimit-Policy field lines (draft-ietf-httpapi-ratelimit-headers-10), each with its CRLF."""
+    """The RateLimit header field lines.
+
+    They are RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10), each with its CRLF.
+    """
     policies = states = ""
     for verdict in verdicts:
         charge = verdict.charge

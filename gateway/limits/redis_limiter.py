@@ -1,4 +1,7 @@
-"""Rate limits and quotas counted in Redis: exact over all gateways that share it, for one round trip per limited request."""
+"""Rate limits and quotas counted in Redis.
+
+They are exact over all gateways that share it, for one round trip per limited request.
+"""
 
 import logging
 import time
@@ -59,11 +62,11 @@ return answer
 
 
 class RedisUnavailable(Exception):
-    """Redis does not answer; the setting `limits.when_redis_is_unavailable` says what the rate limit does then."""
+    """Redis does not answer. The setting `limits.when_redis_is_unavailable` says what the rate limit does then."""
 
 
 class RedisLimiter:
-    """Counts rate limits and quotas in Redis, for all gateways that share it."""
+    """Counts rate limits and quotas in Redis. All gateways that share it count together."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self._url = url
@@ -73,7 +76,7 @@ class RedisLimiter:
         self._away_until = 0.0
 
     async def start(self) -> None:
-        """Start the Redis client, without a connection yet: it connects when it is first needed."""
+        """Start the Redis client. It has no connection yet: it connects when it is first needed."""
         from redis.asyncio import BlockingConnectionPool, Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
@@ -96,7 +99,10 @@ class RedisLimiter:
             await self._client.aclose()
 
     async def charge_all_or_none(self, quota_charges: Sequence[Charge]) -> list[ChargeResult]:
-        """Charge one request to all of `quota_charges`, or to none where one of them is used up. Raises RedisUnavailable."""
+        """Charge one request to all of `quota_charges`, or to none.
+
+        Where one of them is used up, it charges none. Raises RedisUnavailable.
+        """
         from redis.exceptions import RedisError
 
         if time.monotonic() < self._away_until:

@@ -1,9 +1,8 @@
-"""The interface of a registry: a small store of documents with revisions, a generation and a history.
+"""The interface of a registry, and the records that it reads and writes.
 
-A registry keeps documents by kind and name. It knows nothing of what they mean: `gateway.core.model` does. Every write is
-one atomic batch that names the revision it was made from, so two people who change the same model at once cannot
-overwrite each other. Every write bumps the registry's `generation` by one and appends to its history, which is a hash
-chain: `gateway.registry.hash_chain`.
+A registry is a small store of documents with revisions, a generation and a history. It keeps documents by kind and name. It knows nothing of what they mean: `gateway.core.model` does. Every write is one atomic batch that names the revision
+it was made from, so two people who change the same model at once cannot overwrite each other. Every write bumps the
+registry's `generation` by one and appends to its history, which is a hash chain: `gateway.registry.hash_chain`.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -94,7 +93,10 @@ class Delete(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Precondition(msgspec.Struct, frozen=True, kw_only=True):
-    """A document that a write depends on and does not change: its revision must still be `expected`."""
+    """A condition of a write: a document is still at the `expected` revision.
+
+    The write depends on the document and does not change it.
+    """
 
     kind: str
     name: str
@@ -102,7 +104,7 @@ class Precondition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of a document, as the append-only history shows it."""
+    """One change of a document in the history. The history is append-only."""
 
     generation: int
     at: str  # RFC 3339, UTC
@@ -117,17 +119,20 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def network_document_name(network: str) -> str:
-    """The document name of a network: `/`, which some stores give a meaning of their own, is replaced."""
+    """The name of a network's document. `/`, which some stores give a meaning of their own, is replaced."""
     return network.replace("/", "_")
 
 
 def now_rfc3339() -> str:
-    """The time now in UTC (RFC 3339, milliseconds), as the history stores it."""
+    """The time now in UTC (RFC 3339). It has milliseconds, as the history stores it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def decode_or_mark_damaged(kind: str, name: str, revision: int, text: str) -> Document:
-    """The document whose body is the JSON `text`. A damaged one is returned with `problem` set, so that it hides no other."""
+    """Decode a document, and mark it where it is damaged.
+
+    `text` is the JSON of its body. A damaged one has `problem` set, so that it hides no other.
+    """
     try:
         body: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
     except (ValueError, RecursionError) as error:
@@ -172,7 +177,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     write_id: str | None = None  # of the write that made it, where the store keeps one
 
     def change(self) -> Change:
-        """The entry as the history shows it to people."""
+        """The entry as a Change, which the history shows to people."""
         return Change(
             generation=self.generation,
             at=self.at,
@@ -188,7 +193,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A document exactly as it is stored; `body` is None where it was deleted."""
+    """A document exactly as it is stored. `body` is None where it was deleted."""
 
     kind: str
     name: str
@@ -198,7 +203,7 @@ class StoredDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegistryError(Exception):
-    """A registry could not do what it was asked; the text is for an operator."""
+    """A registry could not do what it was asked. The text is for an operator."""
 
 
 class Conflict(RegistryError):
@@ -216,30 +221,32 @@ class Conflict(RegistryError):
 
 
 class Unavailable(RegistryError):
-    """The registry cannot be reached or read now; the same call may succeed later."""
+    """The registry cannot be reached or read now. The same call may succeed later."""
 
 
 class Registry(Protocol):
-    """The interface of a registry; `gateway.testing.RegistryContractTests` checks an implementation. Any method may raise Unavailable.
+    """The interface of a registry.
 
-    An opener (`open_registry(url)`) only checks the URL; the first method called connects.
+    `gateway.testing.RegistryContractTests` checks an implementation. Any method may raise Unavailable. An opener
+    (`open_registry(url)`) only checks the URL; the first method called connects.
     """
 
     async def load_mirrored(self) -> MirroredListing:
-        """Load all documents of the mirrored kinds, at one generation: never half of a batch."""
+        """Load all mirrored documents at one generation. There is never half of a batch."""
 
     def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:
-        """Yield the whole listing at once, and again after each change by any process (SQLite: within half a second).
+        """Watch the registry: yield its whole listing, and again after each change.
 
-        None says "I have just looked, and nothing changed": it keeps the snapshot's age true at no cost. Changes may be
-        merged; generations only grow. It ends by raising Unavailable, and then it may be called again.
+        Any process may make the change (SQLite: seen within half a second). None says "I have just looked, and nothing
+        changed": it keeps the snapshot's age true at no cost. Changes may be merged; generations only grow. It ends by
+        raising Unavailable, and then it may be called again.
 
         `since` is what the caller has already. A registry that is far away may use it to fetch only what is newer; what
         it yields is whole all the same.
         """
 
     async def read(self, kind: str, name: str) -> Document | None:
-        """Read one document as it is now; None where there is none or it was deleted."""
+        """Read one document as it is now. None where there is none or it was deleted."""
 
     async def list(self, kind: str) -> tuple[Document, ...]:
         """All documents of a kind, by name."""
@@ -251,16 +258,16 @@ class Registry(Protocol):
         reason: str = "",
         preconditions: Sequence[Precondition] = (),
     ) -> int:
-        """Write all of `changes` or none; return the new generation, which a following `load_mirrored` shows or exceeds.
+        """Write all of `changes` or none; return the new generation.
 
-        Raises Conflict where a document, of `changes` or of `preconditions`, is not at its expected revision at the moment
-        of the write.
+        A `load_mirrored` that follows shows that generation or a later one. Raises Conflict where a document, of `changes`
+        or of `preconditions`, is not at its expected revision at the moment of the write.
         """
 
     async def history(
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100
     ) -> tuple[Change, ...]:
-        """The newest `limit` changes, newest first."""
+        """The newest changes of the history. There are at most `limit`, newest first."""
 
     # -- ephemeral documents: what changes every few seconds (leases, figures), outside of the generation and the history
 
@@ -268,9 +275,10 @@ class Registry(Protocol):
         """All ephemeral documents of a kind, by name. They are not those of `list`, even where kind and name are the same."""
 
     async def write_ephemeral(self, kind: str, name: str, body: dict[str, Any], *, expected: int) -> int:
-        """Write one ephemeral document and return its new revision, one more than `expected` (0: there must be none).
+        """Write one ephemeral document and return its new revision.
 
-        Raises Conflict. After Unavailable it may have been written.
+        The revision is one more than `expected` (0: there must be none). Raises Conflict. After Unavailable it may have been
+        written.
         """
 
     async def delete_ephemeral(self, kind: str, name: str) -> None:
@@ -279,12 +287,15 @@ class Registry(Protocol):
     # What `chips audit` reads: docs/how-to/audit.md. `gateway.registry.hash_chain` makes the digests.
 
     async def head(self) -> Head:
-        """The head of the hash chain: number and digest of the last entry. Every write replaces it atomically with what it writes."""
+        """The head of the history's hash chain.
+
+        It is the number and digest of the last entry. Every write replaces it atomically with what it writes.
+        """
 
     def history_entries_newest_first(self) -> AsyncIterator[Entry]:
         """Every entry of the history exactly as it is stored, from the newest to the oldest."""
 
     async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
-        """Every document of a kind exactly as it is stored, with those that were deleted, in any order."""
+        """Every document of a kind exactly as it is stored, with those that were deleted. They come in any order."""
 
     async def close(self) -> None: ...

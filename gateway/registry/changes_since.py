@@ -1,4 +1,4 @@
-"""Read from the registry's history what changed since a generation."""
+"""Read the registry's changes since a generation. They come from its history."""
 
 from gateway.registry.base import Change, Registry
 
@@ -6,7 +6,10 @@ from gateway.registry.base import Change, Registry
 async def newest_changes_since(
     registry: Registry, generation: int, *, at_most: int, kind: str | None = None
 ) -> tuple[Change, ...]:
-    """The changes after `generation`, newest first, at most `at_most`. Each may cost a read, so it asks for one, then ten, …."""
+    """The changes after `generation`, newest first.
+
+    There are at most `at_most`. Each may cost a read, so it asks for one, then ten, ….
+    """
     limit = 1
     while True:
         changes = await registry.history(kind=kind, limit=limit)

@@ -30,11 +30,14 @@ DAMAGED_ENTRY: Final = Entry(
 
 
 class RegistryDamaged(RegistryError):
-    """The registry's store as a whole is damaged: another table, a head that says nothing. It does not pass by itself."""
+    """The registry's store as a whole is damaged.
+
+    Examples are another table, and a head that says nothing. It does not pass by itself.
+    """
 
 
 class StoredValues(NamedTuple):
-    """Revision and body of a stored document; `body` is None where it was deleted."""
+    """The revision and body of a stored document, or the problem with it. `body` is None where the document was deleted."""
 
     revision: int
     body: str | None
@@ -42,7 +45,7 @@ class StoredValues(NamedTuple):
 
 
 def values_or_problem(revision: object, body: object) -> StoredValues:
-    """The values as they were stored, or stand-ins for damaged ones with the problem."""
+    """The stored values, or stand-ins for damaged ones with the problem."""
     problem = ""
     if not isinstance(revision, int) or revision < 1:
         revision, problem = 1, "its revision is not a whole number"
@@ -52,7 +55,7 @@ def values_or_problem(revision: object, body: object) -> StoredValues:
 
 
 def document_from_values(kind: object, name: object, revision: object, body: object) -> Document | None:
-    """The document in these stored values; None where it was deleted."""
+    """The document in these stored values. None where it was deleted."""
     stored = values_or_problem(revision, body)
     if stored.body is None:
         return None
@@ -64,7 +67,7 @@ def document_from_values(kind: object, name: object, revision: object, body: obj
 
 
 def stored_document(kind: object, name: object, revision: object, body: object) -> StoredDocument:
-    """The document exactly as it is stored; one that is damaged gets a body that no registry writes."""
+    """The document in these values, exactly as it is stored. One that is damaged gets a body that no registry writes."""
     stored = values_or_problem(revision, body)
     if stored.problem or not (isinstance(kind, str) and isinstance(name, str)):
         return StoredDocument(kind=_text(kind), name=_text(name), revision=0, body=DAMAGED)
@@ -72,7 +75,7 @@ def stored_document(kind: object, name: object, revision: object, body: object) 
 
 
 def entry_from_values(values: Mapping[str, Any]) -> Entry | None:
-    """The entry of the history in these stored values; None where they are none."""
+    """The entry of the history in these stored values. None where they are none."""
     try:
         return msgspec.convert(values, Entry)
     except msgspec.ValidationError:
@@ -80,7 +83,7 @@ def entry_from_values(values: Mapping[str, Any]) -> Entry | None:
 
 
 def is_damaged_entry(entry: Entry) -> bool:
-    """Whether `entry` stands for a damaged one: no registry writes one without a kind."""
+    """Whether an entry stands for a damaged one. No registry writes one without a kind."""
     return not entry.kind
 
 

@@ -1,4 +1,4 @@
-"""Read and write evidence about versions in the registry, and say by it whether a version may get traffic."""
+"""Read and write evidence about versions in the registry. It also decides whether a version may get traffic."""
 
 from gateway.core.model import Backend
 from gateway.core.model_updates import to_document
@@ -13,14 +13,17 @@ from gateway.registry.base import EVIDENCE, Put, Registry
 
 
 async def evidence_change(registry: Registry, record: EvidenceRecord) -> Put:
-    """The change that writes `record` in place of the earlier one of its sort. Write it together with what it is about."""
+    """The change that writes an evidence record.
+
+    It takes the place of the earlier record of its sort. Write it together with what it is about.
+    """
     known = await registry.read(EVIDENCE, record.name)
     expected = known.revision if known is not None else 0
     return Put(kind=EVIDENCE, name=record.name, body=to_document(record), expected=expected)
 
 
 async def read_evidence(registry: Registry, model: str, version: str, sort: str) -> EvidenceRecord | None:
-    """Read a version's evidence of one sort; None where there is none, or none that can be read. Raises RegistryError."""
+    """Read a version's evidence of one sort. None where there is none, or none that can be read. Raises RegistryError."""
     document = await registry.read(EVIDENCE, evidence_name(model, version, sort))
     if document is None or document.problem:
         return None
@@ -43,7 +46,7 @@ async def list_evidence(registry: Registry, model: str, version: str) -> list[Ev
 
 
 async def why_unverified(registry: Registry, model: str, backend: Backend) -> str:
-    """Why the version counts as unverified and may not get traffic; empty where it may. Raises RegistryError."""
+    """Why the version counts as unverified. Then it may not get traffic; empty where it may. Raises RegistryError."""
     record = await read_evidence(registry, model, backend.version, VERIFY)
     if record is None:
         return "it was never verified"
@@ -54,7 +57,10 @@ async def why_unverified(registry: Registry, model: str, backend: Backend) -> st
 
 
 async def image_bound_to_evidence(registry: Registry, model: str, backend: Backend) -> str:
-    """The image that evidence about `backend` is bound to: as registered, or as its verification found it. Raises RegistryError."""
+    """The image that evidence about `backend` is bound to.
+
+    It is the registered one, or the one that its verification found. Raises RegistryError.
+    """
     if backend.image:
         return backend.image
     verified = await read_evidence(registry, model, backend.version, VERIFY)

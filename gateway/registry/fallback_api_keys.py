@@ -1,4 +1,7 @@
-"""The API keys in the fallback copy of the registry: digests and permissions, no secrets or names (docs/adr/0011)."""
+"""The API keys in the fallback copy of the registry.
+
+They are digests and permissions, without secrets or names (docs/adr/0011).
+"""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -13,9 +16,9 @@ MOST: Final = 10_000  # a million would make the copy large, and every start fro
 
 
 class FallbackKeys(NamedTuple):
-    """The API keys of a fallback copy by digest: those changed most recently, as of a generation.
+    """The API keys of a fallback copy, by digest.
 
-    Kept as JSON, because few of many are looked up.
+    They are those changed most recently, as of a generation. Kept as JSON, because few of many are looked up.
     """
 
     registry_id: str
@@ -23,7 +26,7 @@ class FallbackKeys(NamedTuple):
     documents: Mapping[str, bytes]
 
     def find(self, digest: str) -> Key | None:
-        """The key with this digest; None where there is none. Raises ValueError where it cannot be read."""
+        """Find the key with this digest. None where there is none. Raises ValueError where it cannot be read."""
         document = self.documents.get(digest)
         return None if document is None else parse_key(msgspec.json.decode(document, type=dict[str, object]))
 
@@ -34,9 +37,10 @@ NO_KEYS: Final = FallbackKeys("", -1, {})
 async def update_fallback_keys(
     registry: Registry, listing: MirroredListing, before: FallbackKeys | None
 ) -> FallbackKeys:
-    """Update the API keys of the fallback copy: those kept `before`, with the later changes in the history up to `listing`.
+    """Update the API keys of the fallback copy from the registry's history.
 
-    Listing all keys could take a million reads; so the history is read from its end.
+    Those kept `before` get the later changes up to `listing`. Listing all keys could take a million reads; so the
+    history is read from its end.
     """
     if before is None or before.registry_id != listing.registry_id or before.generation > listing.generation:
         before = NO_KEYS

@@ -1,4 +1,6 @@
-"""The fallback copy of the registry, in a file or Cloud Storage, for a start while the registry is unreachable.
+"""The fallback copy of the registry, for a start while the registry is unreachable.
+
+It is in a file or in Cloud Storage:
 
     file:/var/lib/chips/fallback.gz     kept by every gateway for itself
     gs://bucket/chips/fallback.gz       written with each change to the registry; gateways only read it
@@ -32,7 +34,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
 class FallbackContent(NamedTuple):
-    """What a fallback copy holds: the registry's listing, and API keys where they are included."""
+    """The content of a fallback copy. It is the registry's listing, and API keys where they are included."""
 
     listing: MirroredListing
     age_s: float  # since it was written
@@ -45,10 +47,10 @@ class FallbackStore(Protocol):
     saved_by_gateways: bool
 
     async def load(self) -> FallbackContent | None:
-        """Read the copy; None where there is none yet. Raises RegistryError where it cannot be read."""
+        """Load the fallback copy. None where there is none yet. Raises RegistryError where it cannot be read."""
 
     async def save_if_newer(self, listing: MirroredListing, keys: FallbackKeys | None = None) -> bool:
-        """Save the copy if the stored one is older; False where it is as new. Raises RegistryError."""
+        """Save the copy if the stored one is older. Returns False where it is as new. Raises RegistryError."""
 
 
 def open_fallback(url: str) -> FallbackStore:
@@ -231,7 +233,10 @@ def _is_newer(listing: MirroredListing, keys: FallbackKeys | None, kept: Fallbac
 
 
 def encode_fallback(listing: MirroredListing, keys: FallbackKeys | None = None) -> bytes:
-    """Encode a fallback copy as compressed bytes. It goes line by line, so that other threads can run between two of them."""
+    """Encode a fallback copy as bytes.
+
+    The bytes are compressed. Encoding goes line by line, so that other threads can run between two of them.
+    """
     if keys is not None and keys.registry_id != listing.registry_id:
         keys = None
     head = {
@@ -253,7 +258,7 @@ def encode_fallback(listing: MirroredListing, keys: FallbackKeys | None = None) 
 
 
 def decode_fallback(content: bytes, place: str) -> FallbackContent:
-    """Decode a fallback copy; `place` names it in errors. Raises RegistryError."""
+    """Decode a fallback copy. `place` names it in errors. Raises RegistryError."""
     try:
         first, *lines = gzip.decompress(content).splitlines()
         head = msgspec.json.decode(first, type=dict[str, Any])

@@ -1,4 +1,4 @@
-"""A quota of registry look-ups for each client IP address, so that one client leaves the others theirs."""
+"""A quota of registry look-ups for each client IP address. So one client leaves the others theirs."""
 
 import time
 from collections import OrderedDict
@@ -14,9 +14,10 @@ _PREFIX: Final = 64  # bits: what one caller with IPv6 has (RFC 6177)
 
 
 class ClientLookupQuota:
-    """A token bucket for each client IP address.
+    """A quota of registry look-ups for each client IP address.
 
-    An address has `per_second` tokens, in bursts of ten times that. IPv6 addresses are counted by /64.
+    It is a token bucket: an address has `per_second` tokens, in bursts of ten times that. IPv6 addresses
+    are counted by /64.
     """
 
     def __init__(self, *, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,7 +28,7 @@ class ClientLookupQuota:
         self.refused = 0
 
     def take(self, address: Address | None) -> bool:
-        """Take one token; False where none is left."""
+        """Take a token for one look-up. False where none is left."""
         who, now = _owner(address), self._clock()
         left, counted_at = self._left.pop(who, (self._burst, now))
         left = min(self._burst, left + max(0.0, now - counted_at) * self._per_second)
@@ -39,7 +40,7 @@ class ClientLookupQuota:
         return taken
 
     def give_back(self, address: Address | None) -> None:
-        """Give back a token that `take` took, because the request turned out to be a good one."""
+        """Give back a token that `take` took. Do so for a request that turned out to be a good one."""
         who = _owner(address)
         kept = self._left.get(who)
         if kept is not None:

@@ -9,7 +9,7 @@ from gateway.registry.base import ROLLOUTS, Change
 
 
 def mask_change(change: Change) -> Change:
-    """`change` as it may be shown: of a rollout's webhook, scheme and host only."""
+    """`change` with its secrets masked, so that it may be shown. Of a rollout's webhook, scheme and host stay."""
     if change.kind != ROLLOUTS:
         return change
     return msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""Mirrors the registry into snapshots: watches it, keeps the last good one during an outage, and knows its age."""
+"""Mirrors the registry as snapshots in memory. It watches it, keeps the last good one in an outage, and knows its age."""
 
 import asyncio
 import contextlib
@@ -47,11 +47,12 @@ def _without_collection() -> Iterator[None]:
 
 
 class Mirror:
-    """Mirrors the registry. `snapshot` is the data plane's only view of it: an attribute that is swapped whole and never waited for.
+    """Mirrors the registry in memory.
 
-    A registry that has become another one, or gone back in time, is not believed at once: a database that was wiped, or
-    restored from a backup, must not take every model out of service. For `hold_s` the last good snapshot stays, and `held`
-    says why; then the new state is accepted, unless it lists no model while the last good snapshot lists some. Keys that the
+    `snapshot` is the data plane's only view of it: an attribute that is swapped whole and never waited for. A registry
+    that has become another one, or gone back in time, is not believed at once: a database that was wiped, or restored
+    from a backup, must not take every model out of service. For `hold_s` the last good snapshot stays, and `held` says
+    why; then the new state is accepted, unless it lists no model while the last good snapshot lists some. Keys that the
     new state revokes are refused at once all the same.
     """
 
@@ -104,17 +105,17 @@ class Mirror:
 
     @property
     def is_authoritative(self) -> bool:
-        """Whether the registry's answers are current, so that "there is no such model or key" can be trusted."""
+        """Whether the snapshot is current. If it is, "there is no such model or key" can be trusted."""
         return self.connected and not self.held
 
     def find_key_in_fallback_copy(self, digest: str) -> Key | None:
-        """The key with that digest in the fallback copy; None while the snapshot comes from the registry. ValueError: it cannot be read."""
+        """The key with that digest in the fallback copy. None while the registry gives the snapshot. ValueError: it is unreadable."""
         if self.source != FALLBACK or self._clock() >= self.kept_keys_end:
             return None
         return self._keys_given.find(digest)
 
     async def start(self) -> None:
-        """Begin to watch, and wait for the first snapshot until `first_load_timeout_s`: a registry that is away may come back."""
+        """Start to mirror the registry. Waits `first_load_timeout_s` for a first snapshot: a registry that is away may return."""
         patience_s = self._first_load_timeout_s
         if self._fallback is not None and await self._load_fallback(self._fallback):
             patience_s = min(patience_s, _FIRST_LOOK_S)
@@ -141,7 +142,7 @@ class Mirror:
             )  # with the keys as they were known: there is no time to ask
 
     async def wait_for_generation(self, generation: int, *, timeout_s: float) -> bool:
-        """Wait until the snapshot is at `generation` or later; False where it is not in time."""
+        """Wait until the snapshot is at `generation` or later. Returns False where it is not in time."""
         return await self._wait(
             lambda: self.snapshot is not None and self.snapshot.generation >= generation, timeout_s=timeout_s
         )

@@ -1,4 +1,4 @@
-"""Open a registry by its URL: built-in schemes, then plug-ins."""
+"""Open a registry by its URL. The scheme is a built-in one, or else that of a plug-in."""
 
 import importlib
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Opener = Callable[[SplitResult], Registry]
 
 
 def open_registry(url: str) -> Registry:
-    """Open the registry at `url` without connecting to it. ValueError says what is wrong with the URL."""
+    """Open the registry at `url`. It does not connect yet. ValueError says what is wrong with the URL."""
     parts = urlsplit(url)
     return _opener(parts.scheme)(parts)
 
@@ -42,7 +42,7 @@ def _opener(scheme: str) -> Opener:
 
 
 def refuse_query(parts: SplitResult) -> None:
-    """Raise ValueError where a URL has a query that the opener would ignore."""
+    """Raise ValueError where a registry URL has a query. The opener would ignore it."""
     if parts.query or parts.fragment:
         raise ValueError(
             f"a {parts.scheme} registry takes no options, but was given {parts.query or parts.fragment!r}"

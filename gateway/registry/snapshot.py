@@ -1,4 +1,4 @@
-"""An immutable snapshot of the registry, indexed by model name, that requests are routed by."""
+"""An immutable snapshot of the registry, compiled for routing. It is indexed by model name."""
 
 import copy
 import logging
@@ -79,7 +79,7 @@ class ModelEntry:
 
 
 class Snapshot:
-    """An immutable snapshot of the registry at one generation: everything the data plane needs."""
+    """An immutable snapshot of the registry at one generation. It has everything the data plane needs."""
 
     __slots__ = (
         "budgets",
@@ -133,7 +133,10 @@ class Snapshot:
         self.emergencies = emergencies  # what serves without approval and is not reviewed yet, a line each
 
     def with_revocations(self, listing: MirroredListing) -> "Snapshot":
-        """A copy of this snapshot in which the keys that `listing` revokes are revoked, too."""
+        """A copy of this snapshot with the revocations of a newer listing.
+
+        The keys that `listing` revokes are revoked in it, too.
+        """
         more = {document.name for document in listing.documents if document.kind == REVOCATIONS}
         found = copy.copy(self)
         found.revoked = self.revoked | more
@@ -141,7 +144,7 @@ class Snapshot:
 
 
 def compile_snapshot(listing: MirroredListing, previous: Snapshot | None = None) -> Snapshot:
-    """Compile `listing` into a snapshot at once; `compile_with_pauses` does it with pauses."""
+    """Compile a registry listing into a snapshot. It is done at once; `compile_with_pauses` does it with pauses."""
     steps = compile_with_pauses(listing, previous)
     while True:
         try:
@@ -154,10 +157,10 @@ def compile_snapshot(listing: MirroredListing, previous: Snapshot | None = None)
 def compile_with_pauses(
     listing: MirroredListing, previous: Snapshot | None
 ) -> Generator[None, None, Snapshot]:
-    """Compile `listing` into a snapshot, with pauses for the caller's other work.
+    """Compile a registry listing into a snapshot, with pauses.
 
-    There is a pause after each document that is new, and now and then. Entries of `previous` are taken over where the
-    document is still the same.
+    They are for the caller's other work. There is a pause after each document that is new, and now and then. Entries of
+    `previous` are taken over where the document is still the same.
 
     A document that cannot be read is listed in `problems`; where an earlier revision of it was good, that stays in
     service: a typing mistake must not take a model away from its callers.

@@ -1,6 +1,7 @@
-"""The embedded registry: one SQLite file, shared by any number of processes on one machine.
+"""The registry in one SQLite file.
 
-All of it runs in one thread of its own, so no statement ever blocks the event loop.
+Any number of processes on one machine may share it. All of it runs in one thread of its own, so no statement ever blocks the
+event loop.
 """
 
 import asyncio
@@ -54,7 +55,10 @@ Result = TypeVar("Result")
 
 
 def open_url(parts: SplitResult) -> Registry:
-    """Open the registry at `sqlite:///absolute/path.db`, or `sqlite:relative/path.db` as seen from the working directory."""
+    """Open the SQLite registry that a URL names.
+
+    The URL is `sqlite:///absolute/path.db`, or `sqlite:relative/path.db` as seen from the working directory.
+    """
     refuse_query(parts)
     path = unquote(parts.path)
     if parts.netloc or not path or path.endswith("/"):
@@ -68,10 +72,10 @@ def _read_whole_head(db: sqlite3.Connection) -> Head:
 
 
 class SqliteRegistry:
-    """A registry in the file at `path`. The file and its folder are created on first use, and never a second time.
+    """The registry in the SQLite file at `path`.
 
-    If a file that this process has used is gone, it was deleted, or its disk is not mounted: an empty registry in its place
-    would look like one that lists nothing.
+    The file and its folder are created on first use, and never a second time. If a file that this process has used is gone,
+    it was deleted, or its disk is not mounted: an empty registry in its place would look like one that lists nothing.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Open the registry's SQLite file or create it, make transactions, and explain errors to an operator."""
+"""Opens connections to the registry's SQLite file.
+
+It creates the file, makes transactions, and explains errors to an operator.
+"""
 
 import logging
 import os
@@ -58,7 +61,10 @@ CREATE TRIGGER history_is_chained BEFORE INSERT ON history WHEN NEW.digest IS NU
 
 
 def connect(path: Path, *, may_make: bool) -> sqlite3.Connection:
-    """Open the file, and create it if `may_make`. Raises RegistryError; Unavailable where it is gone and must not be created."""
+    """Open a connection to the registry's SQLite file.
+
+    The file is created if `may_make`. Raises RegistryError; Unavailable where it is gone and must not be created.
+    """
     if not path.exists():
         if not may_make:
             raise file_gone_error(path)
@@ -145,7 +151,10 @@ def _create(db: sqlite3.Connection, path: Path) -> bool:
 
 
 def add_chain_columns(db: sqlite3.Connection) -> None:
-    """Give a registry of schema 1 the columns of the hash chain, within the transaction that takes it over."""
+    """Add the columns of the hash chain to a registry of schema 1.
+
+    It does so within the transaction that takes the registry over.
+    """
     for statement in _statements(_CHAIN_COLUMNS + _CHAIN_TRIGGER):
         db.execute(statement)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -188,7 +197,10 @@ class transaction:  # noqa: N801  (reads as a keyword: `with transaction(db):`)
 
 
 def explain_sqlite_error(error: sqlite3.Error | OSError, path: Path) -> RegistryError:
-    """A RegistryError that says what to do about `error`; Unavailable where it may pass by itself."""
+    """Turn a SQLite error into a RegistryError that explains it.
+
+    The text says what to do about `error`; it is Unavailable where the error may pass by itself.
+    """
     text = str(error)
     if "locked" in text or "busy" in text:
         return Unavailable(

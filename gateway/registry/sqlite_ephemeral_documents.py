@@ -1,6 +1,7 @@
-"""Ephemeral documents of a SQLite registry: a table of their own, which is made when one is first written.
+"""The ephemeral documents of a SQLite registry.
 
-The schema's version stays: an older release does not know the table and does not miss it.
+They have a table of their own, which is made when one is first written. The schema's version stays: an older release
+does not know the table and does not miss it.
 """
 
 import sqlite3
@@ -20,7 +21,7 @@ CREATE TABLE IF NOT EXISTS ephemeral (
 
 
 def read(db: sqlite3.Connection, kind: str) -> tuple[Document, ...]:
-    """The documents of a kind, by name."""
+    """Read the ephemeral documents of a kind. They come in order of name."""
     if not _exists(db):
         return ()
     rows = db.execute("SELECT name, revision, body FROM ephemeral WHERE kind = ? ORDER BY name", (kind,))
@@ -29,7 +30,7 @@ def read(db: sqlite3.Connection, kind: str) -> tuple[Document, ...]:
 
 
 def write(db: sqlite3.Connection, kind: str, name: str, body: dict[str, Any], expected: int) -> int:
-    """Write one document; return its revision. Raises Conflict."""
+    """Write one ephemeral document. Returns its revision. Raises Conflict."""
     text = msgspec.json.encode(body).decode()
     with transaction(db):
         db.execute(_TABLE)

@@ -51,7 +51,10 @@ _CHANGED: Final = (
 
 
 class WatchState(NamedTuple):
-    """The mirrored documents that a watch has read, as of a generation, and the history's last entry at that time."""
+    """The state of a watch: the mirrored documents that it has read.
+
+    They are as of a generation; `last` is the history's last entry at that time.
+    """
 
     registry_id: str
     generation: int
@@ -74,9 +77,10 @@ def load_mirrored(db: sqlite3.Connection) -> MirroredListing:
 
 
 def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
-    """The registry's present state; only what has changed since `held` is read.
+    """Read the registry's present state.
 
-    It uses few statements, because each releases the interpreter's lock and may wait long for it.
+    Only what has changed since `held` is read. It uses few statements, because each releases the interpreter's lock and may
+    wait long for it.
     """
     since = _NEVER if held is None else held.last[0]
     found = db.execute(_WHERE_WE_ARE, (since,)).fetchall()
@@ -117,7 +121,7 @@ def read_documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) 
 def read_history(
     db: sqlite3.Connection, kind: str | None, name: str | None, limit: int
 ) -> tuple[Change, ...]:
-    """The newest `limit` entries of the history, of one kind and name where given."""
+    """Read the newest changes of the history. There are at most `limit`, of one kind and name where given."""
     rows = db.execute(
         f"SELECT {ENTRY_COLUMNS} FROM history "  # noqa: S608
         "WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY sequence DESC LIMIT ?3",
@@ -127,7 +131,10 @@ def read_history(
 
 
 def entry_of_row(row: tuple[object, ...]) -> Entry:
-    """The entry in a row of ENTRY_COLUMNS and, where the history is chained, `previous` and `digest`."""
+    """The history entry in a row of the database.
+
+    The row has ENTRY_COLUMNS and, where the history is chained, `previous` and `digest`.
+    """
     found = entry_from_values(dict(zip(Entry.__struct_fields__, row, strict=False)))
     if found is not None:
         return found

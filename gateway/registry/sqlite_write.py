@@ -1,4 +1,4 @@
-"""Write to the registry in SQLite: documents, and the entries of the history's hash chain."""
+"""Write documents to the registry in SQLite. Each write also appends to the history's hash chain."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -35,7 +35,10 @@ def write(
     reason: str,
     preconditions: Sequence[Precondition] = (),
 ) -> int:
-    """Write all changes and the chain's head in one transaction; return the new generation. Raises Conflict."""
+    """Write all changes in one transaction; return the new generation.
+
+    The chain's head is written with them. Raises Conflict.
+    """
     if not changes:
         raise ValueError("a write changes at least one document")
     at = now_rfc3339()

@@ -1,6 +1,7 @@
-"""The assessment of a rollout: the evidence so far that the candidate is fine, or worse than the stable version.
+"""The assessment of a rollout: the evidence so far about its candidate.
 
-The controller adds the gateways' reports to it, and decides on it. It also holds how far the current step is.
+It says that the candidate is fine, or worse than the stable version. The controller adds the gateways' reports to it,
+and decides on it. It also holds how far the current step is.
 """
 
 from math import ceil, inf, log, log2
@@ -51,9 +52,9 @@ def _questions(plan: RolloutPlan) -> dict[str, HigherRateTest]:
 
 
 class UnpairedWindows(msgspec.Struct, kw_only=True):
-    """Windows of one gateway in which only one version had requests: kept until the other version has some, too.
+    """Windows of one gateway in which only one version had requests.
 
-    All of them are then judged as one window.
+    They are kept until the other version has some, too. All of them are then judged as one window.
     """
 
     windows: int = 0
@@ -63,9 +64,10 @@ class UnpairedWindows(msgspec.Struct, kw_only=True):
 
 
 class Assessment(msgspec.Struct, kw_only=True):
-    """The state of a rollout's assessment: the evidence on each question, and the progress of the current step.
+    """The state of a rollout's assessment.
 
-    It is kept in the ephemeral document `rollout-assessments/MODEL`, so that another controller can go on where this one was.
+    It has the evidence on each question, and the progress of the current step. It is kept in the ephemeral document
+    `rollout-assessments/MODEL`, so that another controller can go on where this one was.
     """
 
     rollout: str  # its id
@@ -94,7 +96,7 @@ class Assessment(msgspec.Struct, kw_only=True):
             self.fine_before = {name: evidence.fine for name, evidence in self.questions.items()}
 
     def add_report(self, rollout: Rollout, report: RolloutReport) -> bool:
-        """Add the windows of a gateway's report that are new; return whether anything has changed."""
+        """Add the new windows of a gateway's report. Return whether anything has changed."""
         new = [window for window in report.windows if window.number > self.seen.get(report.gateway, 0)]
         for window in new:
             self._observe(rollout, report.gateway, window)
@@ -103,9 +105,9 @@ class Assessment(msgspec.Struct, kw_only=True):
         return bool(new) | (report.final and self.judge_gone_gateway(rollout.plan, report.gateway))
 
     def judge_gone_gateway(self, plan: RolloutPlan, gateway: str) -> bool:
-        """Judge what a gateway that is gone has left: its unpaired windows. Return whether there were any.
+        """Judge the unpaired windows that a gone gateway has left.
 
-        Over days, many gateways come and go.
+        Return whether there were any. Over days, many gateways come and go.
         """
         pair = self.unpaired.pop(gateway, None)
         if pair is not None:
@@ -152,7 +154,10 @@ class Assessment(msgspec.Struct, kw_only=True):
                 )
 
     def stable_bucket_exceeded_by(self, share: float) -> int | None:
-        """The latency bucket above which at most `share` of the stable version's requests lie; None while too few are known."""
+        """The latency bucket that at most `share` of the stable version's requests exceed.
+
+        None while too few are known.
+        """
         total = sum(self.stable_latency.values())
         if total < _ENOUGH:
             return None
@@ -178,14 +183,14 @@ class Assessment(msgspec.Struct, kw_only=True):
         }
 
     def found_worse(self) -> str:
-        """What the candidate was found to be worse at, in words; empty where nothing was."""
+        """What the candidate was found to be worse at, in words. Empty where nothing was."""
         found = [name for name, finding in self.findings().items() if finding == "worse"]
         return "; ".join(f"it {_WORDS[name]} ({self._compared(name)})" for name in found)
 
     def too_many_cold_starts(self, *, last: bool) -> bool:
-        """Whether too many of this step's requests waited for a cold start, so that the times of the others say little.
+        """Whether too many of this step's requests waited for a cold start.
 
-        `last`: the step before 100 %, which allows fewer.
+        Then the times of the others say little. `last`: the step before 100 %, which allows fewer.
         """
         return self.cold_here > (MOST_COLD_AT_LAST if last else MOST_COLD) * self.requests
 
@@ -201,14 +206,14 @@ class Assessment(msgspec.Struct, kw_only=True):
         ]
 
     def questions_not_yet_fine(self) -> list[str]:
-        """The questions that are not answered with "fine" yet, or whose answer is contradicted."""
+        """The questions that are not answered with "fine" yet. Those whose answer is contradicted are among them."""
         contradicted = self.contradicted_questions()
         return [
             name for name, finding in self.findings().items() if finding != "fine" or name in contradicted
         ]
 
     def evidence(self) -> dict[str, Any]:
-        """The evidence on each question as JSON values, for people and for the history."""
+        """The evidence on each question as JSON values. It is for people and for the history."""
         findings = self.findings()
         return {
             name: {

@@ -1,8 +1,8 @@
-"""The rollout controller: takes the steps of rollouts on the evidence that all gateways report.
+"""The rollout controller: takes the steps of rollouts as the evidence allows.
 
-One process does so at a time, by a lease. Each step is one registry write that names the revisions it was decided on, so even
-two controllers that both believe to hold the lease cannot take it twice, and a model that somebody changed meanwhile is never
-overwritten.
+All gateways report the evidence. One process takes the steps at a time, by a lease. Each step is one registry write that names the
+revisions it was decided on, so even two controllers that both believe to hold the lease cannot take it twice, and a model
+that somebody changed meanwhile is never overwritten.
 """
 
 import asyncio
@@ -131,10 +131,10 @@ class RolloutController:
         return dict(snapshot.rollouts) if snapshot is not None and self._mirror.is_authoritative else {}
 
     async def reconcile(self) -> RegistryError | None:
-        """Reconcile each rollout once: take the step that its evidence allows now.
+        """Reconcile each rollout once.
 
-        Raises RegistryError. Returned is what kept one of them from being written, such as a document that is too large: the
-        others go on.
+        It takes the step that the evidence allows now. Raises RegistryError. Returned is what kept one of them from being
+        written, such as a document that is too large: the others go on.
         """
         rollouts = self._rollouts()
         active = {name: rollout for name, rollout in rollouts.items() if rollout.active}

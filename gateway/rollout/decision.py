@@ -1,6 +1,6 @@
-"""Decides what to do with a rollout now: wait, advance, return, hold or finish.
+"""Decide what to do next with a rollout.
 
-These are pure functions of its document, the model and the evidence.
+It waits, advances, returns, holds or finishes. These are pure functions of its document, the model and the evidence.
 """
 
 from typing import Any, Final, Literal, NamedTuple
@@ -24,7 +24,7 @@ MOST_STEPS: Final = 200
 
 
 class Decision(NamedTuple):
-    """What to do with a rollout now, and why. `wait` writes nothing; `position` is the step to take."""
+    """What to do next with a rollout, and why. `wait` writes nothing; `position` is the step to take."""
 
     action: Literal["wait", "advance", "return", "hold", "finish"]
     reason: str
@@ -101,7 +101,7 @@ def _go_on(rollout: Rollout, seen: Assessment) -> Decision:
 
 
 def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any]) -> Rollout:
-    """Apply a decision: return the rollout's next document, with the traffic that the model is to have."""
+    """Apply a decision: return the rollout's next document. It has the traffic that the model is to have."""
     traffic, position = rollout.traffic, rollout.position
     state: State = rollout.state
     if decision.action == "advance":
@@ -129,9 +129,9 @@ def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any
 
 
 def hold(rollout: Rollout, reason: str) -> Rollout:
-    """Hold a rollout for a person: return its next document, in which it waits to be resumed.
+    """Hold a rollout for a person: return its next document.
 
-    Raises ValueError where it has ended, or has too many steps already.
+    In that document it waits to be resumed. Raises ValueError where it has ended, or has too many steps already.
     """
     if not rollout.active:
         raise ValueError(f"the rollout has ended: it is {rollout.state}")
@@ -141,10 +141,10 @@ def hold(rollout: Rollout, reason: str) -> Rollout:
 
 
 def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
-    """Resume a held rollout for a person: return its next document, with the traffic split of its step.
+    """Resume a held rollout for a person: return its next document.
 
-    This also confirms a last step that waits for it. Raises ValueError where it is not held, where what it compares is no
-    longer there, or where it has too many steps already.
+    It has the traffic split of its step. This also confirms a last step that waits for it. Raises ValueError where it
+    is not held, where what it compares is no longer there, or where it has too many steps already.
     """
     if rollout.state != "held":
         raise ValueError(f"the rollout is not held: it is {rollout.state}")
@@ -160,10 +160,10 @@ def resume(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
 
 
 def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
-    """Abort a rollout for a person: return its next document, in which the stable version takes all traffic.
+    """Abort a rollout for a person: return its next document.
 
-    A split that was changed by hand meanwhile stays as it is. A rollout that has returned is ended, too: that acknowledges
-    it. Raises ValueError where it has ended otherwise.
+    In that document the stable version takes all traffic. A split that was changed by hand meanwhile stays as it is. A
+    rollout that has returned is ended, too: that acknowledges it. Raises ValueError where it has ended otherwise.
     """
     if rollout.state not in {"running", "held", "returned"}:
         raise ValueError(f"the rollout has ended: it is {rollout.state}")

@@ -1,4 +1,4 @@
-"""Whether another process on this machine still runs, by an identity that it wrote down. Linux: proc(5)."""
+"""Tell whether another process on this machine still runs. It is known by an identity that it wrote down. Linux: proc(5)."""
 
 import os
 from pathlib import Path
@@ -9,13 +9,16 @@ _ENDED: Final = frozenset("ZXx")  # its state, though its parent has not looked 
 
 
 def current_process() -> str:
-    """The identity of the current process: machine, process id and start time, as one text. Empty where the system does not say."""
+    """The identity of the current process, as one text.
+
+    It has machine, process id and start time. Empty where the system does not say.
+    """
     machine, started = _machine(), _started(os.getpid())
     return f"{machine}/{os.getpid()}/{started}" if machine and started else ""
 
 
 def has_ended(process: str) -> bool:
-    """Whether the process with this identity ran on this machine and has ended. False where that cannot be known here."""
+    """Whether the process with this identity has ended. It ran on this machine. False where that cannot be known here."""
     machine, pid, started = ([*process.rsplit("/", 2), "", ""])[:3]
     if not machine or machine != _machine() or not (pid.isascii() and pid.isdecimal()):
         return False

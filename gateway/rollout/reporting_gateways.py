@@ -1,4 +1,4 @@
-"""Tracks which gateways report on a rollout, and which are silent or have ended.
+"""Tracks which gateways report on a rollout. It finds those that are silent or have ended.
 
 The controller judges this by its own clock, from the time when it first sees a new report.
 """
@@ -21,10 +21,11 @@ class _Gateway:
 
 
 class ReportingGateways:
-    """The gateways that report on a rollout. Call `saw` for each report in each turn, then `end_turn`.
+    """Tracks which gateways report on a rollout.
 
-    A gateway is silent until it has reported under our eyes, and when it is late; the step waits for it. It is left out where
-    it cannot be waited for: its process has ended, or it has been silent for longer than any request may take on top.
+    Call `saw` for each report in each turn, then `end_turn`. A gateway is silent until it has reported under our eyes, and
+    when it is late; the step waits for it. It is left out where it cannot be waited for: its process has ended, or it has
+    been silent for longer than any request may take on top.
     """
 
     def __init__(self) -> None:
@@ -47,8 +48,9 @@ class ReportingGateways:
     def end_turn(
         self, present: set[str], now: float, *, window_s: float, timeout_s: float
     ) -> tuple[list[str], list[str]]:
-        """End the turn: return the documents of gateways that have ended, and of those that were silent for too long.
+        """End the turn, and return the gateways that ended or fell silent.
 
+        Both lists hold names of documents: of gateways that have ended, and of those that were silent for too long.
         `present`: the documents there are.
         """
         self._first_turn = False

@@ -1,8 +1,8 @@
-"""Reports to the controller how many requests this gateway counted for each active rollout.
+"""Reports to the controller how many requests this gateway counted for each rollout.
 
-Each gateway writes a small document for each rollout, once in each window. A report holds the last few windows, each with a
-number, so that one that could not be written or read in time comes with the next. Nothing is counted, timed or written where
-no rollout runs.
+Only active rollouts count. Each gateway writes a small document for each rollout, once in each window. A report holds the
+last few windows, each with a number, so that one that could not be written or read in time comes with the next. Nothing is
+counted, timed or written where no rollout runs.
 """
 
 import asyncio
@@ -33,7 +33,10 @@ _log = logging.getLogger(__name__)
 
 
 class RolloutWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The counts of both versions in one time window at one gateway, at one step of the plan."""
+    """The request counts of one time window of a rollout.
+
+    They are those of both versions, at one gateway, at one step of the plan.
+    """
 
     number: Count  # from 1 on
     position: int  # of the step
@@ -42,7 +45,7 @@ class RolloutWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class RolloutReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One gateway's report on a rollout: the document `rollout-figures/MODEL.GATEWAY`."""
+    """One gateway's report on a rollout. It is the document `rollout-figures/MODEL.GATEWAY`."""
 
     rollout: str  # its id
     gateway: str
@@ -94,10 +97,11 @@ class _Open:
 
 
 class RolloutReporter:
-    """Counts this gateway's requests of the active rollouts, and reports the counts once in each window.
+    """Reports this gateway's request counts for the active rollouts.
 
-    Call `follow` with each snapshot. `count_also` installs the counter where requests end, and takes it away. `lease` is that
-    of the controllers: whether one of them is there is looked at with each report.
+    It counts the requests, and reports once in each window. Call `follow` with each snapshot. `count_also` installs the
+    counter where requests end, and takes it away. `lease` is that of the controllers: whether one of them is there is
+    looked at with each report.
     """
 
     def __init__(
@@ -125,7 +129,7 @@ class RolloutReporter:
         self._task: asyncio.Task[None] | None = None
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Count for the rollouts that are active in `snapshot`, and for no others."""
+        """Count for the rollouts that are active in `snapshot`. No others are counted for."""
         active = {name: rollout for name, rollout in snapshot.rollouts.items() if rollout.active}
         if not active and not self._open:
             return
@@ -159,7 +163,7 @@ class RolloutReporter:
         self._task = self._supervisor.start_task("rollout figures", self._run)
 
     async def stop(self) -> None:
-        """Write one last report, if that is quick, and stop."""
+        """Stop, after one last report. It is written if that is quick."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

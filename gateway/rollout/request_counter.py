@@ -1,7 +1,8 @@
-"""Counts the requests of both versions of a rollout in this process: errors, refusals, cold starts, latencies.
+"""Counts the requests of a rollout's two versions.
 
-It does so only while a rollout runs. Latencies go into logarithmic buckets, 32 for each doubling, so that a threshold is off
-by 2.2 % at most: the stable version's quantiles are not known when a request is counted.
+It counts errors, refusals, cold starts and latencies in this process. It does so only while a rollout runs. Latencies
+go into logarithmic buckets, 32 for each doubling, so that a threshold is off by 2.2 % at most: the stable version's
+quantiles are not known when a request is counted.
 """
 
 import collections
@@ -42,9 +43,10 @@ Bucket = Annotated[int, Meta(ge=0, le=4096)]  # far more than a lifetime
 
 @dataclass(slots=True, kw_only=True)  # which the interpreter writes to faster than to a Struct
 class Tally:
-    """The counts of one version's requests in one window. `latency` is by bucket; of `requests`, `cold` are not in it.
+    """The request counts of one window.
 
-    Raises ValueError for counts that no gateway can have counted: parts that are more than the requests.
+    All requests are of one version. `latency` is by bucket; of `requests`, `cold` are not in it. Raises ValueError for
+    counts that no gateway can have counted: parts that are more than the requests.
     """
 
     requests: Count = 0
@@ -71,9 +73,9 @@ class Tally:
 
 
 class WindowCollector:
-    """Collects the counts of one version's requests in one window.
+    """Collects the request counts of one window.
 
-    Times go into buckets a few thousand at once, so that few requests pay for that.
+    All requests are of one version. Times go into buckets a few thousand at once, so that few requests pay for that.
     """
 
     __slots__ = ("tally", "times_s")
@@ -83,7 +85,7 @@ class WindowCollector:
         self.times_s: list[float] = []
 
     def fold(self) -> Tally:
-        """Fold the collected times into latency buckets; return the tally up to now."""
+        """Fold the collected times into the tally, and return it. Times go into latency buckets."""
         times_s, self.times_s = self.times_s, []
         tally = self.tally
         tally.requests += len(times_s)
@@ -93,7 +95,7 @@ class WindowCollector:
 
 
 class RequestCounter:
-    """Counts finished requests by model and version, for the models in `collectors`. Call it with the exchange."""
+    """Counts finished requests by model and version. It counts for the models in `collectors`. Call it with the exchange."""
 
     def __init__(self) -> None:
         self.collectors: dict[str, dict[str, WindowCollector]] = {}

@@ -13,7 +13,10 @@ from gateway.rollout.lease import LEASE, LEASES
 
 
 async def read_rollout_status(registry: Registry, rollout: Rollout, model: Model | None) -> dict[str, Any]:
-    """Read the status of a rollout as JSON values: its document, what it waits for, the evidence up to now. Raises RegistryError."""
+    """Read the status of a rollout.
+
+    Returns JSON values: its document, what it waits for, the evidence up to now. Raises RegistryError.
+    """
     seen = await _assessment(registry, rollout)
     leases = {one.name: one.body.get("holder") for one in await registry.list_ephemeral(LEASES)}
     return {

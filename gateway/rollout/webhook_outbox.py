@@ -1,4 +1,4 @@
-"""Delivers each step of a rollout to its webhook at least once.
+"""Delivers the steps of rollouts to their webhooks. Each is delivered at least once.
 
 It does so whichever controller took the step, and however that controller ended. The steps in a rollout's document are the
 messages. An ephemeral document next to it says how many of them were delivered, so the next holder of the lease goes on
@@ -25,15 +25,15 @@ _CHANGES: Final = 200  # of the history, in which an earlier rollout is looked f
 _log = logging.getLogger(__name__)
 
 
-class DeliveredEvents(msgspec.Struct, frozen=True, kw_only=True):
-    """How many steps of a rollout were delivered to its webhook: the ephemeral document `rollout-webhooks/MODEL`."""
+class DeliveredSteps(msgspec.Struct, frozen=True, kw_only=True):
+    """How many steps of a rollout were delivered to its webhook. It is the ephemeral document `rollout-webhooks/MODEL`."""
 
     rollout: str  # its id
     steps: int
 
 
 class WebhookOutbox:
-    """Delivers the steps of rollouts to their webhooks, each at least once.
+    """Delivers the steps of rollouts to their webhooks. Each is delivered at least once.
 
     Call `deliver_due` in each turn, while the lease is held.
     """
@@ -55,7 +55,7 @@ class WebhookOutbox:
         self._pauses: dict[str, tuple[float, float]] = {}  # by model: until when, and how long it was
 
     def rollouts_with_due_webhooks(self, rollouts: Iterable[Rollout]) -> list[Rollout]:
-        """The rollouts with a webhook for which a delivery may be due now."""
+        """The rollouts with a webhook that may be due now."""
         now = self._clock()
         return [
             one
@@ -66,7 +66,7 @@ class WebhookOutbox:
         ]
 
     async def deliver_due(self, rollouts: Iterable[Rollout]) -> None:
-        """Begin to deliver the webhooks that are due, in tasks of their own. Raises RegistryError."""
+        """Begin to deliver the webhooks that are due. Each delivery is a task of its own. Raises RegistryError."""
         pending = self.rollouts_with_due_webhooks(rollouts)
         if not pending:
             return
@@ -80,7 +80,10 @@ class WebhookOutbox:
                 await self._look_at(rollout, documents.get(name))
 
     async def stop(self, within_s: float) -> None:
-        """Stop: wait up to `within_s` for the deliveries under way, then cancel them. Another controller sends them again."""
+        """Stop, after waiting for the deliveries under way.
+
+        After `within_s` they are cancelled. Another controller sends them again.
+        """
         if self._running:
             await asyncio.wait(self._running.values(), timeout=within_s)
         for task in self._running.values():
@@ -95,7 +98,7 @@ class WebhookOutbox:
             self._settled[name] = (rollout.id, len(rollout.steps))
         elif delivered is None:
             await self._registry.write_ephemeral(
-                DELIVERIES, name, to_document(DeliveredEvents(rollout=rollout.id, steps=0)), expected=revision
+                DELIVERIES, name, to_document(DeliveredSteps(rollout=rollout.id, steps=0)), expected=revision
             )
         elif delivered.rollout == rollout.id and delivered.steps >= len(rollout.steps):
             self._settled[name] = (rollout.id, len(rollout.steps))
@@ -106,7 +109,7 @@ class WebhookOutbox:
             self._running[name] = task
             task.add_done_callback(lambda _: self._running.pop(name, None))
 
-    async def _deliver(self, rollout: Rollout, delivered: DeliveredEvents, revision: int) -> None:
+    async def _deliver(self, rollout: Rollout, delivered: DeliveredSteps, revision: int) -> None:
         """Send what is due, the oldest first, what is left of an earlier rollout before it."""
         name = rollout.model
         try:
@@ -115,7 +118,7 @@ class WebhookOutbox:
                 earlier = _last_of(changes, delivered.rollout)
                 if earlier is not None and earlier.plan.webhook:
                     revision = await self._send_rest(earlier, rollout, delivered.steps, revision, changes)
-                delivered = DeliveredEvents(rollout=rollout.id, steps=0)
+                delivered = DeliveredSteps(rollout=rollout.id, steps=0)
                 revision = await self._keep(name, delivered, revision)
             await self._send(rollout, delivered.steps, revision, changes)
         except _NotTaken:
@@ -153,11 +156,11 @@ class WebhookOutbox:
             if not await webhook.post_webhook(rollout.plan.webhook, self._secret, identity, message):
                 raise _NotTaken(revision)
             revision = await self._keep(
-                rollout.model, DeliveredEvents(rollout=rollout.id, steps=number), revision
+                rollout.model, DeliveredSteps(rollout=rollout.id, steps=number), revision
             )
         return revision
 
-    async def _keep(self, name: str, delivered: DeliveredEvents, revision: int) -> int:
+    async def _keep(self, name: str, delivered: DeliveredSteps, revision: int) -> int:
         return await self._registry.write_ephemeral(
             DELIVERIES, name, to_document(delivered), expected=revision
         )
@@ -187,9 +190,9 @@ def _message(rollout: Rollout, number: int, generation: int | None) -> dict[str,
     }
 
 
-def _read(document: Document | None) -> DeliveredEvents | None:
+def _read(document: Document | None) -> DeliveredSteps | None:
     try:
-        return None if document is None else msgspec.convert(document.body, DeliveredEvents)
+        return None if document is None else msgspec.convert(document.body, DeliveredSteps)
     except msgspec.ValidationError:
         return None
 

@@ -1,4 +1,4 @@
-"""Adapts aiohttp's requests and responses to an Exchange: the plain path from callers."""
+"""Adapts aiohttp's requests and responses to an Exchange. This is the plain path from callers."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from gateway.server.strict_aiohttp_protocol import StrictRequestHandler, closing
 
 
 class AiohttpRequestHandler:
-    """The request handler that aiohttp's low-level server calls: runs the pipeline for each request."""
+    """Runs the pipeline for each request that aiohttp received. aiohttp's low-level server calls it."""
 
     def __init__(self, pipeline: Pipeline, *, body_timeout_s: float) -> None:
         self._pipeline = pipeline
@@ -96,7 +96,7 @@ class AiohttpRequestBody:
         assert self._whole is not None  # noqa: S101  (only once it is complete)
         return self._whole
 
-    async def buffer(self, deadline: float) -> None:
+    async def buffer_start(self, deadline: float) -> None:
         await self._send_continue()
         try:
             async with asyncio.timeout(min(deadline - time.monotonic(), self._timeout_s)):
@@ -149,7 +149,7 @@ class AiohttpRequestBody:
 
 
 class AiohttpResponseWriter:
-    """Writes the response through aiohttp; the aiohttp response is made when the pipeline knows the status."""
+    """Writes the response through aiohttp. The aiohttp response is made when the pipeline knows the status."""
 
     exchange: Exchange
     response: web.StreamResponse

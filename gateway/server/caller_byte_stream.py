@@ -1,4 +1,4 @@
-"""The byte stream of one caller's connection: writes, reads, back-pressure, and the lingering close."""
+"""The byte stream of one caller's connection. It reads and writes, applies back-pressure, and ends with a lingering close."""
 
 import asyncio
 import time
@@ -19,7 +19,11 @@ _GOODBYE_S: Final = 0.5  # at a stop
 
 
 class CallerStream(asyncio.Protocol):
-    """The byte stream of a `CallerConnection`: reads, writes, back-pressure, close. The server calls `expire` at `due` (monotonic seconds)."""
+    """The byte stream of one caller's connection.
+
+    `CallerConnection` inherits it. It reads, writes, applies back-pressure and closes. The server calls `expire` at `due`
+    (monotonic seconds).
+    """
 
     __slots__ = (
         "_busy",
@@ -83,7 +87,7 @@ class CallerStream(asyncio.Protocol):
         return self._server.date_line()
 
     def send_continue(self) -> None:
-        """Send `100 Continue` to a caller who waits for it before sending the body (RFC 9110 section 10.1.1)."""
+        """Send `100 Continue` to the caller. The caller waits for it before it sends the body (RFC 9110 section 10.1.1)."""
         self.due = time.monotonic() + self.body_timeout_s
         self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -110,7 +114,7 @@ class CallerStream(asyncio.Protocol):
         self._pauses |= why
 
     def resume_reading(self, why: int = BODY) -> None:
-        """Resume reading where `why` was the last reason to pause."""
+        """Resume reading if it was paused for `why` alone."""
         before, self._pauses = self._pauses, self._pauses & ~why
         if before and not self._pauses and self.transport is not None:
             if self._busy:
@@ -120,7 +124,7 @@ class CallerStream(asyncio.Protocol):
     # -- the end
 
     def begin_lingering_close(self) -> None:
-        """Begin a lingering close: close our side, and go on reading so that the last response arrives."""
+        """Begin a lingering close. It closes our side, and goes on reading so that the last response arrives."""
         transport = self.transport
         if transport is None:
             return

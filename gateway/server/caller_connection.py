@@ -1,4 +1,4 @@
-"""The HTTP/1.1 connection of one caller: reads requests and writes responses, one at a time, in order."""
+"""The HTTP/1.1 connection of one caller. It reads requests and writes responses, one at a time, in order."""
 
 import asyncio
 import logging
@@ -266,7 +266,7 @@ class CallerConnection(CallerStream):
                 self._take_requests()
 
     def closes_after_response(self) -> bool:
-        """Whether the connection closes after the present response; asked when its head is written."""
+        """Whether the connection closes after the present response. The writer of the response's head asks this."""
         if self._body is not None and not self._body.complete:
             self.last = True  # the rest of the request is still to come, and would be taken for the next one
         elif (
@@ -300,7 +300,7 @@ class CallerConnection(CallerStream):
         self.begin_lingering_close()
 
     def expire(self) -> None:
-        """The time `due` has come: close the connection, or refuse the request under way."""
+        """Close the overdue connection: its time `due` has come. A request under way is refused."""
         self.due = NEVER
         if self._busy:
             self._body_is_due()
@@ -333,7 +333,7 @@ class CallerConnection(CallerStream):
     # -- the server's shutdown, as aiohttp's Server calls it
 
     def close_when_idle(self) -> None:
-        """Close gracefully, accepting no further request: now if idle, else after the response."""
+        """Close the connection once it is idle: now, or after the response. It accepts no further request."""
         self.last = True
         if not self._busy and self.transport is not None and self._linger is None:
             self.transport.close()

@@ -1,4 +1,7 @@
-"""The factory of callers' connections on the fast path: makes a `CallerConnection` for each, and holds what all of them share."""
+"""The factory of callers' connections.
+
+It makes a `CallerConnection` for each one on the fast path, and holds what all of them share.
+"""
 
 import asyncio
 import time
@@ -15,7 +18,10 @@ from gateway.server.open_connections import OpenConnections
 
 
 class CallerConnectionFactory(web.Server):
-    """Makes a `CallerConnection` for each new connection, as a protocol factory. It is an aiohttp server so that aiohttp's runner can stop it."""
+    """Makes a `CallerConnection` for each new connection.
+
+    It is a protocol factory, and an aiohttp server so that aiohttp's runner can stop it.
+    """
 
     def __init__(
         self,

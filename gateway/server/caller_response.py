@@ -1,4 +1,4 @@
-"""Writes responses to a caller: a whole one at once, or a backend's response as it arrives."""
+"""Writes responses to a caller. A whole response goes out at once, a backend's as it arrives."""
 
 import time
 from collections.abc import Awaitable
@@ -33,7 +33,11 @@ _CLOSE: Final = 3  # it ends with the connection
 
 
 class CallerResponse:
-    """The response to one request of a caller, written to its connection. At its end `finished` is true, and the connection knows whether it stays open."""
+    """The response to one request of a caller.
+
+    It is written to the caller's connection. At its end `finished` is true, and the connection knows whether it stays
+    open.
+    """
 
     __slots__ = (
         "_connection",

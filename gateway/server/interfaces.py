@@ -1,4 +1,4 @@
-"""Protocols between the parts of the fast path's server, so that imports stay acyclic."""
+"""Protocols between the parts of the server. They belong to the fast path, and keep imports acyclic."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -46,7 +46,7 @@ class CallerTransport(Protocol):
 
 
 class ServerState(Protocol):
-    """The state that all connections of a server share: pipeline, caches, limits, time-outs."""
+    """The state that all connections of a server share. It has the pipeline, caches, limits and time-outs."""
 
     pipeline: Callable[[Exchange], Coroutine[Any, Any, None]]
     heads: HeadCache

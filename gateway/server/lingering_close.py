@@ -18,7 +18,7 @@ _MOST_BYTES: Final = 64 * 1024 * 1024
 
 
 class LingeringClose:
-    """The state of one lingering close: bytes dropped, and whether the caller still reads."""
+    """The state of one lingering close. It counts the bytes dropped, and knows whether the caller still reads."""
 
     __slots__ = ("_dropped", "_since", "_unsent")
 
@@ -28,12 +28,15 @@ class LingeringClose:
         self._since = now  # when a part of the answer was last seen to leave
 
     def count_dropped(self, size: int) -> bool:
-        """Count `size` more dropped bytes; False where they are too many."""
+        """Count `size` more dropped bytes. Returns False where they are too many."""
         self._dropped += size
         return self._dropped <= _MOST_BYTES
 
     def caller_still_reads(self, transport: Transport, now: float) -> bool:
-        """Whether the caller still reads the response, judged by what is unsent at `now`; if so it gets another `LINGER_S`."""
+        """Whether the caller still reads the response.
+
+        What is unsent at `now` decides. A caller who still reads gets another `LINGER_S`.
+        """
         unsent = _unsent(transport)
         if unsent != self._unsent:
             self._unsent, self._since = unsent, now

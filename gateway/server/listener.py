@@ -28,9 +28,10 @@ _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 
 
 def listen(host: str, port: int, *, shared: bool) -> list[socket.socket]:
-    """Open listening sockets on `host` and `port`: one for each address of the host. Raises OSError where one is taken.
+    """Open listening sockets on `host` and `port`.
 
-    With `shared`, several processes may listen on the same port (SO_REUSEPORT).
+    There is one for each address of the host. Raises OSError where one is taken. With `shared`, several processes may
+    listen on the same port (SO_REUSEPORT).
     """
     sockets: list[socket.socket] = []
     try:
@@ -57,7 +58,7 @@ def listen(host: str, port: int, *, shared: bool) -> list[socket.socket]:
 
 
 class Listener:
-    """Accepts connections from `sockets` and makes a protocol for each, until `stop_accepting`."""
+    """Accepts connections from listening sockets. It makes a protocol for each connection, until `stop_accepting`."""
 
     def __init__(
         self,
@@ -85,10 +86,11 @@ class Listener:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
 
     async def stop_accepting(self, *, linger_s: float) -> None:
-        """Stop accepting new connections, but lose none that the kernel has already accepted.
+        """Stop accepting new connections.
 
-        A close resets what waits to be accepted. So no new handshake begins, those that have begun come to their end,
-        all that wait are taken, and only then are the sockets closed.
+        It loses none that the kernel has already accepted. A close resets what waits to be accepted. So no new
+        handshake begins, those that have begun come to their end, all that wait are taken, and only then are the
+        sockets closed.
         """
         if linger_s:
             for listener in self._sockets:

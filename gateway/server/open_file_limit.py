@@ -23,5 +23,5 @@ def file_limit() -> int:
 
 
 def default_connection_limit() -> int:
-    """How many connections callers may hold by default: as many as the limit on open files allows."""
+    """How many connections callers may hold by default. The limit on open files allows as many."""
     return min(_CALLERS, max(16, int(file_limit() * _FOR_CALLERS)))

@@ -1,4 +1,7 @@
-"""A caller's request body on the fast path: decodes its framing, buffers its beginning, and pipes it to a backend with back-pressure."""
+"""The caller's request body as it arrives.
+
+On the fast path it decodes the framing, buffers the beginning, and pipes the body to a backend with back-pressure.
+"""
 
 import asyncio
 import time
@@ -19,9 +22,10 @@ _HELD_LIMIT_BYTES: Final = 256 * 1024  # beyond this, reading stops until somebo
 
 
 class CallerRequestBody:
-    """The body of a caller's request. `feed` it what the caller sends, but for a `whole` body, which came with the head.
+    """A caller's request body on the fast path.
 
-    `complete` is true once the end of the body has arrived.
+    `feed` it what the caller sends, but for a `whole` body, which came with the head. `complete` is true once the end of
+    the body has arrived.
     """
 
     __slots__ = (
@@ -62,7 +66,7 @@ class CallerRequestBody:
     # -- from the connection
 
     def feed(self, data: bytes) -> bytes:
-        """Feed received bytes to this body; return those that lie beyond its end."""
+        """Feed received bytes to this body. Returns those that lie beyond its end."""
         dechunker = self._dechunker
         self.expected = False  # it came unasked
         if dechunker is None:
@@ -98,7 +102,7 @@ class CallerRequestBody:
         return dechunker.rest
 
     def fail(self, error: BaseException) -> None:
-        """End the body with `error`: no more will come, and what has arrived must not be used."""
+        """End the body with `error`. No more will come, and what has arrived must not be used."""
         self.complete = False
         self.error = error
         sink, self._sink = self._sink, None
@@ -149,7 +153,7 @@ class CallerRequestBody:
         self._pieces = [whole]
         return whole
 
-    async def buffer(self, deadline: float) -> None:
+    async def buffer_start(self, deadline: float) -> None:
         if self.error is not None:
             raise self.error
         if self.complete or self._held_bytes >= BUFFERED_BODY_BYTES:
@@ -171,7 +175,10 @@ class CallerRequestBody:
         return _Chunks(self)
 
     async def next_chunk(self) -> bytes | None:
-        """The next bytes of the body: those that have arrived since the last call, or else the next that arrive; None at the end."""
+        """The next bytes of the body. None at the end.
+
+        They have arrived since the last call; if none have, it waits for the next.
+        """
         self._ask()
         while True:
             if self.error is not None:

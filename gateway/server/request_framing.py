@@ -1,7 +1,8 @@
-"""Determine a request's message framing (RFC 9112 section 6), and refuse what is ambiguous (request smuggling).
+"""Determine how a request's message is framed (RFC 9112 section 6).
 
-aiohttp's parser reads every head first. It forgives some of what it reads, takes some transfer codings for no body at all,
-and serves versions that frame differently. So what it says is compared here with what the fields themselves say.
+What is ambiguous is refused, which prevents request smuggling. aiohttp's parser reads every head first. It forgives
+some of what it reads, takes some transfer codings for no body at all, and serves versions that frame differently. So
+what it says is compared here with what the fields themselves say.
 """
 
 import re
@@ -34,7 +35,10 @@ _TARGET: Final = re.compile(rb"[!-~]+")
 
 
 class RequestFraming(NamedTuple):
-    """The framing of a request: body length (None: chunked), whether it ends the connection, and Expect."""
+    """How a request's message is framed.
+
+    It has the body's length (None: chunked), whether the request ends the connection, and Expect.
+    """
 
     length: int | None  # of the body in bytes; None where it comes in chunks
     closes: bool  # the connection ends with this request
@@ -74,18 +78,19 @@ def determine_framing(method: str, headers: RawHeaders, *, version_11: bool) -> 
 
 
 def cannot_be_request_head(begun: bytes, seen: int = 0) -> bool:
-    """Whether these first bytes can never become a valid request head, so that waiting for the rest is pointless.
+    """Whether these bytes can never become a valid request head.
 
-    The first `seen` bytes were checked by an earlier call: a head that comes byte by byte is checked once.
+    Then waiting for the rest is pointless. The first `seen` bytes were checked by an earlier call: a head that comes
+    byte by byte is checked once.
     """
     first = begun[:16].partition(b" ")[0]
     return not _METHOD_BYTES.issuperset(first) or _BARE_CR_OR_LF.search(begun, max(0, seen - 1)) is not None
 
 
 def parse_minor_version(line: bytes) -> int:
-    """Parse a request line's minor HTTP version (1 of HTTP/1.1), once the whole line is valid; `line` has no CRLF.
+    """Parse the minor version from an HTTP request line.
 
-    Raises BadRequest or HttpVersionNotSupported.
+    It is 1 of HTTP/1.1. The whole line must be valid; `line` has no CRLF. Raises BadRequest or HttpVersionNotSupported.
 
     aiohttp's parser serves RTSP and HTTP/0.9 as if they were HTTP/1.x, and accepts several blanks where one must be.
     """
@@ -109,7 +114,7 @@ def parse_minor_version(line: bytes) -> int:
 
 
 def error_for_refused_head(error: BaseException | None, line: bytes, limit_bytes: int) -> GatewayError:
-    """The error for a head that aiohttp's parser refuses; `line` is its request line, valid or unknown."""
+    """The error for a request head that aiohttp's parser refuses. `line` is its request line, valid or unknown."""
     if isinstance(error, LineTooLong):
         if len(line) > limit_bytes or isinstance(error.args[0], bytearray):  # so the parser keeps a target
             return TargetTooLong("The request line is longer than this gateway accepts.")

@@ -1,6 +1,7 @@
-"""aiohttp's server protocol, made as strict as the fast path: request lines, a time-out for heads, problem documents.
+"""aiohttp's server protocol, made as strict as the fast path.
 
-This is the one file on the plain path that touches what aiohttp does not document; tests/flow pins it.
+It judges request lines, has a time-out for heads, and answers with problem documents. This is the one file on the plain
+path that touches what aiohttp does not document; tests/flow pins it.
 """
 
 import asyncio
@@ -27,10 +28,11 @@ _EMPTY_LINES: Final = 8
 
 
 class StrictRequestHandler(RequestHandler):
-    """aiohttp's handler of one connection, made stricter: each head has a time-out, and what cannot be parsed is answered with problem details.
+    """aiohttp's request handler of one connection, made stricter.
 
-    It checks a connection's first request line before aiohttp does. Only aiohttp knows where later requests begin, so
-    `AiohttpRequestHandler` checks what aiohttp forgives in them.
+    Each head has a time-out, and what cannot be parsed is answered with problem details. It checks a connection's first
+    request line before aiohttp does. Only aiohttp knows where later requests begin, so `AiohttpRequestHandler` checks what
+    aiohttp forgives in them.
     """
 
     __slots__ = (
@@ -146,11 +148,17 @@ class StrictRequestHandler(RequestHandler):
 
     @property
     def closes_after_response(self) -> bool:
-        """Whether the connection closes after the response that begins now: while the gateway stops, if no further request has arrived."""
+        """Whether the connection closes after the response that begins now.
+
+        It does while the gateway stops, if no further request has arrived.
+        """
         return self.open.draining and not self._messages
 
     def expire(self) -> None:
-        """The time `due` has come: close the connection, unless a request is under way or has just arrived."""
+        """Close the connection if no request is under way.
+
+        Its time `due` has come. A request that has just arrived keeps it open.
+        """
         self.due = _NEVER
         if self.busy or self._messages:
             return
@@ -184,7 +192,7 @@ class StrictRequestHandler(RequestHandler):
 
 
 class StrictAiohttpServer(web.Server):
-    """aiohttp's server with a `StrictRequestHandler` for each connection; `connections` counts and limits them."""
+    """aiohttp's server with a `StrictRequestHandler` for each connection. `connections` counts and limits them."""
 
     def __init__(
         self,
@@ -209,7 +217,10 @@ class StrictAiohttpServer(web.Server):
 
 
 def closing_problem_response(error: GatewayError, cause: BaseException | None = None) -> web.Response:
-    """A problem details response after which the connection closes: the request is not valid, or failed outside the pipeline. Logs it."""
+    """A problem details response that closes the connection.
+
+    The request is not valid, or failed outside the pipeline. Logs it.
+    """
     request_id = new_trace_id()
     if error.code == "internal-error":
         _log.error("request %s failed outside the pipeline", request_id, exc_info=cause)

@@ -1,6 +1,7 @@
-"""Find settings that are each valid but contradict each other; the gateway refuses to start with them.
+"""Find settings that contradict each other.
 
-What merely has no effect is left alone, unless somebody would rely on it.
+Each is valid by itself; the gateway refuses to start with them together. What merely has no effect is left alone,
+unless somebody would rely on it.
 """
 
 import re
@@ -26,7 +27,10 @@ _CLOUD_RUN_STOP_S: Final = 10.0
 
 
 def find_contradictions(settings: Settings, *, on_cloud_run: bool, given: Collection[str]) -> list[str]:
-    """Find settings that contradict each other: a sentence for each. `given` are the names of the settings that somebody gave."""
+    """Find settings that contradict each other.
+
+    There is a sentence for each. `given` are the names of the settings that somebody gave.
+    """
     return [
         *_of_trust(settings, on_cloud_run),
         *_of_credentials(settings),

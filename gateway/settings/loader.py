@@ -1,6 +1,6 @@
-"""Load the settings from defaults, `chips.toml`, the environment and flags; the later source wins.
+"""Load the settings from defaults, `chips.toml`, the environment and flags.
 
-Everything that is wrong is reported at once, with where it came from.
+The later source wins. Everything that is wrong is reported at once, with where it came from.
 """
 
 import math
@@ -72,9 +72,10 @@ def load_settings(
     config: Path | None = None,
     defaults: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Load the settings in force. `flags` is by name (`{"server.port": "80"}`); raises SettingsError.
+    """Load the settings from all sources.
 
-    `defaults` stand in for the built-in ones, and everything else wins over them.
+    `flags` is by name (`{"server.port": "80"}`); raises SettingsError. `defaults` stand in for the built-in ones, and
+    everything else wins over them.
     """
     return _Loader(os.environ if environ is None else environ).load(flags or {}, config, defaults or {})[0]
 
@@ -85,7 +86,7 @@ def load_effective_settings(
     environ: Mapping[str, str] | None = None,
     config: Path | None = None,
 ) -> list[EffectiveSetting]:
-    """Load every setting with its effective value and source, safe to show. Raises SettingsError."""
+    """Load every setting with its effective value and its source. All of it is safe to show. Raises SettingsError."""
     environ = os.environ if environ is None else environ
     settings, sources = _Loader(environ).load(flags or {}, config, {})
     return [
@@ -97,7 +98,7 @@ def load_effective_settings(
 
 
 def setting_types() -> dict[str, Any]:
-    """Every setting's name and annotated type, in the order of the reference page."""
+    """The name and annotated type of every setting. They are in the order of the reference page."""
     types = {
         name: hint
         for name, hint in get_type_hints(Settings, include_extras=True).items()
@@ -111,7 +112,7 @@ def setting_types() -> dict[str, Any]:
 
 
 def environment_variable_name(setting: str) -> str:
-    """The name of a setting's environment variable: `server.port` is CHIPS_SERVER__PORT."""
+    """The name of a setting's environment variable. `server.port` is CHIPS_SERVER__PORT."""
     return "CHIPS_" + setting.upper().replace(".", "__")
 
 

@@ -1,4 +1,7 @@
-"""Compares two answers to one request: output by output, with a tolerance for numbers. What differed is kept, never a value."""
+"""Compares two answers to one request.
+
+It compares output by output, with a tolerance for numbers. It keeps what differed, never a value.
+"""
 
 import math
 import sys
@@ -18,7 +21,10 @@ LARGEST_SUM: Final = 1e300  # sums stay numbers that JSON has
 
 
 class Difference(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One difference between two answers: where, what, and by how much. There is an `amount` only where both have a number."""
+    """One difference between two answers.
+
+    It says where, what, and by how much. There is an `amount` only where both have a number.
+    """
 
     path: str  # such as predictions[3] or price[0].low
     what: str  # number, label, missing, type, length, status, unreadable, bytes
@@ -46,7 +52,7 @@ class AnswerComparison(msgspec.Struct):
 
     @property
     def largest_difference(self) -> float:
-        """The largest difference between two numbers; infinite where something else differs, too."""
+        """The largest difference between numbers of the two answers. It is infinite where something else differs, too."""
         if any(one.amount is None for one in self.differences):
             return math.inf
         return max((output.largest for output in self.outputs.values()), default=0.0)
@@ -55,10 +61,11 @@ class AnswerComparison(msgspec.Struct):
 def compare_answers(
     stable: Answer, candidate: Answer, tolerance: float, tolerances: Mapping[str, float]
 ) -> AnswerComparison:
-    """Compare two answers to one request, output by output.
+    """Compare two answers to one request.
 
-    Numbers agree within `tolerance` x max(1, |a|, |b|), or the output's own in `tolerances`; everything else must be equal.
-    Two whole numbers must be equal, too, unless the tolerance is larger than 1e-6: they may be labels or ids.
+    It compares output by output. Numbers agree within `tolerance` x max(1, |a|, |b|), or the output's own in
+    `tolerances`; everything else must be equal. Two whole numbers must be equal, too, unless the tolerance is larger
+    than 1e-6: they may be labels or ids.
     """
     comparison = AnswerComparison()
     if stable.status != candidate.status:

@@ -1,7 +1,8 @@
-"""The main function of the comparer process: reads pairs of answers from standard input, writes findings to standard output.
+"""The main function of the process that compares answers.
 
-It is a process of its own so that no comparison takes the time of a gateway's event loop. It has no network, no registry and
-no settings. Each frame is its length in four bytes (big-endian), and MessagePack.
+It reads pairs of answers from standard input, and writes findings to standard output. It is a process of its own so that no
+comparison takes the time of a gateway's event loop. It has no network, no registry and no settings. Each frame is its
+length in four bytes (big-endian), and MessagePack.
 """
 
 import contextlib
@@ -24,7 +25,10 @@ _OOM_SCORE: Final = Path("/proc/self/oom_score_adj")  # of Linux
 
 
 class AnswerPair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
-    """The answers to one request to compare: the stable version's, the candidate's, and sometimes the stable version's second one."""
+    """The answers to one request that are compared.
+
+    They are the stable version's, the candidate's, and sometimes the stable version's second one.
+    """
 
     shadow: str
     request_id: str
@@ -36,13 +40,13 @@ class AnswerPair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
 
 
 class FindingsQuery(msgspec.Struct, frozen=True, tag="ask", array_like=True):
-    """A query for the findings of one shadow, since the start."""
+    """A query for the findings of one shadow. It asks for those since the start."""
 
     shadow: str
 
 
 class ForgetShadow(msgspec.Struct, frozen=True, tag="forget", array_like=True):
-    """A message to forget the findings of a shadow that has ended."""
+    """A message to forget the findings of a shadow. The shadow has ended."""
 
     shadow: str
 
@@ -53,7 +57,7 @@ _decode = msgspec.msgpack.Decoder(AnswerPair | FindingsQuery | ForgetShadow).dec
 
 
 def encode_frame(message: msgspec.Struct) -> bytes:
-    """Encode a message as a frame: its length, then its MessagePack."""
+    """Encode a message as a frame. A frame is its length, then its MessagePack."""
     content = encode(message)
     return len(content).to_bytes(LENGTH_BYTES) + content
 
@@ -79,7 +83,10 @@ def _failed(answer: Answer) -> bool:
 
 
 def run(source: BinaryIO, sink: BinaryIO) -> None:
-    """Read frames from `source` until it ends: compare pairs, and answer queries on `sink`."""
+    """Compare the pairs that `source` sends, and answer queries.
+
+    It reads frames until `source` ends, and writes answers to `sink`.
+    """
     found: dict[str, Findings] = {}
     while len(length := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
         message = _decode(source.read(int.from_bytes(length)))

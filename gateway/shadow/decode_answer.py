@@ -39,10 +39,10 @@ class Answer(msgspec.Struct, array_like=True, frozen=True):
 
 
 def decode_outputs(answer: Answer) -> dict[str, Any]:
-    """The outputs of an answer by name, as JSON values with a row for each instance; bytes for what is not JSON.
+    """Decode the outputs of an answer, by name.
 
-    Of a problem document only its code counts: the texts may differ. Raises ValueError where the body is not what its
-    head says.
+    They are JSON values with a row for each instance; bytes for what is not JSON. Of a problem document only its code
+    counts: the texts may differ. Raises ValueError where the body is not what its head says.
     """
     body = _decoded(answer)
     head, rest = (
@@ -159,7 +159,7 @@ def _texts(raw: bytes) -> list[str]:
 
 
 def has_known_coding(coding: str) -> bool:
-    """Whether a body with this value of Content-Encoding can be decoded here. An answer in another coding cannot be compared."""
+    """Whether a body with this Content-Encoding can be decoded here. An answer in another coding cannot be compared."""
     return coding.strip().lower() in _INFLATES | {"", "identity"}
 
 

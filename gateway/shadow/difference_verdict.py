@@ -30,7 +30,7 @@ class ConfidenceInterval(NamedTuple):
 
 
 def always_valid_interval(hits: int, requests: int, alpha: float = ALPHA) -> ConfidenceInterval:
-    """The always-valid confidence interval of a rate, of which `hits` in `requests` were seen."""
+    """The always-valid confidence interval of a rate. `hits` of `requests` were seen."""
     if not requests:
         return ConfidenceInterval(0.0, 0.0, 1.0)
     k, n = hits, requests
@@ -116,7 +116,7 @@ def _complement(rate: ConfidenceInterval) -> ConfidenceInterval:
 
 
 def latency_quantile(share: float, figures: VersionFigures) -> float | None:
-    """A quantile of a version's latency in seconds; None where nothing was counted. It is 2.2 % too high at most."""
+    """A quantile of a version's latency, in seconds. None where nothing was counted. It is 2.2 % too high at most."""
     total = sum(figures.latency.values())
     seen = 0
     for number in sorted(figures.latency):

@@ -1,4 +1,4 @@
-"""Runs the registry's shadows in this gateway process, and reports what they find. A report is one small document for each."""
+"""Runs the registry's shadows in this gateway process. It reports what each of them finds in one small document."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ class _Running:
         """Keep what the process that is lost had said it found, and count the pairs that are lost with it."""
         self.before.add(self.last)
         self.last = Findings()
-        self.sender.lose_all_but(self.before.candidate.requests)
+        self.sender.count_uncompared_as_lost(self.before.candidate.requests)
 
     def report(self, gateway: str) -> ShadowReport:
         findings = Findings()
@@ -63,10 +63,11 @@ class _Running:
 
 
 class ShadowRunner:
-    """Runs the shadows of one gateway process, and reports what they find.
+    """Runs the shadows of one gateway process.
 
-    Call `follow` with each snapshot. `install` sets what sees requests before they are forwarded, and takes it away.
-    `upstream` is for shadows alone. It, the process that compares and the task that reports run only while a shadow does.
+    It reports what they find. Call `follow` with each snapshot. `install` sets what sees requests before they are
+    forwarded, and takes it away. `upstream` is for shadows alone. It, the process that compares and the task that
+    reports run only while a shadow does.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class ShadowRunner:
         self._task = self._supervisor.start_task("shadows", self._run)
 
     async def stop(self) -> None:
-        """Write one last report, if that is quick, and stop."""
+        """Stop all shadows. It writes one last report before, if that is quick."""
         self._install(None)
         if self._task is not None:
             self._task.cancel()

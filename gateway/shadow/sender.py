@@ -1,7 +1,8 @@
-"""Sends a copy of a share of a model's requests to a candidate version.
+"""Sends copies of a model's requests to a candidate version.
 
-A caller's answer is copied while it passes. When the caller has it, the request goes to the candidate, and some requests to the
-stable version once more, over connections of their own. Nothing here is waited for by a caller: what does not fit the budget is dropped and counted.
+It copies a share of the requests. A caller's answer is copied while it passes. When the caller has it, the request goes
+to the candidate, and some requests to the stable version once more, over connections of their own. No caller waits for
+this: what does not fit the budget is dropped and counted.
 """
 
 import asyncio
@@ -61,9 +62,9 @@ def _can_be_compared(answer: Answer) -> bool:
 
 
 class ShadowSender:
-    """Sends copies of requests to the candidate of one shadow, and hands on the answers to be compared.
+    """Sends copies of requests to a shadow's candidate.
 
-    `compare` takes a pair of answers, and says whether it had room.
+    It hands on the answers to be compared. `compare` takes a pair of answers, and says whether it had room.
     """
 
     def __init__(
@@ -95,8 +96,8 @@ class ShadowSender:
         self._loop = asyncio.get_running_loop()
         self._one_ended = asyncio.Event()
 
-    def lose_all_but(self, compared: int) -> None:
-        """Count as left out what was handed on and will never be compared: all pairs but `compared`."""
+    def count_uncompared_as_lost(self, compared: int) -> None:
+        """Count all pairs but `compared` as lost. They were handed on and will never be compared."""
         if self._compared > compared:
             self._drop("comparison lost", self._compared - compared)
             self._compared = compared
@@ -112,13 +113,17 @@ class ShadowSender:
             await self._one_ended.wait()
 
     def replace_versions(self, candidate: Backend, stable: Backend) -> None:
-        """Replace both versions by what the registry has now. What ID tokens for them are made for may have changed."""
+        """Replace the candidate and the stable version.
+
+        They are what the registry has now. What ID tokens for them are made for may have changed.
+        """
         self._candidate, self._stable = candidate, stable
 
     def stop_sampling(self) -> None:
-        """Stop sampling: copy and send no more requests; what is under way still counts.
+        """Stop sampling requests.
 
-        Those that wait are dropped: the reason to end may be that nothing must be sent twice.
+        No more are copied and sent; what is under way still counts. Those that wait are dropped: the reason to end may
+        be that nothing must be sent twice.
         """
         self._ends = 0.0
         while self._waiting:
@@ -126,7 +131,7 @@ class ShadowSender:
             self._drop("ended")
 
     def stop(self) -> None:
-        """Stop: cancel what is under way; its answers are not compared."""
+        """Stop sending copies. It cancels what is under way, whose answers are not compared."""
         self.stop_sampling()
         for runner in list(self._runners):
             runner.cancel()
@@ -134,7 +139,10 @@ class ShadowSender:
     # -- before the request is forwarded
 
     def observe(self, exchange: Exchange, request: UpstreamRequest) -> None:
-        """Sample a request before it is forwarded: have its answer recorded where it is one of the share and fits the budget."""
+        """Sample a request before it is forwarded.
+
+        Its answer is recorded where the request is one of the share and fits the budget.
+        """
         shadow, target = self.shadow, exchange.target
         if (
             exchange.backend.version != shadow.stable

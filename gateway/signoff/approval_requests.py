@@ -1,7 +1,8 @@
-"""Approval requests: documents of the environment's registry that collect signed decisions, and what these add up to.
+"""Approval requests, and whether their signed decisions approve them.
 
-Nothing in such a document is believed: each time, every signature is verified, and the subject is compared with what
-would serve now. Somebody who can write the registry can remove a decision, which the audit shows, but cannot make one.
+They are documents of the environment's registry that collect the decisions. Nothing in such a document is believed:
+each time, every signature is verified, and the subject is compared with what would serve now. Somebody who can write
+the registry can remove a decision, which the audit shows, but cannot make one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,9 +57,9 @@ class ApprovalStatus(msgspec.Struct, frozen=True, kw_only=True):
     expires: str = ""  # when the first of the approvals that count ends
 
 
-async def find_request(registry: Registry, identity: str) -> tuple[Document, ApprovalRequest] | None:
-    """Find an approval request by its id; None where there is none."""
-    document = await registry.read(APPROVALS, identity)
+async def find_request(registry: Registry, request_id: str) -> tuple[Document, ApprovalRequest] | None:
+    """Find an approval request by its id. None where there is none."""
+    document = await registry.read(APPROVALS, request_id)
     return None if document is None else (document, read_request(document))
 
 
@@ -72,16 +73,17 @@ def read_request(document: Document) -> ApprovalRequest:
         raise ValueError(str(error)) from None
 
 
-def request_id(statement: Mapping[str, Any]) -> str:
-    """The id of an approval request: 128 bits of the digest of its statement.
+def derive_request_id(statement: Mapping[str, Any]) -> str:
+    """Derive the id of an approval request from its statement.
 
-    A requester can try many statements: with fewer bits they find two with one id, show one and have the other approved.
+    The id is 128 bits of the statement's digest. A requester can try many statements: with fewer bits they find two with
+    one id, show one and have the other approved.
     """
     return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:32]
 
 
 def with_decision(document: Document, decision: Mapping[str, Any], keys: Keys) -> Put:
-    """The write that adds a decision to an approval request, with the issuers' keys that verify it."""
+    """The write that adds a decision to an approval request. It adds the issuers' keys that verify the decision, too."""
     request = read_request(document)
     body = msgspec.to_builtins(
         msgspec.structs.replace(
@@ -94,7 +96,7 @@ def with_decision(document: Document, decision: Mapping[str, Any], keys: Keys) -
 
 
 def evaluate_request(
-    identity: str,
+    request_id: str,
     request: ApprovalRequest,
     stored: StoredPolicy,
     keys: Keys,
@@ -104,10 +106,11 @@ def evaluate_request(
     subject: Subject | None = None,
     with_evidence: bool = False,
 ) -> ApprovalStatus:
-    """Evaluate whether `request` approves `subject` now (None: what it asks for).
+    """Evaluate the status of an approval request.
 
-    `environment` is the id of the environment's registry. The evidence is compared with that of `subject` only
-    `with_evidence`: an environment has the request's, not the source's.
+    Returns whether `request` approves `subject` now (None: what it asks for). `environment` is the id of the
+    environment's registry. The evidence is compared with that of `subject` only `with_evidence`: an environment has the
+    request's, not the source's.
     """
     now = now or datetime.now(UTC)
     policy = stored.policy
@@ -115,7 +118,7 @@ def evaluate_request(
         asked = read_statement(request.request, policy, keys)
     except SigningError as error:
         return ApprovalStatus(approved=False, problems=(f"the request does not count: {error}",))
-    problems = request_problems(identity, request, asked, environment)
+    problems = request_problems(request_id, request, asked, environment)
     bound = asked.predicate.subject
     wanted = subject if subject is not None else bound
     if not with_evidence:
@@ -126,7 +129,7 @@ def evaluate_request(
     problems += _changes(bound, wanted)
     if not bound.sign_off == wanted.sign_off == stored.digest:
         problems.append("the sign-off policy has changed since it was asked for")
-    decisions, ignored = _decisions(identity, request, asked, stored, keys, now)
+    decisions, ignored = _decisions(request_id, request, asked, stored, keys, now)
     emergencies = [one for one in decisions if one.predicate.decision == "emergency"]
     emergency = max(emergencies, key=lambda one: one.at, default=None)
     valid = timedelta(days=policy.valid_days)
@@ -157,14 +160,14 @@ def evaluate_request(
 
 
 def request_problems(
-    identity: str, request: ApprovalRequest, asked: VerifiedStatement, environment: str
+    request_id: str, request: ApprovalRequest, asked: VerifiedStatement, environment: str
 ) -> list[str]:
     """What is wrong with the request itself, a sentence each.
 
     A decision on such a request would be about something else than what is shown, or count in another environment.
     """
     subject, problems = asked.predicate.subject, []
-    if asked.predicate.decision != "request" or identity != request_id(request.request):
+    if asked.predicate.decision != "request" or request_id != derive_request_id(request.request):
         problems.append("the request is not the one that was asked for: another one was put in its place")
     if subject.environment != environment:
         problems.append("it was asked for another environment")
@@ -185,10 +188,10 @@ def version_sign_offs_until(
     url: str,
     until: datetime,
 ) -> list[tuple[str, VerifiedStatement]]:
-    """The approvals and emergencies that were signed for a version until a time, each with the id of its request.
+    """The sign-offs of a version until a time.
 
-    Whether they have expired since is left out, and so are people that the present policy does not know: their signatures
-    cannot be verified.
+    A sign-off is an approval or an emergency, and comes with the id of its request. Whether they have expired since is left
+    out, and so are people that the present policy does not know: their signatures cannot be verified.
     """
     found = []
     for document in documents:
@@ -200,7 +203,7 @@ def version_sign_offs_until(
         except (ValueError, SigningError):
             continue
         subject = asked.predicate.subject
-        if asked.predicate.decision != "request" or document.name != request_id(request.request):
+        if asked.predicate.decision != "request" or document.name != derive_request_id(request.request):
             continue
         if (subject.environment, subject.title) != (environment, title):
             continue
@@ -261,16 +264,16 @@ def _changes(asked: Subject, wanted: Subject) -> list[str]:
 
 
 def evaluate_decisions(
-    identity: str,
+    request_id: str,
     request: ApprovalRequest,
     asked: VerifiedStatement,
     stored: StoredPolicy,
     keys: Keys,
     now: datetime,
 ) -> list[tuple[VerifiedStatement | None, str]]:
-    """Each decision of a request in order, and why it does not count (empty: it counts).
+    """Evaluate the decisions of a request, in order.
 
-    The decision is None where its signature is not good.
+    Returns each decision and why it does not count (empty: it counts). The decision is None where its signature is not good.
     """
     judged: list[tuple[VerifiedStatement | None, str]] = []
     latest: dict[tuple[str, str], VerifiedStatement] = {}
@@ -281,7 +284,7 @@ def evaluate_decisions(
             why = _why_no_longer(content, request, stored, keys) or str(error)
             judged.append((None, why))
             continue
-        why = _why_not(identity, signed, asked, stored.policy, now)
+        why = _why_not(request_id, signed, asked, stored.policy, now)
         if not why:
             _keep_latest(latest, signed)
         judged.append((signed, why))
@@ -293,21 +296,21 @@ def evaluate_decisions(
 
 
 def why_last_decision_does_not_count(
-    identity: str, request: ApprovalRequest, stored: StoredPolicy, keys: Keys
+    request_id: str, request: ApprovalRequest, stored: StoredPolicy, keys: Keys
 ) -> str:
-    """Why the decision that was added last does not count; empty where it does.
+    """Why the last decision of a request does not count.
 
-    Raises SigningError where the request does not count.
+    It is the one that was added last; empty where it counts. Raises SigningError where the request does not count.
     """
     *earlier, last = request.decisions
     if last in earlier:  # a rejection that is added again would replace the approval that followed it
         return "it is there already"
     asked = read_statement(request.request, stored.policy, keys)
-    return evaluate_decisions(identity, request, asked, stored, keys, datetime.now(UTC))[-1][1]
+    return evaluate_decisions(request_id, request, asked, stored, keys, datetime.now(UTC))[-1][1]
 
 
 def _decisions(
-    identity: str,
+    request_id: str,
     request: ApprovalRequest,
     asked: VerifiedStatement,
     stored: StoredPolicy,
@@ -316,7 +319,7 @@ def _decisions(
 ) -> tuple[list[VerifiedStatement], list[str]]:
     """The last decision of each person that counts, and why others do not."""
     counting, ignored = [], []
-    for signed, why in evaluate_decisions(identity, request, asked, stored, keys, now):
+    for signed, why in evaluate_decisions(request_id, request, asked, stored, keys, now):
         if signed is None:
             ignored.append(f"a decision does not count: {why}")
         elif not why:
@@ -351,10 +354,10 @@ def _keep_latest(latest: dict[tuple[str, str], VerifiedStatement], signed: Verif
 
 
 def _why_not(
-    identity: str, signed: VerifiedStatement, asked: VerifiedStatement, policy: SignOffPolicy, now: datetime
+    request_id: str, signed: VerifiedStatement, asked: VerifiedStatement, policy: SignOffPolicy, now: datetime
 ) -> str:
     predicate = signed.predicate
-    if predicate.request != identity:
+    if predicate.request != request_id:
         return "it belongs to another request"
     if predicate.subject != asked.predicate.subject:
         return "it is about something else"

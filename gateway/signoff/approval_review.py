@@ -1,4 +1,4 @@
-"""The review of an approval request: one document for the people who decide.
+"""The review of an approval request, for the people who decide. It is one document.
 
 It shows what the request binds, what differs, evidence, decisions.
 """
@@ -13,7 +13,7 @@ from gateway.artifacts.read_model_card import read_card_sections
 from gateway.audit.dsse_envelope import SigningError
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import differences, merge_document, with_backend
-from gateway.core.version_evidence import CARD, requests_behind
+from gateway.core.version_evidence import CARD, verdict_sample_size
 from gateway.registry.base import Document
 from gateway.signoff.approval_requests import (
     ApprovalRequest,
@@ -45,7 +45,7 @@ _BINDS: Final = {
 
 
 def request_summary(document: Document, records: SignOffRecords) -> dict[str, Any]:
-    """The summary of an approval request, for the list of requests."""
+    """The summary of an approval request. The list of requests shows it."""
     try:
         request = read_request(document)
     except ValueError as error:
@@ -70,7 +70,7 @@ def request_summary(document: Document, records: SignOffRecords) -> dict[str, An
 def review_document(
     document: Document, records: SignOffRecords, model: Document | None, policy: Document
 ) -> dict[str, Any]:
-    """The review of one approval request: everything that people who decide need to see.
+    """The review of one approval request. It holds everything that people who decide need to see.
 
     `model` and `policy` are the documents that it would change. Starts programs.
     """
@@ -124,7 +124,7 @@ def _evidence(request: ApprovalRequest, subject: Subject, stored: StoredPolicy) 
         record = request.evidence.get(sort, {})
         wanted = msgspec.structs.replace(stored.policy, evidence=(sort,))
         facts = record.get("facts", {})
-        behind = requests_behind(record)
+        behind = verdict_sample_size(record)
         sections = read_card_sections(facts) if sort == CARD and isinstance(facts, Mapping) else ()
         found.append(
             {

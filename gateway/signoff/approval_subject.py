@@ -1,8 +1,9 @@
-"""The subject of an approval: what exactly is approved, by digests.
+"""The subject of an approval: what exactly is approved.
 
-It is one version as it would serve, or a new sign-off policy. Addresses are left out, since they differ between environments:
-the same image and artifact may be copied to another registry and bucket. Tags are left out since they move. Of a version with
-neither image nor artifact, the address is all that says what it is, so there it is bound.
+It names everything by digests. It is one version as it would serve, or a new sign-off policy. Addresses are left out,
+since they differ between environments: the same image and artifact may be copied to another registry and bucket. Tags
+are left out since they move. Of a version with neither image nor artifact, the address is all that says what it is, so
+there it is bound.
 """
 
 import re
@@ -39,7 +40,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.model}@{self.version}" if self.model else "sign-off policy"
 
     def digest(self) -> str:
-        """The SHA-256 digest of the subject's canonical form (RFC 8785), in hexadecimal."""
+        """The SHA-256 digest of the subject, in hexadecimal. It is that of the canonical form (RFC 8785)."""
         content: dict[str, Any] = msgspec.to_builtins(self)
         digest = text_digest(canonical_json(content).decode())
         assert digest is not None  # noqa: S101  (of a text there is one)

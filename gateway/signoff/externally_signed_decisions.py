@@ -1,4 +1,4 @@
-"""Decisions that are signed outside of this process: prepares the statement, and verifies it when it comes back signed.
+"""Prepares decisions to be signed outside of this process, and verifies them.
 
 People sign with `ssh-keygen` at a terminal, or by signing in at an issuer in the browser. A statement is made here, signed
 there, and handed in. What comes back is verified as every statement is, must be about the request as it is now, and must be
@@ -39,7 +39,7 @@ _WORDS: Final = {"approve": "approved", "reject": "rejected", "review": "reviewe
 
 
 class DecisionNotAccepted(Exception):
-    """A signed decision that was handed in does not count; the text says why."""
+    """A signed decision that was handed in does not count. The text says why."""
 
 
 class PreparedStatement(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,9 +55,9 @@ class PreparedStatement(msgspec.Struct, frozen=True, kw_only=True):
 def prepare_statement(
     document: Document, records: SignOffRecords, decision: Decision, by: str, reason: str
 ) -> PreparedStatement:
-    """Prepare the statement of a decision by the person `by`, to be signed outside of this process.
+    """Prepare the statement of a decision to be signed.
 
-    Raises DecisionNotAccepted where it cannot be made.
+    The person `by` decides, and signs outside of this process. Raises DecisionNotAccepted where it cannot be made.
     """
     asked = _asked(document, records)
     person = records.stored.policy.person(by)
@@ -78,7 +78,7 @@ def prepare_statement(
 
 
 class VerifiedDecision(NamedTuple):
-    """A verified decision that counts, and the write that adds it to its request."""
+    """A decision that is verified, and counts. `change` is the write that adds it to its request."""
 
     change: Put
     signed: VerifiedStatement
@@ -89,7 +89,10 @@ class VerifiedDecision(NamedTuple):
 def verify_decision(
     document: Document, records: SignOffRecords, payload: bytes, kind: str, signature: bytes
 ) -> VerifiedDecision:
-    """Verify the signed decision in `payload`. Raises DecisionNotAccepted where it does not count. Starts programs."""
+    """Verify a decision that was signed outside of this process.
+
+    `payload` is what was signed. Raises DecisionNotAccepted where it does not count. Starts programs.
+    """
     _asked(document, records)
     content = _envelope(payload, kind, signature)
     try:

@@ -1,8 +1,9 @@
-"""Identity tokens (OpenID Connect) as signatures: verifies that a token was made for one statement alone.
+"""Identity tokens (OpenID Connect) as signatures.
 
-An identity token says who somebody is, not what they agree to. So it counts only where its audience or its nonce is the
-digest of the statement: it was then asked for to approve this, and is worth nothing anywhere else. Google makes such
-tokens for service accounts (`gcloud auth print-identity-token --audiences=…`); other issuers take a nonce.
+It verifies that a token was made for one statement alone. An identity token says who somebody is, not what they agree
+to. So it counts only where its audience or its nonce is the digest of the statement: it was then asked for to approve
+this, and is worth nothing anywhere else. Google makes such tokens for service accounts (`gcloud auth
+print-identity-token --audiences=…`); other issuers take a nonce.
 
 Every site where somebody signs in chooses the nonce of their token. So a nonce counts only in a token for a client that the
 policy names: any other site could have somebody sign in, and gets their approval.
@@ -46,9 +47,9 @@ def signature_audience(message: bytes) -> str:
 
 
 async def fetch_keys(issuers: Sequence[str]) -> dict[str, dict[str, PublicKey]]:
-    """Fetch the present public keys of token issuers, by their discovery documents.
+    """Fetch the present public keys of token issuers.
 
-    There are none of an issuer that cannot be reached.
+    Their discovery documents say where. There are none of an issuer that cannot be reached.
     """
     sets = {issuer: JwksKeySet("", issuer=issuer) for issuer in issuers}
     async with open_ssrf_guarded_session(keys.host for keys in sets.values()) as session:
@@ -59,7 +60,7 @@ async def fetch_keys(issuers: Sequence[str]) -> dict[str, dict[str, PublicKey]]:
 
 
 def token_key_name(token: bytes) -> tuple[str, str] | None:
-    """The issuer and the key id that a token names; None where it is no token. The token is not verified."""
+    """The issuer and the key id that a token names. None where it is no token. The token is not verified."""
     if len(token) > _MAX_BYTES:
         return None
     try:
@@ -77,9 +78,10 @@ def has_signed(
     keys: Mapping[str, Mapping[str, PublicKey]],
     at: datetime,
 ) -> bool:
-    """Whether `token` signs `message`: it is of an accepted identity, was valid at the time `at`, and was made for `message`.
+    """Whether `token` signs `message`.
 
-    `keys` decides which keys count: the gate gives it those that issuers publish now, an audit also those that were kept.
+    A token that signs is of an accepted identity, was valid at the time `at`, and was made for `message`. `keys` decides
+    which keys count: the gate gives it those that issuers publish now, an audit also those that were kept.
     """
     name = token_key_name(token)
     public = keys.get(name[0], {}).get(name[1]) if name is not None else None

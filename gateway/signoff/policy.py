@@ -1,7 +1,8 @@
-"""An environment's sign-off policy: whose approvals and what evidence a version needs, and for how long they hold.
+"""An environment's sign-off policy.
 
-It is a document of the environment's registry, written from a file in TOML. Its digest is part of what every approval
-binds: when the policy changes, all approvals end.
+It says whose approvals and what evidence a version needs, and for how long they hold. It is a document of the environment's
+registry, written from a file in TOML. Its digest is part of what every approval binds: when the policy changes, all
+approvals end.
 """
 
 import re
@@ -28,7 +29,10 @@ _SSH_KEY: Final = re.compile(
 
 
 class AcceptedIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An identity whose tokens are accepted: its issuer, and its verified e-mail address or its subject (OpenID Connect Core 2)."""
+    """An identity whose tokens prove who a person is.
+
+    It has an issuer, and a verified e-mail address or a subject (OpenID Connect Core 2).
+    """
 
     issuer: str = "https://accounts.google.com"
     email: str = ""
@@ -37,7 +41,7 @@ class AcceptedIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A person who may request or approve, and how they prove who they are."""
+    """A person who may request or approve. The keys and tokens say how they prove who they are."""
 
     name: str
     roles: tuple[str, ...] = ()
@@ -46,14 +50,17 @@ class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class EmergencyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The policy's rule for emergencies: who may put a version into service alone, and how soon somebody else must review it."""
+    """The policy's rule for who may act alone in an emergency.
+
+    It says who may put a version into service alone, and how soon somebody else must review it.
+    """
 
     people: tuple[str, ...] = ()
     review_days: float = 3.0
 
 
 class SignOffPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sign-off policy: what a version needs before it may serve in this environment."""
+    """A sign-off policy: what a version needs before it may serve."""
 
     people: tuple[Person, ...]
     approvals: dict[str, int]  # how many people of each role
@@ -66,8 +73,8 @@ class SignOffPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return next((person for person in self.people if person.name == name), None)
 
 
-def read_policy_file(text: str) -> SignOffPolicy:
-    """Parse the text of a policy file in TOML. ValueError lists everything that is wrong."""
+def parse_policy_toml(text: str) -> SignOffPolicy:
+    """Parse a sign-off policy from the text of a TOML file. ValueError lists everything that is wrong."""
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -88,7 +95,10 @@ def parse_policy(content: Mapping[str, Any]) -> SignOffPolicy:
 
 
 def policy_document(policy: SignOffPolicy) -> dict[str, Any]:
-    """A policy as its registry document. Without a limit on the age of evidence it is the document of releases that knew none."""
+    """The registry document of a policy.
+
+    Without a limit on the age of evidence it is the document of releases that knew none.
+    """
     document = to_document(policy)
     if not policy.evidence_days:
         del document["evidence_days"]
@@ -103,7 +113,7 @@ def policy_digest(body: Mapping[str, Any]) -> str:
 
 
 def policy_problems(policy: SignOffPolicy) -> list[str]:
-    """Everything that is wrong with `policy`, a sentence each."""
+    """Everything that is wrong with a policy. Each problem is a sentence."""
     names = [person.name for person in policy.people]
     folded = [name.casefold() for name in names]
     problems = [f"{name} is listed twice" for name in sorted({n for n in folded if folded.count(n) > 1})]
@@ -172,7 +182,10 @@ def _person_problems(person: Person) -> list[str]:
 
 
 def missing_roles(required: Mapping[str, int], approvers: Sequence[Person]) -> list[str]:
-    """The required roles that `approvers` leave open, one entry for each missing person. Each person fills one place of one role."""
+    """The required roles that the approvers leave open.
+
+    There is one entry for each missing person. Each person fills one place of one role.
+    """
     places = [role for role, count in required.items() for _ in range(count)]
     filled: dict[int, Person] = {}
 

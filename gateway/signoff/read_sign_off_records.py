@@ -1,6 +1,7 @@
-"""Reads all that a registry holds about sign-off: the policy, the requests with their decisions, and the issuers' keys.
+"""Read all that a registry holds about sign-off.
 
-What refuses a write, what shows it, and what audits it read the same records here, so that they cannot disagree.
+It is the policy, the requests with their decisions, and the issuers' keys. What refuses a write, what shows it, and
+what audits it read the same records here, so that they cannot disagree.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ _RECENT_S: Final = 30.0
 
 
 class SignOffRecords(NamedTuple):
-    """The sign-off policy in force, with the requests and keys that decide what it approves."""
+    """The sign-off policy in force, with its requests and keys. These decide what it approves."""
 
     stored: StoredPolicy
     keys: Keys  # that the issuers of the policy's identity tokens publish now
@@ -29,7 +30,7 @@ class SignOffRecords(NamedTuple):
     def version_sign_offs_until(
         self, *, title: str, artifact: str, image: str, url: str, until: datetime
     ) -> list[tuple[str, VerifiedStatement]]:
-        """The approvals and emergencies that were signed for a version until a time, each with the id of its request."""
+        """The version's sign-offs (approvals and emergencies) until a time. Each has the id of its request."""
         return version_sign_offs_until(
             self.requests,
             self.stored,
@@ -44,7 +45,7 @@ class SignOffRecords(NamedTuple):
 
 
 async def read_policy(registry: Registry) -> StoredPolicy | None:
-    """Read the sign-off policy of a registry; None where there is none. ValueError says what is wrong with it."""
+    """Read the sign-off policy of a registry. None where there is none. ValueError says what is wrong with it."""
     document = await registry.read(SIGN_OFF, POLICY)
     return None if document is None else parse_stored_policy(document)
 
@@ -72,16 +73,19 @@ async def read_records(
 
 
 async def read_policy_and_records(registry: Registry) -> SignOffRecords | None:
-    """Read the sign-off policy of a registry and its records; None where there is no policy.
+    """Read the sign-off policy of a registry and its records.
 
-    ValueError says what is wrong with the policy.
+    None where there is no policy. ValueError says what is wrong with the policy.
     """
     stored = await read_policy(registry)
     return None if stored is None else await read_records(registry, stored)
 
 
 async def fetch_issuer_keys(policy: SignOffPolicy) -> Keys:
-    """Fetch the present public keys of all token issuers that the policy names. Without such an issuer no request is made."""
+    """Fetch the public keys of all token issuers that the policy names.
+
+    They are those of now. Without such an issuer no request is made.
+    """
     issuers = _issuers(policy)
     return await fetch_keys(issuers) if issuers else {}
 
@@ -104,7 +108,7 @@ class IssuerKeyCache:
         self._until = 0.0
 
     async def find(self, policy: SignOffPolicy) -> Keys:
-        """The public keys of the policy's token issuers, at most half a minute old."""
+        """The public keys of the policy's token issuers, from the cache. They are at most half a minute old."""
         issuers = _issuers(policy)
         async with self._lock:
             if issuers != self._issuers or self._now() >= self._until:
@@ -114,6 +118,9 @@ class IssuerKeyCache:
 
 
 def policy_precondition(document: Document | None) -> Precondition:
-    """The precondition that the sign-off policy is still the one that was read; None: that there is still none."""
+    """The precondition that the sign-off policy has not changed.
+
+    It is still that of `document`; None: there is still none.
+    """
     revision = document.revision if document is not None else 0
     return Precondition(kind=SIGN_OFF, name=POLICY, expected=revision)

@@ -1,4 +1,4 @@
-"""Checks the evidence that a sign-off policy requires: what is missing, failed, too old, or about something else."""
+"""Checks the evidence that a sign-off policy requires. It finds what is missing, failed, too old, or about something else."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ def evidence_problems(
     subject: Subject,
     now: datetime | None = None,
 ) -> list[str]:
-    """What is wrong with the required evidence: what is missing, failed, too old, or about something else."""
+    """What is wrong with the evidence that a policy requires. It is missing, failed, too old, or about something else."""
     if not subject.model:
         return []
     problems = []

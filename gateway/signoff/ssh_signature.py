@@ -19,7 +19,7 @@ _KNOWN: Final = 1000  # good signatures, which a page that is open verifies ever
 
 
 class SshError(Exception):
-    """`ssh-keygen` cannot be run, or did not sign; the text says why."""
+    """`ssh-keygen` cannot be run, or did not sign. The text says why."""
 
 
 def public_key_of(key: Path) -> str:
@@ -47,7 +47,7 @@ def sign(message: bytes, key: Path) -> bytes:
 
 
 def has_signed(message: bytes, signature: bytes, principal: str, public_keys: Sequence[str]) -> bool:
-    """Whether `signature` of `message` was made by one of `public_keys`. Raises SshError where nothing can be verified."""
+    """Whether one of `public_keys` signed the message. Raises SshError where nothing can be verified."""
     if not public_keys or len(signature) > _MAX_SIGNATURE_BYTES:
         return False
     try:
@@ -72,7 +72,7 @@ def _verify(message: bytes, signature: bytes, principal: str, public_keys: tuple
 
 
 class SshKeygenRefused(SshError):
-    """`ssh-keygen` ran, and refused what it was asked: to sign, or to accept a signature."""
+    """`ssh-keygen` refused to sign, or to accept a signature."""
 
 
 def _run(arguments: list[str], message: bytes, *, timeout_s: float = _VERIFY_S) -> bytes:

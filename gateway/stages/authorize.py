@@ -20,7 +20,7 @@ _TOLD = {SCORE: "call", METADATA: "read about"}
 
 
 class Authorize:
-    """Refuse a request that the principal's rights, the model's networks or its method do not allow."""
+    """Refuse a request that is not allowed. The principal's rights, the model's networks and its methods decide."""
 
     def __init__(self, *, body_limit_bytes: int, report_only: bool = False) -> None:
         self._body_limit_bytes = body_limit_bytes

@@ -1,9 +1,9 @@
-"""Limit the requests in flight at each backend to what its instances can run at once; the others wait in order of arrival.
+"""Limits the requests in flight at each backend.
 
-docs/adr on declared concurrency says why it is this way. The window of a backend is how many of a model's requests may be
-there at once. It begins with the concurrency that the backend declares, opens while answers come without a wait and others
-want in, and closes when the backend refuses (429, or 503 with Retry-After). A refused request was not begun: it waits again,
-before all others.
+The limit is what its instances can run at once; further requests wait in order of arrival. docs/adr on declared concurrency
+says why it is this way. The window of a backend is how many of a model's requests may be there at once. It begins with the
+concurrency that the backend declares, opens while answers come without a wait and others want in, and closes when the
+backend refuses (429, or 503 with Retry-After). A refused request was not begun: it waits again, before all others.
 """
 
 import asyncio
@@ -44,7 +44,10 @@ class _Waiter:
 
 
 class ConcurrencyWindow:
-    """The adaptive concurrency window of one backend of one model: its size, its requests in flight, its waiting queue."""
+    """The adaptive limit of concurrent requests to one backend.
+
+    It is for one model, and knows the window's size, the requests in flight and the waiting queue.
+    """
 
     __slots__ = (
         "_base_outside_s",
@@ -76,7 +79,10 @@ class ConcurrencyWindow:
         self._base_outside_s = math.inf  # the least that answers took beyond the backend's own work
 
     def enqueue(self, arrived: float, turn: "asyncio.Future[None]") -> _Waiter:
-        """Add a request to the waiting queue, in order of arrival; one that the backend has sent back keeps its place."""
+        """Add a request to the waiting queue.
+
+        The order is that of arrival; a request that the backend has sent back keeps its place.
+        """
         waiter, waiting = _Waiter(arrived, turn), self.waiting
         place = len(waiting)
         while place and waiting[place - 1].arrived > arrived:
@@ -122,7 +128,10 @@ class ConcurrencyWindow:
                 self.size = max(self.share, self.size - self.share / self.size)
 
     def shrink_after_refusal(self, retry_after_s: float, now: float) -> None:
-        """Shrink the window after a refusal, to the requests in flight: the backend accepts no more now. With none in flight, close it for a while."""
+        """Shrink the window after the backend refused a request.
+
+        The requests in flight are the new size: the backend accepts no more now. With none in flight, close it for a while.
+        """
         self._slow_start = False
         self._held_until = now + max(_HOLD_S, retry_after_s)
         self.size = min(self.size, float(self.in_flight))
@@ -149,7 +158,7 @@ class ConcurrencyWindow:
 
 
 class BackendSlot:
-    """One of the backend's slots, held while a request is at the backend; leaving the `with` gives it back."""
+    """A request's slot at a backend. The request holds it while it is at the backend; leaving the `with` gives it back."""
 
     __slots__ = ("_exchange", "_window")
 
@@ -187,15 +196,19 @@ ANYWHERE: Final = _UnlimitedSlot()
 
 
 def is_autoscaled(backend: Backend, *, everywhere: bool) -> bool:
-    """Whether more requests start more instances of the backend: on Cloud Run, or, with `everywhere`, at any address."""
+    """Whether more requests start more instances of the backend.
+
+    They do on Cloud Run, or, with `everywhere`, at any address.
+    """
     return everywhere or (urlsplit(backend.url).hostname or "").endswith(".run.app")
 
 
 class BackendConcurrency:
-    """Limit the requests at each backend: a request gets one of its backend's slots, or waits for one.
+    """Limits the concurrent requests to each backend.
 
-    A backend that declares no concurrency has no such limit, only `ConcurrencyLimit`. `sharers`: gateway processes here that share the backends. `scales`: whether more instances of a backend start where
-    more requests come. A WebSocket is not counted: it is no prediction, and may last for hours.
+    A request gets one of its backend's slots, or waits for one. A backend that declares no concurrency has no such limit,
+    only `ConcurrencyLimit`. `sharers`: gateway processes here that share the backends. `scales`: whether more instances of
+    a backend start where more requests come. A WebSocket is not counted: it is no prediction, and may last for hours.
     """
 
     def __init__(self, *, sharers: int = 1, scales: Callable[[Backend], bool] = lambda _: False) -> None:
@@ -205,7 +218,7 @@ class BackendConcurrency:
         self._refusals = Counter[str]()
 
     def try_nowait(self, exchange: Exchange) -> "BackendSlot | _UnlimitedSlot | None":
-        """Take a slot where one is free; None: `await` the stage itself to wait for one."""
+        """Take a slot if one is free, without waiting. None: `await` the stage itself to wait for one."""
         backend = exchange.backend
         declared = backend.concurrency
         if declared is None:
@@ -250,9 +263,10 @@ class BackendConcurrency:
         return BackendSlot(window, exchange)
 
     def waits_for_another_slot(self, exchange: Exchange) -> bool:
-        """Whether a request that the backend refused waits for another slot, as its deadline allows; otherwise its caller gets the refusal.
+        """Whether a request that the backend refused waits for another slot.
 
-        Counts the refusal, and clears `exchange.refused_s`.
+        It does so as far as its deadline allows; otherwise its caller gets the refusal. Counts the refusal, and clears
+        `exchange.refused_s`.
         """
         self._refusals[exchange.model.name] += 1
         retry_after_s, exchange.refused_s = exchange.refused_s, None

@@ -1,4 +1,4 @@
-"""Refuse requests whose budget is exhausted (402 or 429), until the budget's period ends."""
+"""Refuse requests whose budget is exhausted. They get 402 or 429 until the budget's period ends."""
 
 import time
 from collections.abc import Callable, Mapping

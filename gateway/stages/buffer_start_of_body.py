@@ -1,4 +1,7 @@
-"""Buffer the start of the request body (all of a small one) before the request takes a concurrency permit."""
+"""Buffer the start of the request body.
+
+A small body is buffered whole. This happens before the request takes a concurrency permit.
+"""
 
 import time
 
@@ -7,7 +10,10 @@ from gateway.core.exchange import Exchange
 
 
 class BufferStartOfBody:
-    """Buffer the start of the body: wait until it is complete or `BUFFERED_BODY_BYTES` have arrived. At most `limit` requests wait at once."""
+    """Buffer the start of the body.
+
+    It waits until the body is complete or `BUFFERED_BODY_BYTES` have arrived. At most `limit` requests wait at once.
+    """
 
     def __init__(self, *, limit: int) -> None:
         self._limit = limit
@@ -21,7 +27,7 @@ class BufferStartOfBody:
         self.waiting += 1
         began = time.monotonic()
         try:
-            await body.buffer(exchange.deadline)
+            await body.buffer_start(exchange.deadline)
         finally:
             self.waiting -= 1
             exchange.buffering_s = time.monotonic() - began

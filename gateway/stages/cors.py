@@ -1,4 +1,4 @@
-"""Apply the model's CORS policy: answer preflights, and add the fields that let a browser's page read the response."""
+"""Apply the model's CORS policy. It answers preflights, and adds the fields that let a browser's page read the response."""
 
 from gateway.core.errors import Forbidden
 from gateway.core.exchange import Exchange
@@ -10,7 +10,10 @@ _TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}
 
 
 class Cors:
-    """Apply the model's CORS policy: add its fields to the response, errors included. It grants no access: authentication and authorization follow."""
+    """Apply the model's CORS policy to the response.
+
+    Errors get its fields, too. It grants no access: authentication and authorization follow.
+    """
 
     def __call__(self, exchange: Exchange) -> Response | None:
         """The response to a preflight, which ends the request; None for any other request."""

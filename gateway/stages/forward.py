@@ -1,4 +1,4 @@
-"""Forward the request to its backend, and stream the response back to the caller."""
+"""Forward the request to its backend. The response is streamed back to the caller."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ class Forward:
         self._observe: Callable[[Exchange, UpstreamRequest], None] | None = None
 
     def set_observer(self, observe: Callable[[Exchange, UpstreamRequest], None] | None) -> None:
-        """Set a function that is called with each request just before it is sent; None: no function."""
+        """Set the function that is called with each request before it is sent. None: no function."""
         self._observe = observe
 
     def __call__(self, exchange: Exchange) -> Awaitable[None]:

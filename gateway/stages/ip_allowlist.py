@@ -1,4 +1,4 @@
-"""Admit callers whose IP address is on the gateway's allowlist; refuse others (403)."""
+"""Admit only callers whose IP address is on the gateway's allowlist. Others are refused (403)."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -12,10 +12,11 @@ LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
 
 class IpAllowlist:
-    """Admit callers whose IP address is on the allowlist; refuse others.
+    """Admit only callers whose IP address is on the allowlist.
 
-    The allowlist is `networks` and the networks that the registry lists now. Without `networks`, only loopback is allowed: an unconfigured gateway serves its own machine and nobody else. An unknown
-    address is in no network. With `report_only`, refusals are only counted and logged.
+    Others are refused. The allowlist is `networks` and the networks that the registry lists now. Without `networks`, only
+    loopback is allowed: an unconfigured gateway serves its own machine and nobody else. An unknown address is in no network.
+    With `report_only`, refusals are only counted and logged.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Assign the version that the caller pins, or the one that the caller's sticky share gives.
+"""Assign the version that the caller pins, or that its sticky share gives.
 
 `RouteToBackend` has drawn a version by weight already. It stays where nothing is pinned and the request has no value to stick to.
 """
@@ -18,7 +18,10 @@ _MAX_INDEX_DIGITS = 4
 
 
 class PinnedOrStickyVersion:
-    """Assign the pinned version to requests with X-Chips-Version, and the sticky one to those of models whose shares are sticky."""
+    """Assign the pinned or the sticky version to a request.
+
+    X-Chips-Version pins it; it is sticky where the model's shares are.
+    """
 
     def __call__(self, exchange: Exchange) -> None:
         """Raises Forbidden, ModelNotFound or BadRequest for a pin that cannot be honored: it is never ignored."""

@@ -18,10 +18,11 @@ WhenRedisIsUnavailable = Literal["local", "refuse", "admit"]
 
 
 class RateLimit:
-    """Count a request against its rate limits and quotas, or refuse it (429) and count it against none.
+    """Enforces the rate limits and quotas of requests.
 
-    Counts are this process's own, or, with `shared`, those of all gateways that use the same Redis. `lost` says what to do
-    while Redis is unavailable: count here, refuse, or allow. With `report_only`, nothing is refused.
+    A request counts against all of them, or is refused (429) and counts against none. Counts are this process's own,
+    or, with `shared`, those of all gateways that use the same Redis. `lost` says what to do while Redis is unavailable:
+    count here, refuse, or allow. With `report_only`, nothing is refused.
     """
 
     def __init__(
@@ -40,7 +41,10 @@ class RateLimit:
         self.refused = 0  # since the start, including those that report-only mode let pass
 
     def try_nowait(self, exchange: Exchange) -> GatewayError | NeedsWait | None:
-        """Count without waiting; NEEDS_WAIT: `await` the stage itself, because the counts are in Redis."""
+        """Enforce the rate limits without waiting, where that is possible.
+
+        NEEDS_WAIT: `await` the stage itself, because the counts are in Redis.
+        """
         if exchange.principal.quota is UNLIMITED and exchange.compiled_policy.quota is UNLIMITED:
             return None
         if self._shared is not None:

@@ -1,4 +1,4 @@
-"""Read the request's context from its head: its id, trace context, target, and the caller's own address."""
+"""Read the request's context from its head. It is the request's id, trace context, target, and the caller's own address."""
 
 import re
 from collections.abc import Callable
@@ -36,9 +36,10 @@ def _address_of(text: str) -> tuple[Address | None, str]:
 
 
 class ReadRequestContext:
-    """Fill the exchange with the request's context, read from its head. `trusted_proxies` decides which forwarding headers are believed.
+    """Read the request's context from its head into the exchange.
 
-    `name` is this deployment's name in Via (RFC 9110 section 7.6.3), by which it detects its own requests (a loop).
+    `trusted_proxies` decides which forwarding headers are believed. `name` is this deployment's name in Via (RFC 9110
+    section 7.6.3), by which it detects its own requests (a loop).
     """
 
     def __init__(self, trusted_proxies: TrustedProxies, name: Callable[[], str] = lambda: "chips") -> None:

@@ -1,4 +1,7 @@
-"""Route the request to a backend: find its model, and choose the backend by version or traffic share."""
+"""Route the request to a backend of its model.
+
+The stage finds the model, and chooses the backend by version or traffic share.
+"""
 
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.exchange import Exchange
@@ -12,16 +15,20 @@ _MAX_TIMEOUT_DIGITS = 9
 
 
 class RouteToBackend:
-    """Route the request to a backend: find its model in the present snapshot, and choose one of its backends.
+    """Route the request to a backend of its model.
 
-    Only a miss may wait: the stage then asks the registry, because the model may have been registered a moment ago.
+    It finds the model in the present snapshot, and chooses one of its backends. Only a miss may wait: the stage then asks
+    the registry, because the model may have been registered a moment ago.
     """
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
 
     def try_nowait(self, exchange: Exchange) -> bool:
-        """Route without waiting, where the snapshot knows the model; False: `await` the stage itself."""
+        """Route without waiting; False where that is not possible.
+
+        The snapshot must know the model. False: `await` the stage itself.
+        """
         snapshot = self._mirror.snapshot
         entry = snapshot.entries.get(exchange.target.model) if snapshot is not None else None
         if snapshot is None or entry is None:

@@ -1,6 +1,7 @@
-"""The access log: one line for each finished request, as JSON for Cloud Logging or as text.
+"""The access log: one line for each finished request.
 
-The JSON is put together by hand, because every request pays for it; what may hold anything is encoded by msgspec.
+A line is JSON for Cloud Logging, or text. The JSON is put together by hand, because every request pays for it; what may hold
+anything is encoded by msgspec.
 """
 
 import time
@@ -188,7 +189,7 @@ def _text(text: str) -> str:
 
 
 class TextAccessLogFormatter:
-    """Formats a finished request as a text line of the access log that fits a terminal."""
+    """Formats a finished request as a text line of the access log. The line fits a terminal."""
 
     def __init__(self, colored: bool = False) -> None:  # noqa: FBT001, FBT002
         self._colored = colored

@@ -1,4 +1,4 @@
-"""Exports metrics with OpenTelemetry, to Cloud Monitoring or to an OTLP collector. It is imported only in the sender's thread."""
+"""Exports metrics to Cloud Monitoring or to an OTLP collector, with OpenTelemetry. It is imported only in the sender's thread."""
 
 import time
 import warnings
@@ -99,7 +99,7 @@ class OtlpMetricsSink:
 
 
 class CloudMonitoringSink:
-    """Sends metrics to Cloud Monitoring, where they are named `workload.googleapis.com/chips_…`."""
+    """Sends metrics to Cloud Monitoring. There they are named `workload.googleapis.com/chips_…`."""
 
     def __init__(self, project: str, resource: Resource, *, client: Any = None) -> None:
         with warnings.catch_warnings():

@@ -51,7 +51,7 @@ def _otel_span(span: Span, summary: RequestSummary, resource: Resource) -> Reada
 
 
 def otel_resource(service: str, instance: str, project: str = "") -> Resource:
-    """The OpenTelemetry resource (service, instance, project) of this process."""
+    """The OpenTelemetry resource of this process. It has service, instance and project."""
     attributes = {"service.name": service, "service.version": __version__, "service.instance.id": instance}
     if project:
         attributes["gcp.project_id"] = project  # Google's OTLP endpoint wants it
@@ -59,7 +59,7 @@ def otel_resource(service: str, instance: str, project: str = "") -> Resource:
 
 
 class CloudTraceSink:
-    """Sends traces to Cloud Trace, with each call bounded in time.
+    """Sends traces to Cloud Trace. Each call is bounded in time.
 
     It uses opentelemetry-exporter-gcp-trace. By itself that exporter retries without end, ignores the time allowed for a
     flush, and delays a shutdown by thirty seconds.
@@ -95,7 +95,10 @@ class CloudTraceSink:
 
 
 class OtlpTraceSink:
-    """Sends traces to an OTLP collector over HTTP. At Google's own endpoint it uses our service account's token."""
+    """Sends traces to an OTLP collector.
+
+    It posts them over HTTP. At Google's own endpoint it uses our service account's token.
+    """
 
     def __init__(self, endpoint: str, resource: Resource) -> None:
         from gateway.telemetry.otlp_trace_encoding import encode_otlp_traces
@@ -146,6 +149,6 @@ class OtlpClient:
 
 
 def open_trace_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> TraceSink:
-    """Open the trace sink of this kind: `cloud-trace` or `otlp`."""
+    """Open the trace sink of this kind. The kinds are `cloud-trace` and `otlp`."""
     resource = otel_resource(service, instance, project)
     return CloudTraceSink(project, resource) if kind == "cloud-trace" else OtlpTraceSink(endpoint, resource)

@@ -1,4 +1,7 @@
-"""Logging: JSON lines for Cloud Logging or text for a terminal, written by a thread off the event loop."""
+"""Logging: formats log records, and writes them from a thread.
+
+They are JSON lines for Cloud Logging, or text for a terminal. The thread keeps writes off the event loop.
+"""
 
 import contextlib
 import errno
@@ -37,11 +40,11 @@ _GONE: Final = frozenset(
 
 
 class LogWriter:
-    """Writes log lines from a thread of its own, in batches.
+    """Writes log lines from a thread of its own.
 
-    A slow reader of the log never stops a request. While the stream takes nothing (a full disk, a paused reader), at most
-    `limit_lines` wait, besides those at hand; what is beyond that, or cannot reach anybody any more, is dropped and counted,
-    and the count is logged.
+    It writes them in batches. A slow reader of the log never stops a request. While the stream takes nothing (a full
+    disk, a paused reader), at most `limit_lines` wait, besides those at hand; what is beyond that, or cannot reach
+    anybody any more, is dropped and counted, and the count is logged.
     """
 
     def __init__(
@@ -73,14 +76,14 @@ class LogWriter:
         self._thread.start()
 
     def write(self, line: bytes) -> None:
-        """Queue one log line, without its line end. Never blocks."""
+        """Queue one log line. `line` is without its line end. It never blocks."""
         if len(self._lines) < self._limit:
             self._lines.append(line)
         else:
             self.dropped += 1
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Write the remaining lines and end the thread; count as lost what is not written within `timeout_s`."""
+        """Write the remaining lines and end the thread. What is not written within `timeout_s` is counted as lost."""
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         self._thread.join(timeout_s + 0.1)
@@ -190,7 +193,7 @@ def _complain(error: Exception) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a log record as a JSON object with Cloud Logging's field names."""
+    """Formats a log record as a JSON object. Its fields have Cloud Logging's names."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -243,7 +246,7 @@ def configure_logging(writer: LogWriter, *, json: bool, level: str) -> None:
 
 
 def should_log_json(choice: str, stream: TextIO = sys.stdout) -> bool:
-    """Whether to log as JSON: as `choice` says; for `auto`, where `stream` is not a terminal."""
+    """Whether to log as JSON. It is as `choice` says; for `auto`, where `stream` is not a terminal."""
     return choice == "json" or (choice == "auto" and not stream.isatty())
 
 

@@ -1,10 +1,13 @@
-"""The catalog of all metrics: name, kind, unit, labels, meaning. Exposition, alerts, dashboards and the reference page read this."""
+"""The catalog of all metrics.
+
+It gives each one's name, kind, unit, labels and meaning. Exposition, alerts, dashboards and the reference page read it.
+"""
 
 from typing import Final, Literal, NamedTuple
 
 
 class Metric(NamedTuple):
-    """The definition of one metric: name, kind, unit, labels, help."""
+    """The definition of one metric. `text` is its help."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]

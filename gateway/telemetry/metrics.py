@@ -1,7 +1,8 @@
-"""The metrics of this process: counters and histograms by model and version.
+"""The metrics of this process.
 
-They are plain lists and dictionaries, because every request pays for them. No locks: only the event loop writes. A reader in
-another thread sees each number whole, but not all numbers at one moment.
+Its counters and histograms are by model and version. They are plain lists and dictionaries, because every request pays
+for them. No locks: only the event loop writes. A reader in another thread sees each number whole, but not all numbers
+at one moment.
 """
 
 import resource
@@ -28,7 +29,7 @@ _LATENCY_BUCKETS: Final = len(LATENCY_BOUNDS) + 1
     slots=True
 )  # which the interpreter writes to much faster than to a Struct; msgspec encodes both alike
 class CallerUsage:
-    """What one caller has used of one version of a model: requests, backend seconds, bytes."""
+    """What one caller has used of one version of a model. It counts requests, backend seconds and bytes."""
 
     team: str = ""
     requests: int = 0
@@ -83,11 +84,12 @@ Reading = dict[str, dict[str, float]]
 
 
 class Metrics:
-    """Counts finished requests by model, version and caller.
+    """The metrics of one process.
 
-    `observe` counts one; `live_state` returns the counts. At most `limit` pairs of model and version, and as many of these
-    with a caller, are counted separately. Further versions of a model that is known are counted together; callers beyond the
-    limit as what `overflow_caller_labels` returns: a caller and a team.
+    It counts finished requests by model, version and caller. `observe` counts one; `live_state` returns the counts. At
+    most `limit` pairs of model and version, and as many of these with a caller, are counted separately. Further
+    versions of a model that is known are counted together; callers beyond the limit as what `overflow_caller_labels`
+    returns: a caller and a team.
     """
 
     def __init__(self, *, limit: int = 5000) -> None:
@@ -110,7 +112,7 @@ class Metrics:
             self._counters.append(counters)
 
     def observe(self, exchange: Exchange, status: int) -> Series:
-        """Count a finished request; return the series it belongs to."""
+        """Count a finished request. Returns the series it belongs to."""
         duration_s = exchange.ended - exchange.arrived
         if exchange.routed:
             series = self._observe_routed(exchange, status, duration_s)
@@ -190,7 +192,7 @@ class Metrics:
         kept[why] = kept.get(why, 0) + 1
 
     def live_state(self) -> MetricsState:
-        """The current state itself, with fresh gauges: it is not a copy. Encode it or merge it, do not change it."""
+        """The live state of the metrics, with fresh gauges. It is not a copy: encode it or merge it, do not change it."""
         state = self._state
         state.at = time.time()
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -234,7 +236,7 @@ def _other(_: Principal) -> tuple[str, str]:
 
 
 def usage_by_caller(state: MetricsState) -> dict[str, dict[str, CallerUsage]]:
-    """The usage by caller and model, all versions together."""
+    """The usage of each caller, by caller and model. It adds up all versions."""
     found: dict[str, dict[str, CallerUsage]] = {}
     for versions in list(state.series.values()):
         for series in list(versions.values()):
@@ -256,7 +258,10 @@ def add_usage(total: CallerUsage, usage: CallerUsage) -> None:
 
 
 def responsible_side(exchange: Exchange, status: int) -> tuple[str, str]:
-    """The side that can fix a failed request (`caller`, `backend`, `gateway`), and the error's code."""
+    """The side responsible for a failed request, and the error's code.
+
+    It is the side that can fix it: `caller`, `backend` or `gateway`.
+    """
     error = exchange.error
     if exchange.caller_disconnected:
         return "caller", "left"
@@ -288,7 +293,10 @@ _MAX_PHASES = 16
 
 
 def parse_server_timing(value: bytes) -> list[ServerTimingPhase]:
-    """Parse a `Server-Timing` field: its phases that have a duration. Parts that cannot be read are left out: a backend wrote it."""
+    """Parse a `Server-Timing` field into its phases.
+
+    Phases without a duration and parts that cannot be read are left out: a backend wrote it.
+    """
     phases = []
     for entry in value[:2048].decode("latin-1").split(","):
         name, *parameters = (part.strip() for part in entry.split(";"))

@@ -1,4 +1,4 @@
-"""Pushes this process's metrics to an exporter periodically, from a thread."""
+"""Push this process's metrics to a sink periodically. A thread does it; the sink is an exporter."""
 
 import threading
 import time
@@ -19,9 +19,9 @@ class MetricsSink(Protocol):
 
 
 class MetricsPusher:
-    """Pushes this process's metrics to a sink periodically, from a thread.
+    """Pushes this process's metrics to a sink periodically.
 
-    They are labelled with its instance; readers add the processes up.
+    A thread does it. They are labelled with its instance; readers add the processes up.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class MetricsPusher:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Push once more within `timeout_s`, and stop."""
+        """Push once more, and stop. The push has `timeout_s`."""
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         self._thread.join(timeout_s)

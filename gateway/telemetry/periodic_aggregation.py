@@ -1,4 +1,7 @@
-"""Aggregates metrics periodically, in a thread: slow-request thresholds, ticks, the metrics of all workers."""
+"""Aggregate this process's metrics periodically.
+
+A thread updates the slow-request thresholds, builds ticks, and shares the metrics with the other workers.
+"""
 
 import contextlib
 import fcntl
@@ -37,9 +40,9 @@ WriteTicks = Callable[[Sequence[Tick]], None]
 
 
 class SlowThresholds:
-    """Updates the threshold above which a request of a series is slow: the 99th percentile of about the last minute.
+    """Updates the thresholds above which requests are slow.
 
-    It is the series' `slow_s`.
+    That of a series is the 99th percentile of about the last minute. It is the series' `slow_s`.
     """
 
     def __init__(self) -> None:
@@ -69,15 +72,15 @@ class _Counted(msgspec.Struct):
 
 
 class TickBuilder:
-    """Builds ticks: how much each series has counted in the last `seconds`. A tick ends at a multiple of `seconds`."""
+    """Builds ticks: the counts of each series in the last `seconds`. A tick ends at a multiple of `seconds`."""
 
     def __init__(self, seconds: int) -> None:
         self.seconds = seconds
         self._before: dict[tuple[str, str], _Counted] = {}
         self._last = time.time() // seconds
 
-    def due_tick(self, now: float) -> int | None:
-        """The end of the tick that is due by `now`, in seconds since the epoch; None where none is due."""
+    def end_of_due_tick(self, now: float) -> int | None:
+        """The end of the tick that is due by `now`. It is in seconds since the epoch; None where no tick is due."""
         tick = now // self.seconds
         if tick == self._last:
             return None
@@ -126,7 +129,7 @@ _decode_ended = msgspec.msgpack.Decoder(_Ended).decode
 
 
 class SharedWorkerMetrics:
-    """The metrics of all workers of a gateway, which they share through files in a folder.
+    """The metrics of all workers of a gateway, shared through files.
 
     They are this worker's own, and what the others last wrote. A worker writes once a second, and once more when it ends. The
     counters of a worker that has ended are kept, because counters must not fall; its gauges are not. `fold_ended_workers`
@@ -227,10 +230,11 @@ def _has_ended(path: Path) -> bool:
     return False
 
 
-class Aggregator:
-    """The thread that aggregates one process's metrics periodically: thresholds, ticks, the worker's file.
+class MetricsAggregator:
+    """The thread that aggregates this process's metrics periodically.
 
-    Ticks are written where `write_ticks` is given.
+    It updates the thresholds, builds ticks, and writes the worker's file. Ticks are written where `write_ticks` is
+    given.
     """
 
     def __init__(
@@ -282,7 +286,7 @@ class Aggregator:
             return
         ticks: list[Tick] = []
         for builder in self._tick_builders:
-            at = int(now // builder.seconds + 1) * builder.seconds if last else builder.due_tick(now)
+            at = int(now // builder.seconds + 1) * builder.seconds if last else builder.end_of_due_tick(now)
             if at is not None:
                 ticks += builder.take_ticks(self._metrics.all_series(), at)
         if ticks:

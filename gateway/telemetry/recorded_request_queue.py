@@ -1,6 +1,6 @@
-"""A bounded queue of recorded requests, which a thread writes to the store or an exporter.
+"""A queue of recorded requests that a thread writes to a sink.
 
-A slow destination never delays a request.
+It is bounded. The sink is the store or an exporter. A slow destination never delays a request.
 """
 
 import logging
@@ -16,9 +16,9 @@ _log = logging.getLogger(__name__)
 
 
 class TraceSink(Protocol):
-    """The interface of a destination for request summaries (traces), such as the store or an exporter.
+    """A destination for request summaries (traces).
 
-    It is called from one thread.
+    The store and the exporters have this interface. It is called from one thread.
     """
 
     def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:
@@ -28,9 +28,10 @@ class TraceSink(Protocol):
 
 
 class RecordedRequestQueue:
-    """A bounded queue of request summaries, which a thread writes to a sink in batches.
+    """A queue of request summaries that a thread writes to a sink.
 
-    At most `limit` wait. More than that, and what the sink cannot take, is dropped and counted.
+    It is bounded, and written in batches. At most `limit` wait. More than that, and what the sink cannot take, is dropped
+    and counted.
 
     The sink is opened in the thread, because its imports must not block the event loop.
     """
@@ -77,7 +78,7 @@ class RecordedRequestQueue:
             self.dropped += 1
 
     def stop(self, timeout_s: float) -> None:
-        """Write the rest within `timeout_s` and stop; drop and count what remains."""
+        """Write the rest of the queue, and stop. It takes `timeout_s` at most; what remains is dropped and counted."""
         self._deadline = time.monotonic() + timeout_s
         self._wake.set()
         if self._thread.ident is not None:

@@ -1,6 +1,7 @@
-"""The store of recorded requests and recent ticks: one SQLite file that all workers of a gateway share.
+"""The SQLite store of recorded requests.
 
-It is a ring: bad requests (failed, slow, asked for) have a half of their own, so that good ones cannot push them out.
+It holds recent ticks, too. All workers of a gateway share its one file. It is a ring: bad requests (failed, slow, asked
+for) have a half of their own, so that good ones cannot push them out.
 """
 
 import sqlite3
@@ -63,9 +64,9 @@ _decode_figures = msgspec.msgpack.Decoder(tuple[list[int], list[int], dict[str, 
 
 
 class Tick(NamedTuple):
-    """The counts of one version of one model in one tick: the `seconds` that end at `at`.
+    """The counts of one version of one model in one tick.
 
-    `at` is a multiple of `seconds` since the epoch.
+    The tick is the `seconds` that end at `at`. `at` is a multiple of `seconds` since the epoch.
     """
 
     seconds: int
@@ -95,7 +96,7 @@ class RequestFilter(msgspec.Struct, frozen=True, kw_only=True):
     slower_s: float = 0.0
 
     def sql_conditions(self) -> tuple[str, list[Any]]:
-        """The filter as SQL conditions of a WHERE clause, and their values."""
+        """The filter as SQL conditions, and their values. They are for a WHERE clause."""
         low, high = self._statuses()
         found: list[tuple[str, list[Any]]] = [("1", [])]
         given: tuple[tuple[bool, str, list[Any]], ...] = (
@@ -133,14 +134,17 @@ class StoredRequest(NamedTuple):
 
 
 def is_notable(summary: RequestSummary) -> bool:
-    """Whether a recorded request is notable: it failed, was slow, was asked for, or its caller left."""
+    """Whether a recorded request is notable, such as failed or slow.
+
+    Those that were asked for, or whose caller left, are notable, too.
+    """
     return summary.failed or summary.kept in {"slow", "asked", "left"}
 
 
-class TraceStore:
-    """Writes recorded requests and ticks to the store, which keeps at most `limit` requests.
+class RecordedRequestStore:
+    """Writes recorded requests and ticks to the store.
 
-    It is called from the export queue's thread. Opening creates the file.
+    The store keeps at most `limit` requests. It is called from the export queue's thread. Opening creates the file.
     """
 
     def __init__(self, path: Path, *, limit: int) -> None:
@@ -225,14 +229,14 @@ def _row(s: RequestSummary) -> tuple[Any, ...]:
     return (*numbers, s.version, s.status, s.side, s.caller, s.caller_label, text.lower(), _encode(s))
 
 
-class TraceStoreReader:
-    """Reads recorded requests and ticks from the store, in any process. A file that does not exist is an empty store."""
+class RecordedRequestReader:
+    """Reads recorded requests and ticks from the store. Any process may do it. A file that does not exist is an empty store."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
 
     def find(self, request_or_trace_id: str) -> list[RequestSummary]:
-        """Find the requests with this request or trace id; a trace may have several."""
+        """Find the requests with this request or trace id. A trace may have several."""
         return [
             kept.summary
             for kept in self._select(
@@ -244,7 +248,7 @@ class TraceStoreReader:
     def newest(
         self, wanted: RequestFilter = ALL_REQUESTS, *, before: int = 0, limit: int = 100
     ) -> list[StoredRequest]:
-        """The newest recorded requests that match, newest first; with `before`, only those with a lower number."""
+        """The newest recorded requests that match. The newest is first. With `before`, only those with a lower number."""
         where, values = wanted.sql_conditions()
         older = " AND id < ?" if before else ""
         return list(
@@ -257,7 +261,7 @@ class TraceStoreReader:
     def slowest(
         self, wanted: RequestFilter = ALL_REQUESTS, *, skip: int = 0, limit: int = 50
     ) -> list[StoredRequest]:
-        """The slowest recorded requests that match, slowest first, without the first `skip`."""
+        """The slowest recorded requests that match. The slowest is first. The first `skip` are left out."""
         where, values = wanted.sql_conditions()
         return list(
             self._select(
@@ -272,7 +276,7 @@ class TraceStoreReader:
         return int(rows[0][0]) if rows else 0
 
     def stored_after(self, number: int, *, limit: int = 200) -> list[StoredRequest]:
-        """The requests stored after `number`, oldest first: to follow new ones."""
+        """The requests stored after `number`, oldest first. Call it again to follow new ones."""
         return list(
             self._select("SELECT id, summary FROM requests WHERE id > ? ORDER BY id LIMIT ?", (number, limit))
         )
@@ -284,7 +288,10 @@ class TraceStoreReader:
     def ticks(
         self, seconds: int, *, after: float, until: float | None = None, model: str | None = None
     ) -> list[Tick]:
-        """The ticks of this length between two times, oldest first; one for each worker. They end after `after` and by `until`."""
+        """The ticks of this length between two times.
+
+        The oldest is first; there is one for each worker. They end after `after` and by `until`.
+        """
         return [
             Tick(seconds, at, name, version, requests, failed, late, *_decode_figures(blob))
             for seconds, at, name, version, requests, failed, late, blob in self._rows(
@@ -295,7 +302,7 @@ class TraceStoreReader:
             )
         ]
 
-    def request_counts_by_tick(
+    def requests_and_failures_by_tick(
         self, seconds: int, *, after: float, until: float
     ) -> list[tuple[str, int, int, int]]:
         """The requests and failures by model and tick: (model, time, requests, failures).
@@ -309,7 +316,10 @@ class TraceStoreReader:
         )
 
     def oldest_tick_time(self, seconds: int) -> int | None:
-        """The time at which the oldest tick of this length ends, in seconds since the epoch; None where there is none."""
+        """The time of the oldest tick of this length.
+
+        It is when the tick ends, in seconds since the epoch; None where there is none.
+        """
         rows = self._rows("SELECT min(at) FROM ticks WHERE seconds = ?", (seconds,))
         return rows[0][0] if rows else None
 

@@ -1,4 +1,7 @@
-"""Sets up telemetry: metrics, access log, trace store and exporters, started and stopped as one."""
+"""Set up the telemetry of a process: metrics, logs and traces.
+
+The access log, trace store and exporters start and stop as one.
+"""
 
 import asyncio
 import logging
@@ -11,9 +14,9 @@ from pathlib import Path
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics, Reading
 from gateway.telemetry.metrics_push import MetricsPusher, MetricsSink
-from gateway.telemetry.periodic_aggregation import Aggregator, SharedWorkerMetrics
+from gateway.telemetry.periodic_aggregation import MetricsAggregator, SharedWorkerMetrics
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue, TraceSink
-from gateway.telemetry.recorded_request_store import Tick, TraceStore, TraceStoreReader
+from gateway.telemetry.recorded_request_store import RecordedRequestReader, RecordedRequestStore, Tick
 from gateway.telemetry.request_recorder import RequestRecorder
 
 _log = logging.getLogger(__name__)
@@ -22,11 +25,12 @@ _FLUSH_S = 1.5  # of the ten seconds that Cloud Run allows for a stop
 
 
 class Telemetry:
-    """All telemetry of one process: metrics, access log, trace store and exporters, started and stopped as one.
+    """All telemetry of one process.
 
-    `store` is the file of the trace store; `exporter` is `cloud-trace`, `otlp` or `none`. `metrics_exporter` is
-    `cloud-monitoring`, `otlp` or `none`. `folder` is where the workers of one gateway share their metrics; a single process
-    has none. Recent ticks are kept in the store; without one, in a temporary file that is removed with the gateway.
+    Metrics, access log, trace store and exporters start and stop as one. `store` is the file of the trace store; `exporter`
+    is `cloud-trace`, `otlp` or `none`. `metrics_exporter` is `cloud-monitoring`, `otlp` or `none`. `folder` is where the
+    workers of one gateway share their metrics; a single process has none. Recent ticks are kept in the store; without one,
+    in a temporary file that is removed with the gateway.
     """
 
     def __init__(  # noqa: PLR0913  (what is wired has as many ends as it has)
@@ -52,7 +56,7 @@ class Telemetry:
         self._supervisor = logs.supervisor
         self.metrics = Metrics()
         self.shared = SharedWorkerMetrics(self.metrics, folder, self.instance)
-        self.reader = TraceStoreReader(store) if store is not None else None
+        self.reader = RecordedRequestReader(store) if store is not None else None
         self._store = store
         self._store_requests = store_requests
         self._export_queues: list[RecordedRequestQueue] = []
@@ -65,10 +69,12 @@ class Telemetry:
 
         exporters = [self._add_export_queue(exporter, open_exporter)] if exporter != "none" else []
         own = folder / "figures.db" if folder is not None else None
-        self.figures = TraceStoreReader(store or own)
+        self.figures = RecordedRequestReader(store or own)
         self._figures_folder: tempfile.TemporaryDirectory[str] | None = None
         self._ticks = _LazyTicks(self._open_figures)
-        self._aggregator = Aggregator(self.metrics, self.shared, self._ticks, supervisor=self._supervisor)
+        self._aggregator = MetricsAggregator(
+            self.metrics, self.shared, self._ticks, supervisor=self._supervisor
+        )
 
         def open_metrics() -> MetricsSink:
             from gateway.telemetry.export_metrics import open_metrics_sink
@@ -117,7 +123,7 @@ class Telemetry:
             self._sender.start()
 
     async def stop(self) -> None:
-        """Send what is left, within the time that a stop allows, and stop."""
+        """Stop the telemetry. What is left is sent first, within the time that a stop allows."""
         await asyncio.gather(
             *(asyncio.to_thread(export_queue.stop, _FLUSH_S) for export_queue in self._export_queues),
             asyncio.to_thread(self._aggregator.stop, _FLUSH_S),
@@ -132,22 +138,22 @@ class Telemetry:
         self._export_queues.append(export_queue)
         return export_queue
 
-    def _open_store(self) -> TraceStore:
+    def _open_store(self) -> RecordedRequestStore:
         if self._store is None:
             raise RuntimeError("there is no store")
-        return TraceStore(self._store, limit=self._store_requests)
+        return RecordedRequestStore(self._store, limit=self._store_requests)
 
-    def _open_figures(self) -> TraceStore | None:
+    def _open_figures(self) -> RecordedRequestStore | None:
         path = self.figures.path
-        return None if path is None else TraceStore(path, limit=self._store_requests)
+        return None if path is None else RecordedRequestStore(path, limit=self._store_requests)
 
 
 class _LazyTicks:
     """Opens the store in the thread that writes to it."""
 
-    def __init__(self, open_store: Callable[[], TraceStore | None]) -> None:
+    def __init__(self, open_store: Callable[[], RecordedRequestStore | None]) -> None:
         self._open_store = open_store
-        self._store: TraceStore | None = None
+        self._store: RecordedRequestStore | None = None
 
     def __call__(self, ticks: Sequence[Tick]) -> None:
         if self._store is None:

@@ -1,4 +1,7 @@
-"""The contract of a backend as a pytest suite, to be subclassed: the checks of `chips verify`, one test each."""
+"""A pytest suite that checks a backend against the contract.
+
+A subclass runs it: the checks of `chips verify`, one test each.
+"""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -21,7 +24,10 @@ from gateway.verify.run import (
 
 @dataclass(frozen=True, kw_only=True)
 class BackendUnderTest:
-    """The backend to be tested: one that runs at `url`, or that `command` starts with `environment` (and PORT) in its environment."""
+    """The backend that the contract tests run against.
+
+    It runs at `url`, or `command` starts it with `environment` (and PORT) in its environment.
+    """
 
     url: str = ""
     command: str = ""
@@ -34,9 +40,10 @@ class BackendUnderTest:
 
 
 class BackendContractTests:
-    """A pytest suite for a backend, to be subclassed: the checks of `chips verify`, one test each.
+    """A pytest suite that checks a backend against the contract.
 
-    They run once, in their order, before the first test reports.
+    A subclass runs the checks of `chips verify`, one test each. They run once, in their order, before the first test
+    reports.
     """
 
     @pytest.fixture(scope="class")

@@ -1,4 +1,4 @@
-"""The contract of every registry implementation as a pytest suite, to be subclassed."""
+"""The contract of every registry implementation, as a pytest suite. Subclass it to test one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -32,9 +32,9 @@ def put(name: str, expected: int = 0, *, kind: str = MODELS, **body: Any) -> Put
 
 
 class RegistryContractTests:
-    """A pytest suite for a registry implementation, to be subclassed: what may be assumed of any registry.
+    """A pytest suite for a registry implementation.
 
-    Asynchronous tests need pytest-asyncio in its automatic mode.
+    Subclass it. It states what may be assumed of any registry. Asynchronous tests need pytest-asyncio in its automatic mode.
     """
 
     @pytest.fixture

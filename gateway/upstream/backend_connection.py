@@ -1,4 +1,4 @@
-"""One HTTP/1.1 client connection to a backend: a state machine that relays the response as it arrives."""
+"""One HTTP/1.1 connection to a backend. It is a state machine that relays the response as it arrives."""
 
 import time
 from typing import TYPE_CHECKING, Final
@@ -30,7 +30,7 @@ _LAST_WORDS_S: Final = 10.0
 
 
 class BackendConnection(RequestUpload):
-    """One HTTP/1.1 connection to a backend, which carries one request at a time and relays its response to the caller."""
+    """One HTTP/1.1 connection to a backend. It carries one request at a time and relays its response to the caller."""
 
     __slots__ = (
         "_completion",
@@ -81,9 +81,10 @@ class BackendConnection(RequestUpload):
         request: bytes,
         upgrading: bool = False,  # noqa: FBT001, FBT002
     ) -> InlineWakeupFuture:
-        """Start a request: send `request`, which is its head, and its whole body unless `send_body` streams that.
+        """Start a request on the connection.
 
-        The future completes when the caller has the response, or fails.
+        It sends `request`, which is the head, and the whole body unless `send_body` streams that. The future completes when
+        the caller has the response, or fails.
         """
         self._exchange = exchange
         self._attempt = attempt
@@ -253,7 +254,7 @@ class BackendConnection(RequestUpload):
             self._finish()
 
     def pause(self) -> None:
-        """Pause reading the response: the caller reads more slowly than the backend writes."""
+        """Pause reading the response. The caller reads more slowly than the backend writes."""
         if not self._paused and self.transport is not None:
             self._paused = True
             self.transport.pause_reading()
@@ -295,7 +296,7 @@ class BackendConnection(RequestUpload):
             completion.complete(error)
 
     def end_tunnel(self) -> None:
-        """End the tunnel, because the caller has closed it. Bytes already accepted still go out, if the backend reads them in time."""
+        """End the tunnel. The caller has closed it. Bytes already accepted still go out, if the backend reads them in time."""
         completion = self._completion
         self._state = NOTHING
         self._completion = None
@@ -306,7 +307,10 @@ class BackendConnection(RequestUpload):
             completion.complete()
 
     def expire(self, error: BaseException) -> None:
-        """The deadline has passed: fail the request with `error`. A tunnel, which was silent for too long, ends without one."""
+        """Fail the request with `error`, because its deadline has passed.
+
+        A tunnel, which was silent for too long, ends without one.
+        """
         if self._state == TUNNEL:  # nothing has gone through it for long: that is no failure
             self._response.relay_end(b"")
             self.end_tunnel()
@@ -314,7 +318,7 @@ class BackendConnection(RequestUpload):
             self._fail(error)
 
     def abort(self) -> None:
-        """Abort the connection at once, and discard whatever still arrives on it."""
+        """Abort the connection at once. What still arrives on it is discarded."""
         self._state = NOTHING
         self._completion = self._dechunker = None
         self.deadline = NEVER

@@ -1,4 +1,4 @@
-"""TLS to backends: verifies certificates, and resumes sessions."""
+"""The TLS contexts for connections to backends. They verify certificates, and resume sessions."""
 
 import asyncio
 import ssl
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class SessionResumingContext(ssl.SSLContext):
-    """A TLS context that resumes the backend's last session for a new connection, which saves a key exchange."""
+    """A TLS context that resumes the backend's last session. For a new connection this saves a key exchange."""
 
     session: ssl.SSLSession | None = None
 
@@ -16,7 +16,10 @@ class SessionResumingContext(ssl.SSLContext):
         return super().wrap_bio(*args, **kwargs)
 
     def remember_session(self, transport: asyncio.Transport | None) -> None:
-        """Remember the TLS session of a connection, once it has received a response: in TLS 1.3 it comes after the handshake."""
+        """Remember the TLS session of a connection.
+
+        Call it once the connection has received a response: in TLS 1.3 the session comes after the handshake.
+        """
         connection = None if transport is None else transport.get_extra_info("ssl_object")
         if connection is not None and connection.session is not None:
             self.session = connection.session
@@ -34,7 +37,10 @@ def backend_tls_context(ca_file: str = "") -> SessionResumingContext:
 
 
 def check_ca_file(path: str) -> None:
-    """Check that a file of certificates can be used, at the start rather than at the first https request. Raises ValueError."""
+    """Check that a file of certificates can be used.
+
+    This is at the start rather than at the first https request. Raises ValueError.
+    """
     try:
         backend_tls_context(path)
     except OSError as error:  # ssl.SSLError is one

@@ -1,4 +1,7 @@
-"""The interfaces of upstreams, which send requests to backends and relay the responses, and of the parts they are made of."""
+"""The interface of an upstream, which sends requests to backends.
+
+It also relays the responses. The parts of upstreams have their interfaces here, too.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -25,25 +28,26 @@ class Upstream(Protocol):
     async def start(self) -> None: ...
 
     async def send(self, exchange: Exchange, request: UpstreamRequest) -> None:
-        """Send the request and relay the response; return when the caller has all of it.
+        """Send the request and relay the response.
 
-        Raises an UpstreamError (or PayloadTooLarge); `exchange.response.started` says whether a part of the response has gone out
-        by then. Fills `exchange.attempts`, `bytes_in`, `backend_server_timing`.
+        It returns when the caller has all of it. Raises an UpstreamError (or PayloadTooLarge); `exchange.response.started`
+        says whether a part of the response has gone out by then. Fills `exchange.attempts`, `bytes_in`,
+        `backend_server_timing`.
         """
 
     async def stop(self) -> None: ...
 
 
 class OwningPool(Protocol):
-    """The pool that owns a connection, as the connection uses it."""
+    """The interface of the pool that owns a connection. It has what the connection uses."""
 
     tunnel_idle_s: float
 
     def release(self, connection: Any) -> None:
-        """Take the connection back into the pool: it can carry another request."""
+        """Return the connection to the pool. It can carry another request."""
 
     def discard(self, connection: Any) -> None:
-        """Remove the connection from the pool: it is, or will be, closed."""
+        """Remove the connection from the pool. It is, or will be, closed."""
 
 
 class EgressCheck(Protocol):
@@ -54,19 +58,20 @@ class EgressCheck(Protocol):
 
 
 class BackendCredentials(Protocol):
-    """Provides the gateway's credentials at a backend: header fields that prove its identity, as parts of field lines.
+    """Provides the gateway's credentials at a backend.
 
-    `audience` is what the backend accepts such a proof for, where that is not its own origin.
+    They are header fields that prove its identity, as parts of field lines. `audience` is what the backend accepts such a
+    proof for, where that is not its own origin.
     """
 
     def cached_fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
-        """The fields for the backend at `url`, if they are cached; None: await `fetch_fields`."""
+        """The credential fields for the backend at `url`, if they are cached. None: await `fetch_fields`."""
 
     async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]: ...
 
 
 class ResponseSource(Protocol):
-    """The source of a response that is relayed: the backend connection. In a tunnel, the caller's bytes go there, too."""
+    """The source of a response that is relayed. It is the backend connection. In a tunnel, the caller's bytes go there, too."""
 
     def pause(self) -> None: ...
 
@@ -75,11 +80,11 @@ class ResponseSource(Protocol):
     def upload(self, piece: bytes) -> None: ...
 
     def end_tunnel(self) -> None:
-        """End the tunnel, because the caller has closed it."""
+        """End the tunnel. The caller has closed it."""
 
 
 class ResponseSink(Protocol):
-    """Receives a backend's response by plain calls, as it arrives."""
+    """Receives a backend's response as it arrives. Each part comes by a plain call."""
 
     def relay(
         self,
@@ -98,10 +103,13 @@ class ResponseSink(Protocol):
         """Relay the end of the body. `trailers`: field lines, each with its CRLF."""
 
     def relay_interim(self, head: ResponseHead) -> None:
-        """Relay an interim response (1xx, RFC 9110 section 15.2), before the final one."""
+        """Relay an interim response (1xx). It comes before the final one (RFC 9110 section 15.2)."""
 
     def relay_tunnel(self, head: ResponseHead, first: bytes, source: ResponseSource) -> None:
-        """Relay a tunnel, because the backend switched protocols: from here on bytes go both ways as they are, until one side closes."""
+        """Relay a tunnel between the caller and the backend.
+
+        The backend switched protocols: from here on bytes go both ways as they are, until one side closes.
+        """
 
 
 class StreamingResponse(ResponseWriter, ResponseSink, Protocol):
@@ -109,7 +117,7 @@ class StreamingResponse(ResponseWriter, ResponseSink, Protocol):
 
 
 class BodySink(Protocol):
-    """Receives a caller's body by plain calls, as it arrives."""
+    """Receives a caller's body as it arrives. Each part comes by a plain call."""
 
     def upload(self, piece: bytes) -> None: ...
 
@@ -119,16 +127,19 @@ class BodySink(Protocol):
 
 
 class PipedBody(RequestBody, Protocol):
-    """A request body that can be piped to a `BodySink`, or taken at once if all of it has arrived."""
+    """A request body that can be piped to a `BodySink`. It can also be taken at once if all of it has arrived."""
 
     error: BaseException | None  # why there will be no more of it
     piping_started: bool  # some of it may have been handed on, so that it cannot be sent again
 
     def pipe_to(self, sink: BodySink, limit_bytes: int) -> None:
-        """Pipe the body to `sink`: the bytes that have arrived, and the others as they arrive; beyond `limit_bytes`, PayloadTooLarge."""
+        """Pipe the body to `sink` as it arrives.
+
+        The bytes that have arrived come first. Beyond `limit_bytes`: PayloadTooLarge.
+        """
 
     def stop_piping(self) -> None:
-        """Stop piping: the sink gets no more of the body."""
+        """Stop piping the body. The sink gets no more of it."""
 
     def pause(self) -> None: ...
 
@@ -136,9 +147,10 @@ class PipedBody(RequestBody, Protocol):
 
 
 def trace_lines(exchange: Exchange, attempt: Attempt) -> bytes:
-    """The trace context field lines of one attempt, each with its CRLF.
+    """The trace context field lines of one attempt.
 
-    Each attempt has a span of its own, so that the work of two backends for one request can be told apart.
+    Each has its CRLF. Each attempt has a span of its own, so that the work of two backends for one request can be told
+    apart.
     """
     trace, head = exchange.trace, exchange.head
     line = trace.traceparent_line(attempt.span_id, exchange.keep_trace_because is not None)

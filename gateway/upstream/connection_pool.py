@@ -1,4 +1,7 @@
-"""The connection pool of one backend: bounded, first come first served, with a circuit breaker."""
+"""The pool of connections to one backend.
+
+It is bounded and first come, first served. A circuit breaker spares a backend that lets connections time out.
+"""
 
 import asyncio
 import socket
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohappyeyeballs
 
-from gateway.core.errors import GatewayError, UpstreamNotTried, UpstreamUnreachable
+from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
@@ -90,17 +93,17 @@ class Pool:
 
     @property
     def circuit_open(self) -> bool:
-        """Whether the circuit breaker is open: no new connection but a trial one now and then."""
+        """Whether the circuit breaker is open. If it is, only a trial connection is opened now and then."""
         return self._connect_timeouts >= _CONNECT_TIMEOUTS_TO_OPEN
 
     @property
     def has_deadlines(self) -> bool:
-        """Whether any request has a deadline here: one on a connection, or one that waits for a connection."""
+        """Whether any request in the pool has a deadline. The request is on a connection, or waits for one."""
         return bool(self.busy or self._waiters)
 
     @property
-    def is_unused(self) -> bool:
-        """Whether the pool has no connection and no waiting request, so that it can be removed."""
+    def is_empty(self) -> bool:
+        """Whether the pool is empty. It has no connection and no waiting request, so it can be removed."""
         return not (self.idle or self.busy or self._waiters or self._opening)
 
     def acquire_idle(self) -> BackendConnection | None:
@@ -115,7 +118,10 @@ class Pool:
         return None
 
     async def acquire(self, deadline: float) -> BackendConnection:
-        """Acquire a connection before `deadline`: open one, or take one that becomes free first. Raises UpstreamUnreachable, -Unavailable."""
+        """Acquire a connection from the pool before `deadline`.
+
+        It opens one, or takes one that becomes free first. Raises UpstreamUnreachable or UpstreamUnavailable.
+        """
         if (
             self.circuit_open
             and not self.busy
@@ -140,7 +146,7 @@ class Pool:
         return connection
 
     def release(self, connection: BackendConnection) -> None:
-        """Take the connection back into the pool: it can carry another request."""
+        """Take the connection back into the pool. It can carry another request."""
         if self._tls is not None and connection.uses == 1:
             self._tls.remember_session(connection.transport)
         transport = connection.transport
@@ -157,7 +163,7 @@ class Pool:
             self.idle.append(connection)
 
     def discard(self, connection: BackendConnection) -> None:
-        """Remove the connection from the pool: it is, or will be, closed."""
+        """Remove the connection from the pool. It is, or will be, closed."""
         if connection in self.busy:
             self.busy.remove(connection)
             if self._waiters:
@@ -166,7 +172,7 @@ class Pool:
             self.idle.remove(connection)
 
     def sweep(self, now: float) -> list[BackendConnection]:
-        """Close connections that were idle too long; return those whose request has passed its deadline."""
+        """Close the connections that were idle too long. Returns those whose request has passed its deadline."""
         self._now = now
         idle = self.idle
         while idle and now - idle[0].idle_since > self._idle_s:
@@ -281,5 +287,5 @@ class Pool:
         return self._resolved
 
 
-def _circuit_open_error() -> UpstreamNotTried:
-    return UpstreamNotTried("The backend could not be reached just now. Try again in a moment.")
+def _circuit_open_error() -> UpstreamUnavailable:
+    return UpstreamUnavailable("The backend could not be reached just now. Try again in a moment.")

@@ -1,7 +1,8 @@
-"""The egress policy: which host names may be registered as backends, and which addresses may be connected to.
+"""Decides which hosts the gateway may connect to.
 
-A name is judged when it is registered; what it resolves to is judged each time before a connection is opened, on the very
-addresses that are then connected to. So a name that points elsewhere later (DNS rebinding) opens nothing.
+The egress policy says which host names may be registered as backends, and which addresses may be connected to. A name is
+judged when it is registered; what it resolves to is judged each time before a connection is opened, on the very addresses
+that are then connected to. So a name that points elsewhere later (DNS rebinding) opens nothing.
 """
 
 import socket
@@ -59,7 +60,11 @@ class EgressPolicy:
             raise UpstreamUnreachable("The backend cannot be reached.") from refused
 
     def check_url(self, url: str) -> None:
-        """Check the URL of a backend that is registered: its host name, and the addresses that resolves to now, if any. Raises EgressRefused. Blocks."""
+        """Check that the gateway may connect to a backend's URL.
+
+        The URL is to be registered: its host name is checked, and the addresses that it resolves to now, if any. Raises
+        EgressRefused. Blocks.
+        """
         parts = urlsplit(url)
         host = parts.hostname or ""
         self.check_host(host)
@@ -71,9 +76,10 @@ class EgressPolicy:
             self.check_address(str(info[4][0]))
 
     def may_choose_audience(self, backend_url: str) -> bool:
-        """Whether the backend at `backend_url` may get ID tokens for another audience than its own origin: if the settings name its host.
+        """Whether a backend may get ID tokens for another audience.
 
-        Anybody can have a host under *.run.app, and could otherwise obtain a token that is valid at somebody else's service.
+        The usual audience is its own origin. It may if the settings name the host of `backend_url`. Anybody can have a host
+        under *.run.app, and could otherwise obtain a token that is valid at somebody else's service.
         """
         host = (urlsplit(backend_url).hostname or "").rstrip(".")
         return any(fnmatchcase(host, pattern) for pattern in self._named)

@@ -1,6 +1,7 @@
-"""ID tokens from Google's metadata server, with which the gateway authenticates to backends on Cloud Run.
+"""Provides Google ID tokens for backends on Cloud Run.
 
-They go into X-Serverless-Authorization, which Cloud Run checks and takes away, so that Authorization can pass through.
+They come from Google's metadata server, and authenticate the gateway to backends. They go into X-Serverless-Authorization,
+which Cloud Run checks and takes away, so that Authorization can pass through.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from gateway.core.errors import UpstreamNotTried
+from gateway.core.errors import UpstreamUnavailable
 from gateway.core.header_classification import CRLF
 from gateway.core.read_at_most import read_at_most
 from gateway.task_supervisor import Supervisor
@@ -40,9 +41,10 @@ class _Claims(msgspec.Struct):
 
 
 class IdTokenProvider:
-    """Provides ID tokens, one for each audience, fetched once for all who wait for it, and never sent over plain HTTP.
+    """Provides ID tokens for backends.
 
-    The audience is the backend's origin, or the one it was registered with, if `may_choose_audience` allows that for its URL.
+    There is one for each audience, fetched once for all who wait for it, and never sent over plain HTTP. The audience is
+    the backend's origin, or the one it was registered with, if `may_choose_audience` allows that for its URL.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class IdTokenProvider:
         if not origin:
             return ()
         if audience and audience != origin and not self._may_choose_audience(url):
-            raise UpstreamNotTried(
+            raise UpstreamUnavailable(
                 "The gateway may not send this backend an ID token: the settings do not allow its audience."
             )
         audience = audience or origin
@@ -95,7 +97,7 @@ class IdTokenProvider:
         return token.fields
 
     async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]:
-        """Fetch the field for the backend at `url`, from the metadata server where its token is not cached. Raises UpstreamNotTried."""
+        """Fetch the field for the backend at `url`, from the metadata server where its token is not cached. Raises UpstreamUnavailable."""
         found = self.cached_fields(url, audience)
         if found is not None:
             return found
@@ -104,7 +106,7 @@ class IdTokenProvider:
             # Shielded: one caller who leaves must not take the token from the others who wait for it.
             token = await asyncio.shield(self._start(audience))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamNotTried("The gateway could not get an ID token for the backend.") from error
+            raise UpstreamUnavailable("The gateway could not get an ID token for the backend.") from error
         return token.fields
 
     def _start(self, audience: str) -> asyncio.Task[_Token]:

@@ -1,6 +1,7 @@
-"""The upstream on pooled connections of our own: the fast path to backends.
+"""The upstream that sends requests over pooled connections.
 
-A small request takes one write, and responses are relayed as they arrive.
+This is the fast path to backends. A small request takes one write, and responses are
+relayed as they arrive.
 """
 
 import asyncio
@@ -51,7 +52,7 @@ class _Origin:
 
 
 class PooledUpstream:
-    """An upstream that sends requests over pooled connections of our own: per backend, `connections` of them at most."""
+    """An upstream that sends requests over pooled connections. A backend has `connections` of them at most."""
 
     def __init__(
         self,
@@ -175,7 +176,7 @@ class PooledUpstream:
             )
         if len(self._origins) >= _KNOWN_LIMIT:
             self._origins.clear()  # backends come and go; the pools stay as long as they have connections
-            self.pools = {key: kept for key, kept in self.pools.items() if kept is pool or not kept.is_unused}
+            self.pools = {key: kept for key, kept in self.pools.items() if kept is pool or not kept.is_empty}
         origin = self._origins[url] = _Origin(pool, parts.netloc, parts.path)
         return origin
 

@@ -1,4 +1,7 @@
-"""Upload the caller's request body to the backend, or what flows into a tunnel: the sending half of a backend connection."""
+"""Sends the caller's request body to the backend.
+
+It is the sending half of a backend connection, and also sends what flows into a tunnel.
+"""
 
 import asyncio
 import time
@@ -22,7 +25,10 @@ TUNNEL: Final = 5
 
 
 class RequestUpload(asyncio.Protocol):
-    """The sending half of a `BackendConnection`: pipes a request's body to the backend, with back-pressure towards the caller."""
+    """Sends a request's body to the backend.
+
+    It is the sending half of a `BackendConnection`, with back-pressure towards the caller.
+    """
 
     __slots__ = (
         "_attempt",
@@ -53,7 +59,10 @@ class RequestUpload(asyncio.Protocol):
         return self.transport is not None and not self.transport.is_closing()
 
     def send_body(self, body: "PipedBody", *, chunked: bool, limit_bytes: int) -> None:
-        """Send the body to the backend as it arrives, in chunks if `chunked`. Beyond `limit_bytes`, the request fails."""
+        """Send the body to the backend as it arrives.
+
+        It goes in chunks if `chunked`. Beyond `limit_bytes`, the request fails.
+        """
         self._body = body
         self._chunked_upload = chunked
         body.pipe_to(self, limit_bytes)

@@ -1,7 +1,8 @@
-"""Parse the head of a backend's response strictly, and prepare its fields for the caller.
+"""Parse the head of a backend's HTTP response.
 
-aiohttp's own response parser forgives on purpose what broken web servers send (bare line feeds, folded fields, spaces
-in the wrong place). A gateway must not: what it forgives, the next program on the way may read differently.
+It is parsed strictly, and its fields are prepared for the caller. aiohttp's own response parser forgives on purpose
+what broken web servers send (bare line feeds, folded fields, spaces in the wrong place). A gateway must not: what it
+forgives, the next program on the way may read differently.
 """
 
 import re
@@ -55,7 +56,7 @@ _KNOWN_LINE_BYTES: Final = 128
 
 
 class ResponseHead(msgspec.Struct, eq=False):
-    """A parsed response head: status, framing, and the field lines for the caller."""
+    """A parsed response head. It has the status, the framing, and the field lines for the caller."""
 
     status: int
     reason: bytes
@@ -169,7 +170,7 @@ def _known_head(head: ResponseHead, lines: list[bytes]) -> _KnownHead | None:
 
 
 def parse_response_head(raw: bytes) -> ResponseHead:
-    """Parse a response head, given without the empty line that ends it; ValueError says what is wrong."""
+    """Parse a response head. It is given without the empty line that ends it. ValueError says what is wrong."""
     return _parse(raw.split(b"\r\n"))
 
 

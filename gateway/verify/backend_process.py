@@ -1,4 +1,4 @@
-"""A backend process that the conformance checks start, to check its start, log and stop."""
+"""A backend process that the conformance checks start. They check how it starts, logs and stops."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ class BackendProcess:
         return self._process.returncode if self._process is not None else None
 
     async def wait_for_line(self, text: str, *, timeout_s: float) -> str | None:
-        """Wait for the first line of standard output that contains `text`; None where none comes within `timeout_s`."""
+        """Wait for the first line of standard output that contains `text`. None where none comes within `timeout_s`."""
 
         def found() -> str | None:
             return next((line for line in self.lines if text in line), None)
@@ -75,7 +75,7 @@ class BackendProcess:
             self._process.send_signal(signal.SIGTERM)
 
     def terminate_child(self) -> None:
-        """Send SIGTERM to the only child of the process, where the command is a wrapper such as `unshare`."""
+        """Send SIGTERM to the only child of the process. It is for a command that is a wrapper such as `unshare`."""
         if self._process is not None and self._process.returncode is None:
             pid = self._process.pid
             with contextlib.suppress(
@@ -85,7 +85,7 @@ class BackendProcess:
                     os.kill(int(child), signal.SIGTERM)
 
     async def wait_for_exit(self, *, timeout_s: float) -> int | None:
-        """Wait for the process to end; return its exit code, None where it has not ended within `timeout_s`."""
+        """Wait for the process to end, and return its exit code. None where it has not ended within `timeout_s`."""
         if self._process is None:
             return None
         try:
@@ -97,7 +97,7 @@ class BackendProcess:
         return code
 
     async def stop(self) -> None:
-        """Stop the process and everything that it started."""
+        """Stop the process. Everything that it started is stopped, too."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,7 @@
-"""Starts a second instance of the checked backend, with a changed artifact copy or environment."""
+"""Start a second instance of the checked backend, with something changed.
+
+The change is in its environment or in its copy of the artifact.
+"""
 
 import asyncio
 import contextlib
@@ -21,7 +24,7 @@ _POLL_S = 0.1
 
 @contextlib.contextmanager
 def artifact_copy_to_corrupt(context: CheckContext) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A copy of the artifact that a check may corrupt, and its manifest. Only for an artifact in a local folder."""
+    """A copy of the artifact that a check may corrupt. It comes with its manifest. Only for an artifact in a local folder."""
     given = context.require_process().environment.get("CHIPS_ARTIFACT", "").removeprefix("file://")
     folder = Path(given)
     if not given or not (folder / MANIFEST).is_file():
@@ -40,9 +43,9 @@ async def start_second_instance(
     health: str = "/v2/health/ready",
     command: str = "",
 ) -> AsyncIterator[tuple[RawClient, BackendProcess]]:
-    """Start a second instance of the backend at `port`, with this environment, by the same command or another one.
+    """Start a second instance of the backend at `port`.
 
-    Raises ContractViolation where it does not get ready.
+    It has this environment, and the same command or another one. Raises ContractViolation where it does not get ready.
     """
     process = BackendProcess(command or context.require_process().command, environment)
     client = RawClient(f"http://127.0.0.1:{port}")

@@ -1,4 +1,7 @@
-"""The type of a conformance check: a sentence of the contract, and the function that checks a backend for it."""
+"""The type of a conformance check, with its context and its result.
+
+A check is a sentence of the contract, and the function that checks a backend for it.
+"""
 
 import re
 import time
@@ -17,19 +20,19 @@ _SERVER_TIMING = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(\s*;\s*[a-z]+=[^;,]+)*
 
 
 class ContractViolation(Exception):
-    """The backend does not do what the contract says; the text says how."""
+    """The backend does not do what the contract says. The text says how."""
 
 
 class CheckSkipped(Exception):
-    """The check is skipped: it does not apply here, or needs what was not given; the text says which."""
+    """The check is skipped. It does not apply here, or needs what was not given; the text says which."""
 
 
 class NotPossibleOnThisMachine(CheckSkipped):
-    """The check is not possible on this machine, whatever the backend does."""
+    """The check is not possible on this machine. What the backend does makes no difference."""
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """A request and its published answer, from a manifest."""
+    """A sample request and its published answer. It comes from a manifest."""
 
     request: dict[str, Any]
     response: dict[str, Any]
@@ -38,7 +41,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 @dataclass
 class CheckContext:
-    """The context of a check: the backend under test, what is known about it, and every exchange so far."""
+    """The context of a check: the backend under test, and what is known about it. It keeps every exchange so far."""
 
     client: RawClient
     model: str
@@ -101,7 +104,10 @@ class CheckContext:
         return self.process
 
     async def require_still_serving(self) -> None:
-        """Raise ContractViolation unless the next good request is answered, whatever was sent before."""
+        """Raise ContractViolation unless the backend still serves.
+
+        It must answer the next good request, whatever was sent before.
+        """
         before = self.last
         if self.good is not None:
             response = await self.post("/predict", self.good)
@@ -141,7 +147,7 @@ def check(
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one check: passed, failed or skipped, why, and what was sent and received."""
+    """The result of one check. It passed, failed or was skipped, and why, with what was sent and received."""
 
     check: Check
     outcome: Literal["passed", "failed", "skipped"]
@@ -185,7 +191,7 @@ def require_status(response: RawResponse, *statuses: int) -> None:
 
 
 def require_json(response: RawResponse) -> Any:
-    """Raise ContractViolation unless the response's type and body are JSON; return the body."""
+    """Raise ContractViolation unless the response is JSON; return its body. Its content type must be, too."""
     kind = response.get("Content-Type").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ContractViolation(f"Content-Type is {kind or 'missing'} instead of application/json")
@@ -224,7 +230,10 @@ def require_problem(request: RawRequest, response: RawResponse, status: int, cod
 
 
 def require_server_timing(response: RawResponse) -> dict[str, float]:
-    """Raise ContractViolation unless the response has Server-Timing; return its durations in milliseconds, by name."""
+    """Raise ContractViolation unless the response has Server-Timing; return its durations.
+
+    They are in milliseconds, by name.
+    """
     value = response.get("Server-Timing")
     if not value:
         raise ContractViolation("there is no Server-Timing")
@@ -244,7 +253,7 @@ def require_server_timing(response: RawResponse) -> dict[str, float]:
 
 
 def require_predictions(response: RawResponse) -> list[Any]:
-    """Raise ContractViolation unless the response is 200 with a list of predictions; return it."""
+    """Raise ContractViolation unless the response has predictions; return them. It must be 200 with a list."""
     require_status(response, 200)
     content = require_json(response)
     if not isinstance(content, dict) or not isinstance(content.get("predictions"), list):
@@ -254,9 +263,10 @@ def require_predictions(response: RawResponse) -> list[Any]:
 
 
 def is_close_json(got: Any, wanted: Any, tolerance: float) -> bool:
-    """Whether two JSON values are the same, numbers within `tolerance` (absolute, or relative to the larger).
+    """Whether two JSON values are the same, numbers within `tolerance`.
 
-    `chips_backend.predictions_as_json.is_close` is the same rule; neither package may import the other, so a test compares the two.
+    The tolerance is absolute, or relative to the larger. `chips_backend.predictions_as_json.is_close` is the same rule;
+    neither package may import the other, so a test compares the two.
     """
     if isinstance(got, bool) or isinstance(wanted, bool):
         return got is wanted

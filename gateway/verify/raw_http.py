@@ -1,4 +1,4 @@
-"""A raw HTTP/1.1 client for the conformance checks: sends exact bytes and reads the response without a library."""
+"""A raw HTTP/1.1 client for the conformance checks. It sends exact bytes and reads the response without a library."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ _REQUEST_LIMIT_SHOWN = 400
 
 
 class NoResponse(Exception):
-    """No complete response came; the text says what came instead."""
+    """The backend sent no complete response. The text says what came instead."""
 
 
 class EmptyResponse(NoResponse):
@@ -28,7 +28,7 @@ class EmptyResponse(NoResponse):
 
 
 class RawRequest(NamedTuple):
-    """A request that a check sends. `raw`, if given, is sent as it is instead of everything else."""
+    """A raw HTTP request that a check sends. `raw`, if given, is sent as it is instead of everything else."""
 
     method: str
     path: str
@@ -45,7 +45,7 @@ class RawRequest(NamedTuple):
 
 
 class RawResponse(NamedTuple):
-    """A response as it was received; `seconds` is how long it took."""
+    """A raw HTTP response, as it was received. `seconds` is how long it took."""
 
     status: int
     fields: Fields
@@ -60,16 +60,16 @@ class RawResponse(NamedTuple):
         return [value for n, value in self.fields if n.lower() == name.lower()]
 
     def get(self, name: str) -> str:
-        """The values of a header field, joined by commas; empty where the field is missing."""
+        """The value of a header field. Several values are joined by commas; empty where the field is missing."""
         return ", ".join(self.get_all(name))
 
     def json(self) -> object:
-        """Parse the body as strict JSON, without NaN and Infinity. Raises ValueError."""
+        """Parse the body as JSON. It is strict: NaN and Infinity are errors. Raises ValueError."""
         return msgspec.json.decode(self.body)
 
 
 class RawConnection:
-    """One open connection to the backend, on which a check sends requests."""
+    """An open connection to the backend. A check sends requests on it."""
 
     def __init__(
         self, client: "RawClient", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -100,7 +100,7 @@ class RawConnection:
         return RawResponse(status, fields, body, time.monotonic() - began)
 
     def send(self, request: RawRequest) -> None:
-        """Send a request without waiting until all is sent: an early response counts."""
+        """Send a request. It does not wait until all is sent: an early response counts."""
         self._writer.write(self._wire.render(request))
 
     async def _answer(self, *, head_only: bool) -> tuple[int, Fields, bytes]:
@@ -132,7 +132,7 @@ class RawConnection:
         return await self._reader.read()
 
     def abort(self) -> None:
-        """Abort the connection, as a caller does who gives up."""
+        """Abort the connection. A caller who gives up does so."""
         self._writer.transport.abort()
 
     async def close(self) -> None:
@@ -143,7 +143,7 @@ class RawConnection:
 
 
 class RawClient:
-    """A raw HTTP/1.1 client of one backend: sends bytes that no HTTP library would.
+    """A raw HTTP/1.1 client of one backend. It sends bytes that no HTTP library would.
 
     `fields` are added to every request, such as a platform's Authorization.
     """

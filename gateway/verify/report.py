@@ -1,4 +1,4 @@
-"""Renders the report of a verification as JSON, as JUnit XML and as evidence."""
+"""Render the report of a verification. The formats are JSON, JUnit XML and evidence."""
 
 from typing import Any, Final
 from xml.etree import ElementTree as ET
@@ -33,7 +33,7 @@ def as_json(report: VerificationReport) -> dict[str, Any]:
 
 
 def as_evidence(report: VerificationReport) -> dict[str, Any]:
-    """The report as evidence, JSON values to be kept: what each check has found, without what was sent and received."""
+    """The report as evidence to keep. It is JSON values: what each check has found, without what was sent and received."""
     others = [result for result in report.results if result.outcome != "passed"]
     return {
         "passed": report.count("passed"),

@@ -1,4 +1,4 @@
-"""Runs the conformance checks against a backend, and reports the results."""
+"""Runs the conformance checks against a backend. It reports their results."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ _SMALL_BODY_BYTES = 1_000_000  # the limit of a process that the kit starts: 31 
 
 
 class BackendNotReady(Exception):
-    """The backend did not become ready to be checked; the text says why, `hint` what to do."""
+    """The backend did not become ready to be checked. The text says why, `hint` what to do."""
 
     def __init__(
         self, message: str, hint: str = "wait longer with --wait, and look at the backend's log"
@@ -64,7 +64,7 @@ class BackendNotReady(Exception):
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """The report of one verification: the results of all checks, with the backend's model and version."""
+    """The report of one verification. It has the results of all checks, and the backend's model and version."""
 
     url: str
     model: str
@@ -81,7 +81,7 @@ class VerificationReport:
 
 
 class ArtifactManifestSubset(msgspec.Struct):
-    """The part of an artifact manifest that the conformance kit needs: samples and rows policy."""
+    """The part of an artifact manifest that the checks need. The checks need its samples and its rows policy."""
 
     model: str = ""
     version: str = ""
@@ -90,7 +90,10 @@ class ArtifactManifestSubset(msgspec.Struct):
 
 
 def read_samples(path: Path) -> ArtifactManifestSubset:
-    """Read a manifest.json, or the samples.json that it was made from. ValueError says what is wrong."""
+    """Read the samples in a file.
+
+    The file is a manifest.json, or the samples.json that it was made from. ValueError says what is wrong.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -99,7 +102,7 @@ def read_samples(path: Path) -> ArtifactManifestSubset:
 
 
 def parse_manifest_or_samples(content: bytes, name: str) -> ArtifactManifestSubset:
-    """Parse a manifest, or a list of samples; a ValueError names the file `name`."""
+    """Parse a manifest, or a list of samples. A ValueError names the file `name`."""
     try:
         text = decode_strict_utf8(content)
     except ValueError as error:
@@ -155,7 +158,10 @@ async def prepare_context(
     fields: Fields = (),
     wait_s: float = 30.0,
 ) -> CheckContext:
-    """Prepare the context of the checks: wait until the backend is ready, and read what they need to know of it."""
+    """Prepare the context of the checks for one backend.
+
+    It waits until the backend is ready, and reads what the checks need to know of it.
+    """
     manifest = manifest or ArtifactManifestSubset()
     client = RawClient(url, fields=fields)
     early: list[tuple[int, int]] = []
@@ -277,9 +283,10 @@ def _guess(datatype: str, shape: Sequence[int]) -> Any:
 async def started_backend(
     command: str, environ: Mapping[str, str], folder: Path | None = None
 ) -> AsyncIterator[tuple[str, BackendProcess]]:
-    """Start a backend on a free port, in `folder` where that is given; yield its address, and end it at the exit.
+    """Start a backend; yield its address and process.
 
-    Raises BackendNotReady where it cannot be started.
+    It runs on a free port, in `folder` where that is given, and ends at the exit. Raises BackendNotReady where it
+    cannot be started.
     """
     port = free_port()
     environment = {"CHIPS_MAX_BODY_BYTES": str(_SMALL_BODY_BYTES), **environ, "PORT": str(port)}

@@ -1,4 +1,7 @@
-"""Scores each row alone, to compare that with its predictions in requests with other rows (batch invariance)."""
+"""Score each row alone, to compare that with its prediction among other rows.
+
+A model whose predictions stay the same has batch invariance.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +35,7 @@ _EXACT: Final = 1e-6  # a sample's tolerance unless it names another
 
 @dataclass
 class RowGroup:
-    """A group of rows that share request parameters, with the prediction that each got alone, in a request of its own."""
+    """Rows that share request parameters, with the prediction that each got alone. Alone means in a request of its own."""
 
     rest: Mapping[str, Any]  # the request without its instances
     rows: list[Any]
@@ -44,9 +47,9 @@ class RowGroup:
 
 
 def depends_on_other_rows(context: CheckContext) -> bool:
-    """Whether the model uses all rows of a request on purpose, as one that ranks them does.
+    """Whether the model uses all rows of a request on purpose.
 
-    The command line or the manifest says so, else the backend's metadata.
+    One that ranks them does. The command line or the manifest says so, else the backend's metadata.
     """
     parameters = context.metadata.get("parameters")
     said = parameters.get("rows") if isinstance(parameters, dict) else None
@@ -54,9 +57,10 @@ def depends_on_other_rows(context: CheckContext) -> bool:
 
 
 async def score_rows_alone(context: CheckContext) -> list[RowGroup]:
-    """Score each known row alone, in a request of its own; return them in groups.
+    """Score each known row alone, and return them in groups.
 
-    Raises CheckSkipped where no row is known, ContractViolation where one is not answered.
+    Each is scored in a request of its own. Raises CheckSkipped where no row is known, ContractViolation where one is
+    not answered.
     """
     if depends_on_other_rows(context):
         raise CheckSkipped('the model says rows = "together": its answers depend on all rows of a request')
@@ -94,9 +98,9 @@ def predict_request(group: RowGroup, rows: Sequence[Any]) -> RawRequest:
 
 
 def require_same_predictions(group: RowGroup, got: Sequence[Any], places: Sequence[int], how: str) -> None:
-    """Raise ContractViolation unless the predictions `got` equal those of the same rows scored alone.
+    """Raise ContractViolation unless the rows got the same predictions as alone.
 
-    `places`: where the rows stand in the group.
+    `got` are the predictions. `places`: where the rows stand in the group.
     """
     require_one_prediction_per_row(got, len(places))
     scales = _scales(group.alone)
@@ -111,9 +115,10 @@ def require_same_predictions(group: RowGroup, got: Sequence[Any], places: Sequen
 def is_same_prediction(
     got: Any, wanted: Any, scales: Mapping[tuple[Any, ...], float], tolerance: float = 0.0
 ) -> bool:
-    """Whether two predictions are the same: floats within TOLERANCE of the largest number at their place.
+    """Whether two predictions are the same, within a tolerance.
 
-    A positive `tolerance` is allowed, too (absolute, or relative to the larger number).
+    Floats must be within TOLERANCE of the largest number at their place. A positive `tolerance` is allowed, too
+    (absolute, or relative to the larger number).
     """
     if tolerance and is_close_json(got, wanted, tolerance):
         return True

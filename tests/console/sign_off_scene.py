@@ -12,15 +12,15 @@ from gateway.core.version_evidence import CARD
 from gateway.registry.base import APPROVALS, EMERGENCIES, MODELS, SIGN_OFF, SIGN_OFF_POLICY, Put, Registry
 from gateway.signoff.approval_requests import (
     ApprovalRequest,
+    derive_request_id,
     evaluate_request,
     find_request,
     read_request,
-    request_id,
     with_decision,
 )
 from gateway.signoff.approval_subject import subject_of
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
-from gateway.signoff.policy import policy_digest, read_policy_file
+from gateway.signoff.policy import parse_policy_toml, policy_digest
 from gateway.signoff.read_sign_off_records import read_policy_and_records
 from gateway.signoff.required_evidence import evidence_digests
 from gateway.signoff.unreviewed_emergencies import emergency_changes
@@ -46,7 +46,7 @@ class SignOffScene:
         token = f'{{ issuer = "{issuer}", email = "gil@example.com", client = "{client}" }}'
         more = f'[[people]]\nname = "gil@example.com"\nroles = ["approver"]\ntokens = [{token}]\n'
         text = people.policy(evidence='"card"', more=more if issuer else "")
-        self.policy: dict[str, Any] = msgspec.to_builtins(read_policy_file(text))
+        self.policy: dict[str, Any] = msgspec.to_builtins(parse_policy_toml(text))
         self.model = Model(name="wine", policy=Policy(latency_s=0.2), backends=(NEW,), traffic={"4": 100})
         self.id = ""
 
@@ -65,7 +65,7 @@ class SignOffScene:
             evidence=evidence_digests(evidence),
         )
         asked = self.statement("request", "", "ana", "better on red wines")
-        self.id = request_id(asked)
+        self.id = derive_request_id(asked)
         request = ApprovalRequest(
             title="wine@4", request=asked, evidence=evidence, proposal=to_document(self.model)
         )

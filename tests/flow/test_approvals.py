@@ -13,7 +13,7 @@ from gateway.core.model import Key
 from gateway.core.model_updates import to_document
 from gateway.core.principal import VERBS
 from gateway.registry.base import APPROVALS, KEYS, SIGN_OFF, SIGN_OFF_POLICY, Put
-from gateway.signoff.approval_requests import request_id
+from gateway.signoff.approval_requests import derive_request_id
 from gateway.signoff.externally_signed_decisions import prepare_statement
 from gateway.signoff.in_toto_statement import Decision, ssh_signer, unsigned_statement
 from gateway.signoff.read_sign_off_records import read_policy_and_records
@@ -201,7 +201,7 @@ async def test_what_is_shown_is_what_is_decided_on(desk: Desk):
     await assert_refused("another one was put in its place")
     desk.sign_off.subject = msgspec.structs.replace(desk.sign_off.subject, environment="prod")
     asked = desk.sign_off.statement("request", "", "ana", "harmless")
-    desk.sign_off.id = request_id(asked)
+    desk.sign_off.id = derive_request_id(asked)
     await put(desk.sign_off.id, {**found.body, "request": asked})
     await assert_refused("it was asked for another environment")
 

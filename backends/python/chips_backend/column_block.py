@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import chain
-from typing import Any, overload
+from typing import Any, Final, overload
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from chips_backend.model import Row, Rows
 Column = (
     Any  # an array whose first dimension is the row, or a list of JSON values with None where one is missing
 )
+
+_FEW: Final = 32
 
 
 class Block(Sequence[Row]):
@@ -89,7 +91,9 @@ def _taken(column: Column, places: Any) -> Column:
 
 
 def array_of_floats(values: Sequence[Any]) -> Any:
-    """An array of float64, NaN for None. `struct` fills one in a third of the time that NumPy takes, but knows no None."""
+    """An array of float64, NaN for None. Of many values `struct` fills one in a third of the time that NumPy takes, but knows no None."""
+    if len(values) <= _FEW:
+        return np.array(values, dtype=np.float64)
     try:
         return np.frombuffer(bytearray(struct.pack(f"={len(values)}d", *values)))
     except struct.error:

@@ -117,6 +117,11 @@ class Connection(BaseProtocol):
         if self._call is None:
             self._take_requests()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  (aiohttp's signature)
+        """Called at the end of each body, whether it was held up or not."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def resume_writing(self) -> None:
         super().resume_writing()
         self._take_requests()

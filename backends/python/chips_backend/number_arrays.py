@@ -18,7 +18,7 @@ with contextlib.suppress(ImportError):  # it has no wheel for every platform
 
     Parser = simdjson.Parser
 
-_LONG_BYTES: Final = 1024  # of text, from which cutting pays
+LONG_BYTES: Final = 1024  # of text, from which cutting pays
 _MARK: Final = uuid4().hex  # no caller knows it
 _DATA: Final = re.compile(rb'"data"\s*:\s*(?=\[[ \t\r\n]*[-0-9])')
 _INSTANCES: Final = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"instances"[ \t\r\n]*:[ \t\r\n]*(?=\[\[)')
@@ -30,7 +30,7 @@ Cut = dict[bytes, memoryview]  # the array's text by its mark's
 def cut_data(content: bytes) -> tuple[bytes, Cut]:
     """The text with a mark for each long flat array of numbers that is called "data", and what was cut out."""
     cut: Cut = {}
-    if Parser is None or len(content) < _LONG_BYTES:
+    if Parser is None or len(content) < LONG_BYTES:
         return content, cut
     whole = memoryview(content)
     pieces: list[bytes | memoryview] = []
@@ -39,7 +39,7 @@ def cut_data(content: bytes) -> tuple[bytes, Cut]:
         begin, end = found.end(), content.find(b"]", found.end()) + 1
         if end == 0:
             break
-        if end - begin < _LONG_BYTES:
+        if end - begin < LONG_BYTES:
             pieces.append(whole[at:end])
         else:
             mark = b'"%s%d"' % (_MARK.encode(), len(cut))
@@ -51,7 +51,7 @@ def cut_data(content: bytes) -> tuple[bytes, Cut]:
 
 def cut_instances(content: bytes) -> tuple[bytes, Cut]:
     """The text with a mark for its long array of "instances" that are arrays, where it begins with these."""
-    found = _INSTANCES.match(content) if Parser is not None and len(content) >= _LONG_BYTES else None
+    found = _INSTANCES.match(content) if Parser is not None and len(content) >= LONG_BYTES else None
     end = content.rfind(b"]]") + 2 if found is not None else 1
     if found is None or end == 1:
         return content, {}

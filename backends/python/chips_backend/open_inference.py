@@ -255,6 +255,8 @@ def packed(outputs: list[dict[str, Any]], forms: Forms) -> bytes | None:
 
     One with a missing value stays as it is where its datatype has none in that form.
     """
+    if not (forms.default or forms.by_name):
+        return None
     contents: list[bytes] = []
     for output in outputs:
         content = binary.pack(output["data"], output["datatype"]) if forms(output["name"]) else None

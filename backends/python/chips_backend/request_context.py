@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
-from chips_backend.logs import Log
+from chips_backend.logs import AnsweredLine, HttpRequest, Log, Timing
 from chips_backend.problem_details import Problem, bad_request
 from chips_backend.trace_context import Trace, read_trace
 
@@ -183,31 +183,35 @@ class RequestContext:
         stack: str = "",
     ) -> None:
         """Write the log line, and a second one with the cause of a failure or the reason of a refusal."""
-        fields: dict[str, Any] = {
-            "httpRequest": {
-                "requestMethod": self.method,
-                "requestUrl": self.path[:512],
-                "status": status,
-                "requestSize": str(self.bytes_in),
-                "responseSize": str(size),
-                "latency": f"{time.monotonic() - self.arrived:.6f}s",
-            },
-            "request_id": self.request_id,
-            "timing": {
-                "queue": round(self.queue_ms, 3),
-                "parse": round(self.parse_ms, 3),
-                "predict": round(self.predict_ms, 3),
-                "render": round(self.render_ms, 3),
-            },
-        }
-        if self.caller:
-            fields["caller"] = self.caller
-        if code:
-            fields["code"] = code
         severity = "ERROR" if status >= 500 else "WARNING" if status >= 400 else "INFO"
         if code == "not-ready":
             severity = "INFO"  # a platform asks this often while the model loads
-        log.request(severity, f"{self.method} {self.path[:200]} {status}", self.trace, fields)
+        path = self.path
+        log.answered(
+            AnsweredLine(
+                severity,
+                f"{self.method} {path[:200]} {status}",
+                log.time(),
+                HttpRequest(
+                    self.method,
+                    path[:512],
+                    status,
+                    str(self.bytes_in),
+                    str(size),
+                    f"{time.monotonic() - self.arrived:.6f}s",
+                ),
+                self.request_id,
+                Timing(
+                    int(self.queue_ms * 1000 + 0.5) / 1000,
+                    int(self.parse_ms * 1000 + 0.5) / 1000,
+                    int(self.predict_ms * 1000 + 0.5) / 1000,
+                    int(self.render_ms * 1000 + 0.5) / 1000,
+                ),
+                self.caller,
+                code,
+            ),
+            self.trace,
+        )
         if status < 500 and stack:  # the caller is to blame: what the model said, without the way to it
             reason = {"request_id": self.request_id, "reason": stack.strip().rpartition("\n")[2]}
             log.request(severity, f"request {self.request_id} was refused by the model", self.trace, reason)

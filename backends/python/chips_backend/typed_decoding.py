@@ -69,6 +69,12 @@ class Instances:
         self._texts = [at for at, tensor in enumerate(self._inputs) if tensor.datatype == "BYTES"]
         self._limit = min((FLOATS.get(tensor.datatype, 0.0) for tensor in self._inputs), default=0.0)
         self._kinds = self._make()
+        names = [tensor.name for tensor in self._inputs]
+
+        def place_in_object(row: int, field: int | None) -> str:
+            return f"instances[{row}]" if field is None else f"instances[{row}].{names[field]}"
+
+        self._place_in_object = place_in_object
 
     def _make(self) -> dict[bytes, Callable[[bytes], Any]]:
         if not self._inputs:
@@ -88,8 +94,10 @@ class Instances:
         """The request, or None where `decode_instances.read_instances` must read it, which says what is wrong."""
         if not self._kinds:
             return None
-        if self._is_matrix and (scoring := self._read_matrix(content)) is not None:
-            return scoring
+        if self._is_matrix and len(content) >= number_arrays.LONG_BYTES:
+            scoring = self._read_matrix(content)
+            if scoring is not None:
+                return scoring
         at = content.find(b"[") + 1
         kind = content[at : at + 64].lstrip()[:1]
         decode = self._kinds.get(kind)
@@ -105,12 +113,14 @@ class Instances:
             parameters = read_parameters(given, self._known)
         except ERRORS:
             return None
-        names = len(self._inputs) * len(rows) if kind == b"{" else 0
-        if 1 + names + self._count_texts(block) + (strings_in(given) if given else 0) != strings_in_text(
-            content
-        ):
+        texts = len(self._inputs) * len(rows) if kind == b"{" else 0
+        if self._texts:
+            texts += self._count_texts(block)
+        if given:
+            texts += strings_in(given)
+        if 1 + texts != strings_in_text(content):
             return None  # a name stands twice
-        return Scoring(block, parameters, self._place(is_object=kind == b"{"))
+        return Scoring(block, parameters, self._place_in_object if kind == b"{" else _place_in_array)
 
     def _read_matrix(self, content: bytes) -> Scoring | None:
         """The request where its instances are one long array of arrays, and it begins with them; else None."""
@@ -130,7 +140,7 @@ class Instances:
         strings = 2 + (strings_in(given) if given else 0)  # "instances" and the mark
         if bytes(request.instances) != mark or strings != strings_in_text(rest):
             return None
-        return Scoring(Block(matrix=values), parameters, self._place(is_object=False))
+        return Scoring(Block(matrix=values), parameters, _place_in_array)
 
     def _count_texts(self, block: Block) -> int:
         return sum(len(block.columns[at]) - block.columns[at].count(None) for at in self._texts)
@@ -142,16 +152,9 @@ class Instances:
         columns = zip(*rows, strict=True)
         return Block([_column(column, tensor) for column, tensor in zip(columns, self._inputs, strict=True)])
 
-    def _place(self, *, is_object: bool) -> Callable[[int, int | None], str]:
-        names = [tensor.name for tensor in self._inputs]
 
-        def place(row: int, field: int | None) -> str:
-            where = f"instances[{row}]"
-            if field is None:
-                return where
-            return f"{where}.{names[field]}" if is_object else f"{where}[{field}]"
-
-        return place
+def _place_in_array(row: int, field: int | None) -> str:
+    return f"instances[{row}]" if field is None else f"instances[{row}][{field}]"
 
 
 def _decoder(row: Any) -> Callable[[bytes], Any]:

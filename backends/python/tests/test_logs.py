@@ -3,9 +3,12 @@
 import asyncio
 import io
 import json
+import re
 from datetime import UTC, datetime
+from typing import Any
 
-from chips_backend.logs import Log
+from chips_backend.logs import AnsweredLine, HttpRequest, Log, Timing
+from chips_backend.trace_context import Trace
 
 
 class Stream(io.StringIO):
@@ -59,3 +62,60 @@ def test_the_time_is_now_with_microseconds():
         assert said.endswith("Z")
         assert len(said) == len("2026-01-01T00:00:00.000000Z")
         assert before <= datetime.fromisoformat(said) <= datetime.now(UTC)
+
+
+def answered(**more: Any) -> AnsweredLine:
+    request = HttpRequest("POST", '/a"b', 200, "12", "34", "0.000123s")
+    return AnsweredLine(
+        "INFO", "POST 200", "2026-11-30T10:00:00.000000Z", request, "id", Timing(0.1, 0.2, 0.3, 0.4), **more
+    )
+
+
+async def test_the_line_of_a_request_says_what_there_is_to_say():
+    stream = Stream()
+    log = Log(stream, project="p", facts={"model": "m"})
+    log.answered(answered(), None)
+    log.answered(answered(caller="ana", code="overloaded"), Trace("a" * 32, "b" * 16, sampled=False))
+    log.flush()
+    first, second = map(json.loads, stream.writes[0].splitlines())
+    always = {
+        "severity": "INFO",
+        "message": "POST 200",
+        "time": "2026-11-30T10:00:00.000000Z",
+        "httpRequest": {
+            "requestMethod": "POST",
+            "requestUrl": '/a"b',
+            "status": 200,
+            "requestSize": "12",
+            "responseSize": "34",
+            "latency": "0.000123s",
+        },
+        "request_id": "id",
+        "timing": {"queue": 0.1, "parse": 0.2, "predict": 0.3, "render": 0.4},
+        "model": "m",
+    }
+    assert first == always
+    assert second == {
+        **always,
+        "caller": "ana",
+        "code": "overloaded",
+        "logging.googleapis.com/trace": "projects/p/traces/" + "a" * 32,
+        "logging.googleapis.com/spanId": "b" * 16,
+        "logging.googleapis.com/trace_sampled": False,
+    }
+
+
+async def test_a_terminal_gets_readable_lines():
+    class Terminal(Stream):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    log = Log(stream)
+    log.answered(answered(), None)
+    log.request("ERROR", "request id failed", None, {"stack": "Traceback: …\n"})
+    log.flush()
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d info POST 200\n\d\d:\d\d:\d\d error request id failed\nTraceback: …\n",
+        stream.getvalue(),
+    )

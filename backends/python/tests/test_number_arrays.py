@@ -51,7 +51,7 @@ def cutting() -> Iterator[list[int]]:
             parsed.append(len(values))
         return values
 
-    with patch.object(number_arrays, "_LONG_BYTES", 0), patch.object(number_arrays, "floats", floats):
+    with patch.object(number_arrays, "LONG_BYTES", 0), patch.object(number_arrays, "floats", floats):
         yield parsed
 
 

@@ -1,4 +1,4 @@
-"""Format an API key for people, as `chips keys list` shows it: what it may do, how much, and until when."""
+"""Format API keys for display on the console. `chips keys list` shows what each may do, how much, and until when."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ _STYLES = {"valid": "green", "expired": "yellow", "revoked": "red"}
 
 
 def key_lines(document: Document, last_used: str | None) -> Iterator[RenderableType]:
-    """The lines for one key: id, label and state; then rights and limits; then dates."""
+    """The lines that show one key. They are id, label and state; then rights and limits; then dates."""
     name = key_id(document.name)
     try:
         key = parse_key(document.body)
@@ -42,7 +42,7 @@ def key_state(key: Key) -> str:
 
 
 def limit_texts(limits: Limits) -> Iterator[str]:
-    """The limits as texts, such as `20 requests per second (burst 50)`; nothing without limits."""
+    """The limits as texts, such as `20 requests per second (burst 50)`. There are none without limits."""
     burst = f" (burst {limits.burst})" if limits.burst is not None else ""
     for number, what in (
         (limits.requests_per_s, f"requests per second{burst}"),

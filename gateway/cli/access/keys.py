@@ -1,4 +1,4 @@
-"""`chips keys`: create, rotate, list and revoke API keys, which are shown once and kept as digests."""
+"""`chips keys`: create, rotate, list and revoke API keys. A key is shown once and kept as a digest."""
 
 import re
 import sys
@@ -68,7 +68,9 @@ def create(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Create a key and print it, this once. Nothing else is printed on standard output, so it can be captured.
+    """Create a key and print it.
+
+    It is shown this once. Nothing else is printed on standard output, so it can be captured.
 
     Example: `KEY=$(chips keys create "mobile app" --models wine --expires 90d)`
     """
@@ -153,7 +155,9 @@ def rotate(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Replace a key by a new one with the same rights and limits, and end the old one after a while. Prints the new one, once.
+    """Replace a key by a new one with the same rights and limits.
+
+    The old one ends after a while. Prints the new one, once.
 
     Example: `KEY=$(chips keys rotate 3f0c2b1a9d8e --overlap 7d)`
     """
@@ -224,7 +228,9 @@ def _text(at: datetime) -> str:
 
 @keys.command("list")
 def list_keys(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
-    """List the keys, with their rights and limits: never the key itself.
+    """List the keys, with their rights and limits.
+
+    The key itself is never shown.
 
     Example: `chips keys list`
     """
@@ -255,7 +261,9 @@ def revoke(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """End a key at once, at every gateway.
+    """Revoke a key.
+
+    It ends at once, at every gateway.
 
     Example: `chips keys revoke 3f0c2b1a9d8e --reason "laptop stolen"`
     """

@@ -1,4 +1,7 @@
-"""`chips publish`: store a trained model with its manifest in the artifact store, as a version that never changes."""
+"""`chips publish`: publish a trained model to the artifact store.
+
+It is stored with its manifest, as a version that never changes.
+"""
 
 import shlex
 import sys
@@ -24,7 +27,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.core.escape_unprintable import printable_json
-from gateway.deploy.try_candidate import CandidateRejected, try_candidate
+from gateway.deploy.try_unpublished_artifact import ArtifactRejected, try_unpublished_artifact
 from gateway.settings import environment_for_backend, state_folder
 
 EX_CANTCREAT = 73
@@ -88,9 +91,9 @@ def publish(
     ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Publish an artifact with its manifest, after it has loaded and scored its samples.
+    """Publish an artifact with its manifest.
 
-    Interrupted, the same command goes on where it stopped.
+    It must load and score its samples first. Interrupted, the same command goes on where it stopped.
 
     Examples:
 
@@ -142,8 +145,10 @@ def _try(prepared: PreparedArtifact, command: str | None) -> str:
         )
         return ""
     try:
-        return try_candidate(prepared.manifest, prepared.files, words, environ=environment_for_backend())
-    except CandidateRejected as error:
+        return try_unpublished_artifact(
+            prepared.manifest, prepared.files, words, environ=environment_for_backend()
+        )
+    except ArtifactRejected as error:
         hint = f"{error.hint}; " if error.hint else ""
         raise Failure(
             f"it cannot be served as it is, so nothing was published: {error}",
@@ -196,7 +201,7 @@ def _given(given: list[str]) -> dict[str, str] | None:
 
 
 def store_failure(error: StoreError) -> Failure:
-    """The Failure for an error of the artifact store, with a hint."""
+    """The Failure for an error of the artifact store. It has a hint."""
     if isinstance(error, PublishedWithOtherContent):
         return Failure(str(error), hint="publish under a new --version", code=EX_CANTCREAT)
     if isinstance(error, PermissionRefused):

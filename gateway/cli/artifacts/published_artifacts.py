@@ -1,4 +1,4 @@
-"""`chips artifacts`: list, show, verify and download the published artifacts."""
+"""`chips artifacts`: the commands for published artifacts. They list, show, verify and download them."""
 
 import hashlib
 import shutil
@@ -38,7 +38,9 @@ def list_(
     store: _StoreOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """List what is published: each model and version, its format, size and digest.
+    """List the published artifacts.
+
+    Each line has the model and version, its format, size and digest.
 
     Example: `chips artifacts list wine --store gs://my-bucket/models`
     """
@@ -68,7 +70,9 @@ def list_(
 def show(
     model: _Model, version: _Version, store: _StoreOption = None, as_json: console.JsonOption = False
 ) -> None:
-    """Show one artifact: where it lies, its files, what goes in and out, what it was made with.
+    """Show one published artifact.
+
+    It shows where it lies, its files, what goes in and out, what it was made with.
 
     Example: `chips artifacts show wine 3`
     """
@@ -98,7 +102,9 @@ def show(
 def verify(
     model: _Model, version: _Version, store: _StoreOption = None, as_json: console.JsonOption = False
 ) -> None:
-    """Read every byte of an artifact and hold it against the manifest's digests. Ends with 65 where one differs.
+    """Verify the files of an artifact against its manifest.
+
+    Every byte is read and compared with the digests. Ends with 65 where one differs.
 
     Example: `chips artifacts verify wine 3`
     """
@@ -139,7 +145,9 @@ def pull(
     store: _StoreOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Copy an artifact here, checked on the way. The folder appears when all of it has arrived; a backend can serve it.
+    """Download an artifact to a folder, and check it on the way.
+
+    The folder appears when all of it has arrived; a backend can serve it.
 
     Example: `chips artifacts pull wine 3 --to /tmp/wine && CHIPS_ARTIFACT=/tmp/wine python -m chips_backend`
     """

@@ -1,4 +1,7 @@
-"""Read the cost ledger of one environment for a month: usage from its store of figures, prices and budgets from its registry."""
+"""Read the cost ledger of one environment for a month.
+
+Usage comes from the environment's store of figures; prices and budgets come from its registry.
+"""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
@@ -20,7 +23,10 @@ _ALL_CHANGES: Final = 1_000_000
 
 
 class EnvironmentLedger(NamedTuple):
-    """The cost ledger of an environment for a month: its entries, and prices, budgets, plans and Google's bill for that month."""
+    """The cost ledger of an environment for a month.
+
+    It has entries, and the prices, budgets, plans and Google's bill for that month.
+    """
 
     entries: list[LedgerEntry]
     tables: tuple[Prices, ...]  # that it is priced by, all in one currency
@@ -35,12 +41,12 @@ class EnvironmentLedger(NamedTuple):
 
     @property
     def price_dates(self) -> set[str]:
-        """The dates of the price tables by which the days of the ledger are priced."""
+        """The dates of the price tables that price the ledger's days."""
         return {prices_at(self.tables, day).date for day in self.days} or {self.tables[-1].date}
 
 
 def utc_now() -> datetime:
-    """The time now."""
+    """The time now, in UTC."""
     return datetime.now(UTC)
 
 
@@ -52,7 +58,7 @@ def this_month() -> str:
 async def read_ledger(
     registry: Registry, settings: Settings, month: str, *, bill: bool = True
 ) -> EnvironmentLedger:
-    """Read and price the ledger of a month such as 2026-11.
+    """Read and price the ledger of a month. A month is such as 2026-11.
 
     Google's bill is read unless `bill` is False: its query costs time and money. Raises ValueError where `month` is no month,
     and RegistryError.

@@ -23,7 +23,9 @@ def show(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show the price table in force, and the dates of the others.
+    """Show the price table in force.
+
+    It also shows the dates of the others.
 
     Example: `chips prices`
     """
@@ -73,7 +75,9 @@ def update(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Read today's list prices from Google's Cloud Billing catalogue into the registry. What fails leaves the last good table.
+    """Update the price table from Google's Cloud Billing catalogue.
+
+    Today's list prices go into the registry. What fails leaves the last good table.
 
     Example: `chips prices update --region europe-west1`
     """

@@ -1,4 +1,4 @@
-"""`chips plan`: estimate the monthly cost of a model on Cloud Run, part by part."""
+"""`chips plan`: estimate the monthly cost of a model. It shows the cost on Cloud Run, part by part."""
 
 import math
 import re
@@ -72,7 +72,9 @@ def plan(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Estimate a model's cost on Cloud Run in a month, part by part. docs/explanation/autoscaling.md has the formula.
+    """Estimate a model's monthly cost.
+
+    It is the cost on Cloud Run, part by part. docs/explanation/autoscaling.md has the formula.
 
     Examples:
 

@@ -32,7 +32,7 @@ from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.deployment_steps import STEPS
 from gateway.deploy.deployment_steps import deploy as take_steps
 from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
-from gateway.deploy.try_candidate import CandidateRejected, try_candidate
+from gateway.deploy.try_unpublished_artifact import ArtifactRejected, try_unpublished_artifact
 from gateway.registry.base import MODELS
 from gateway.settings import Settings, environment_for_backend, state_folder
 from gateway.verify.report import as_evidence
@@ -255,14 +255,14 @@ def try_artifact(run: DeploymentRun, tell: Tell) -> str:
         tell(f"no backend for {prepared.manifest.format} runs here, so the first start is the trial")
         return ""
     try:
-        return try_candidate(
+        return try_unpublished_artifact(
             prepared.manifest,
             prepared.files,
             words,
             environ={**environment_for_backend(), **run.source.environment()},
             folder=run.source.path.absolute(),
         )
-    except CandidateRejected as error:
+    except ArtifactRejected as error:
         what = error.hint or "fix it"
         raise DeployError(
             str(error),

@@ -1,4 +1,7 @@
-"""`chips deploy --dry-run`: check everything that can be checked without changing anything, and show the steps."""
+"""`chips deploy --dry-run`: check a deployment without changing anything.
+
+It checks everything that can be checked this way, and shows the steps.
+"""
 
 from contextlib import closing
 
@@ -20,7 +23,10 @@ from gateway.deploy.target import DeployError, Tell
 
 
 def check_without_changes(run: DeploymentRun, *, as_json: bool) -> None:
-    """Run every check that changes nothing, and show the results by step: a dry run. Raises Failure where one fails."""
+    """Check a deployment without changing anything.
+
+    This dry run shows the results by step. Raises Failure where a check fails.
+    """
     source = run.source
     found: dict[str, str] = {}
     quiet: Tell = lambda text: found.__setitem__("warnings", f"{found.get('warnings', '')}{text}\n")  # noqa: E731

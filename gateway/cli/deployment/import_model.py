@@ -19,7 +19,7 @@ import typer
 from gateway.cli.deployment.new import SCAFFOLD, path_for_new_model, remove_on_failure, write_scaffold
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
-from gateway.deploy.model_source import COPY_NAME, SourceKind, content_digest, write_source
+from gateway.deploy.copied_model_source import COPY_NAME, SourceKind, content_digest, write_source
 from gateway.deploy.read_foreign_models import READERS, CannotImport, ForeignModel, write_imported_artifact
 from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError

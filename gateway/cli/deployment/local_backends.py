@@ -1,4 +1,7 @@
-"""`chips ps`, `up`, `logs`, `restart` and `stop`: manage the backends that `chips deploy --target local` started on this machine."""
+"""`chips ps`, `up`, `logs`, `restart` and `stop`: manage the local backends.
+
+`chips deploy --target local` started them on this machine.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +26,9 @@ WaitOption = Annotated[float, typer.Option(min=0, help="Seconds to wait until th
 
 
 def ps(as_json: console.JsonOption = False) -> None:
-    """List the backends of this machine: where they listen, whether they are ready, how often they crashed.
+    """List the backends of this machine.
+
+    It shows where they listen, whether they are ready, how often they crashed.
 
     Example: `chips ps`
     """
@@ -53,7 +58,9 @@ def ps(as_json: console.JsonOption = False) -> None:
 
 
 def up(wait: WaitOption = _READY_WITHIN_S, as_json: console.JsonOption = False) -> None:
-    """Start every backend of this machine that is not running, as after a reboot; stopped ones stay stopped.
+    """Start the backends of this machine that are not running.
+
+    It helps after a reboot; stopped ones stay stopped.
 
     Example: `chips up`
     """
@@ -71,7 +78,9 @@ def restart(
     wait: WaitOption = _READY_WITHIN_S,
     as_json: console.JsonOption = False,
 ) -> None:
-    """End a model's backends on this machine and start them again, at the same address.
+    """Restart a model's backends on this machine.
+
+    They keep their address.
 
     Example: `chips restart wine --version 3`
     """
@@ -84,7 +93,9 @@ def restart(
 
 
 def stop(model: ModelArgument, version: VersionOption = "", as_json: console.JsonOption = False) -> None:
-    """End a model's backends on this machine until `chips restart`. The registry keeps them; `chips undeploy` does not.
+    """Stop a model's backends on this machine.
+
+    They stay stopped until `chips restart`. The registry keeps them; `chips undeploy` does not.
 
     Example: `chips stop wine --version 2`
     """
@@ -108,7 +119,7 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")
     ] = False,
 ) -> None:
-    """Print what a backend of this machine has written to its log.
+    """Print the log of a backend on this machine.
 
     Example: `chips logs wine --follow`
     """

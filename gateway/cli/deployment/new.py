@@ -1,4 +1,4 @@
-"""`chips new`: make a backend folder for a model, from an example or around a model that is there."""
+"""`chips new`: make a backend folder for a new model. It starts from an example, or from a model that is there."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.core.decode_strict_utf8 import decode_strict_utf8
 from gateway.core.name_validation import check_model_name
 from gateway.deploy.backend_folder import PREDICT_NAMES, SETTINGS_NAME
-from gateway.deploy.model_source import COPY_NAME, REQUIREMENTS_NAME, content_digest, write_source
+from gateway.deploy.copied_model_source import COPY_NAME, REQUIREMENTS_NAME, content_digest, write_source
 
 _T = TypeVar("_T")
 
@@ -51,9 +51,10 @@ def new(
     ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Write a backend folder: with a small model to start from, or around your own with --from.
+    """Write a backend folder for a model.
 
-    Nothing that is there is overwritten, and a model's file is copied without being loaded.
+    It has a small model to start from, or your own with --from. Nothing that is there is overwritten, and a model's file is
+    copied without being loaded.
 
     Examples:
 
@@ -130,7 +131,7 @@ def path_for_new_model(name: str, folder: Path | None) -> Path:
 
 
 def remove_on_failure(target: Path, work: Callable[[], _T]) -> _T:
-    """Run `work`, which fills the new or empty folder `target`; if it fails, remove what was written."""
+    """Run `work`, and remove what it wrote if it fails. `target` is the new or empty folder that it fills."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         return work()
@@ -145,7 +146,7 @@ def remove_on_failure(target: Path, work: Callable[[], _T]) -> _T:
 def write_scaffold(
     language: str, name: str, target: Path, requirements: Sequence[str], *, left_out: Sequence[str] = ()
 ) -> None:
-    """Write the scaffold's own files, with the model's name filled in."""
+    """Write the files of a scaffold. The model's name is filled in."""
     own = SCAFFOLD / language
     for source in sorted(own.rglob("*")):
         if source.is_file() and source.name not in left_out and "__pycache__" not in source.parts:
@@ -238,7 +239,7 @@ def _installed(packages: Sequence[str]) -> list[str]:
 
 
 def copy_prepared_artifact(prepared: PreparedArtifact, trained: Path) -> None:
-    """Copy the artifact's files and their description, in the form that `chips publish` takes."""
+    """Copy the prepared artifact to `trained`. Its files and their description have the form that `chips publish` takes."""
     import msgspec
 
     for name, source in prepared.files:

@@ -1,4 +1,4 @@
-"""Refresh the model in a backend folder before a deployment: copy it again if its source has changed since."""
+"""Refresh the copied model in a backend folder if its source has changed. Each deployment does so first."""
 
 import shlex
 import shutil
@@ -17,11 +17,11 @@ from gateway.cli.deployment.new import (
 )
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.deploy.model_source import (
+from gateway.deploy.copied_model_source import (
     COPY_NAME,
     REQUIREMENTS_NAME,
     SOURCE_NAME,
-    ModelSource,
+    CopiedModelSource,
     content_digest,
     read_source,
     write_source,
@@ -33,7 +33,7 @@ class _Copy(NamedTuple):
     """A backend folder, and the record of where its model came from."""
 
     folder: Path
-    record: ModelSource
+    record: CopiedModelSource
 
     @property
     def source(self) -> str:
@@ -42,10 +42,11 @@ class _Copy(NamedTuple):
 
 @contextmanager
 def bring_model_up_to_date(folder: Path, *, refresh: bool | None, dry_run: bool) -> Iterator[Path | None]:
-    """Copy the model in `folder`, its trained/, again from its source if that has changed.
+    """Copy the model in `folder` again if its source has changed.
 
-    Yields None, or in a dry run the path of the newer artifact: the folder is not changed then. `refresh`: True takes the
-    source even if nothing has changed or the copy was edited, False leaves the copy as it is. Raises Failure; nothing is lost.
+    The copy is its trained/. Yields None, or in a dry run the path of the newer artifact: the folder is not changed then.
+    `refresh`: True takes the source even if nothing has changed or the copy was edited, False leaves the copy as it is.
+    Raises Failure; nothing is lost.
     """
     copy = _copy_in(folder)
     if copy is None and refresh:
@@ -68,7 +69,7 @@ def bring_model_up_to_date(folder: Path, *, refresh: bool | None, dry_run: bool)
 
 
 def note_stale_model(folder: Path) -> None:
-    """Note on the terminal that the model is stale: its source has changed since it was copied."""
+    """Note on the terminal that the model in `folder` is stale. Its source has changed since it was copied."""
     copy = _copy_in(folder)
     if copy is not None and copy.record.has_changed(folder):
         console.note(
@@ -78,7 +79,7 @@ def note_stale_model(folder: Path) -> None:
 
 
 def source_path(folder: Path) -> Path | None:
-    """The path that the folder's model was copied from; None where it was not copied, or not from a path."""
+    """The path that the folder's model was copied from. None where it was not copied, or not from a path."""
     copy = _copy_in(folder)
     return None if copy is None or not copy.record.is_path else copy.record.copied_from(folder)
 

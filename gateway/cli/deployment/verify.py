@@ -1,4 +1,4 @@
-"""`chips verify`: check that a backend, in whatever language, keeps the backend contract."""
+"""`chips verify`: check that a backend keeps the backend contract. The backend may be in any language."""
 
 import signal
 from collections import Counter
@@ -65,9 +65,10 @@ def verify(
     ] = False,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Check a backend in any language against the contract: routes, errors, headers, bad input, load, log, life.
+    """Check a backend against the contract.
 
-    Each failure says what was sent, what came, and what the contract says. Ends with 76 where a check fails.
+    The backend may be in any language. The checks cover routes, errors, headers, bad input, load, log and life. Each failure
+    says what was sent, what came, and what the contract says. Ends with 76 where a check fails.
 
     Examples:
 

@@ -1,4 +1,7 @@
-"""Inspect a backend before `chips register` writes: which model it serves, and whether it keeps the contract."""
+"""Inspect a backend before `chips register` registers it.
+
+The inspection finds which model the backend serves, and whether it keeps the contract.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -24,7 +27,7 @@ from gateway.verify.run import ArtifactManifestSubset, BackendNotReady, select_c
 
 
 class RegistrationRequest(NamedTuple):
-    """The registration that the command line asks for; None leaves a value as it is."""
+    """The registration that the command line asks for. None leaves a value as it is."""
 
     name: str
     url: str
@@ -36,7 +39,7 @@ class RegistrationRequest(NamedTuple):
 
 
 class ProgressReporter:
-    """Reports the progress of a registration: a line for each step, or one JSON document at the end."""
+    """Reports the progress of a registration. It prints a line for each step, or one JSON document at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -53,7 +56,7 @@ class ProgressReporter:
 
 
 class BackendInspection(NamedTuple):
-    """What the inspection found, and the registration request completed by it."""
+    """What the inspection found out about a backend. `requested` is the registration request, completed by it."""
 
     requested: RegistrationRequest
     metadata: ModelMetadata | None = None
@@ -70,7 +73,7 @@ async def inspect_backend(
     yes: bool,
     force: bool,
 ) -> BackendInspection:
-    """Find out what the backend is: a CHIPS backend, a model server of another kind, or, with `force`, unknown."""
+    """Find out what the backend is. It may be a CHIPS backend, a model server of another kind, or, with `force`, unknown."""
     failure: Failure | None = None
     metadata = None
     try:
@@ -191,10 +194,10 @@ async def run_conformance_checks(
     *,
     force: bool,
 ) -> str:
-    """Run the checks of `chips verify --short` against the backend.
+    """Run the conformance checks against the backend.
 
-    Return a note for the history's reason, which names what failed where `force` lets it pass. Raises Failure where a check
-    fails without `force`.
+    These are the checks of `chips verify --short`. Return a note for the history's reason, which names what failed where
+    `force` lets it pass. Raises Failure where a check fails without `force`.
     """
     version = requested.version or metadata.versions[0]
     try:
@@ -229,7 +232,7 @@ async def run_conformance_checks(
 
 
 def validated_option(check: Any, value: str) -> str:
-    """Return `check(value)`; a ValueError becomes a Failure."""
+    """Check an option's value and return it. `check` returns the value or raises ValueError, which becomes a Failure."""
     try:
         result: str = check(value)
     except ValueError as error:

@@ -1,4 +1,7 @@
-"""Merge a backend's registration into its model's registry entry: what was asked and what the backend says; show and write it."""
+"""Merge a backend's registration into its model's registry entry.
+
+The entry is made of what was asked and of what the backend says, shown, and written.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,7 +29,7 @@ _OUR_PATH = "/predict"
 
 
 class Verification(NamedTuple):
-    """The result of a verification of the backend, which is kept with the registration."""
+    """The result of a verification of the backend. It is kept with the registration."""
 
     passed: bool
     summary: str
@@ -35,7 +38,7 @@ class Verification(NamedTuple):
 
 
 class RegisteredVersion(NamedTuple):
-    """The model as written (or as it would be written), and the version that was registered."""
+    """The version that was registered, with its model. The model is as written, or as it would be written."""
 
     model: Model
     version: str
@@ -50,7 +53,10 @@ async def register_backend(
     headers: Mapping[str, str],
     verified: Verification | None = None,
 ) -> dict[str, Any]:
-    """Register a backend without printing anything; return what was written: `generation`, `traffic`, `access`, `changes`. Raises Failure."""
+    """Register a backend in the registry of `settings`.
+
+    It prints nothing, and returns what was written: `generation`, `traffic`, `access`, `changes`. Raises Failure.
+    """
     report = ProgressReporter(as_json=True)
     metadata = await probe_backend(requested, 10.0, report, headers)
     async with console.open_registry_of(settings) as registry:
@@ -82,10 +88,11 @@ async def merge_registration(
     force: bool = False,
     store: str = "",
 ) -> RegisteredVersion:
-    """Merge the request into the registry's document, report the changes, and write it unless `dry_run`.
+    """Merge the registration into the model's document in the registry.
 
-    What was `verified` is written with it, as evidence, and the model card of its artifact, where `store` or this machine has it.
-    A version that was not verified gets traffic only by `force`, which the history says. Raises Failure.
+    It reports the changes, and writes the document unless `dry_run`. What was `verified` is written with it, as evidence,
+    and the model card of its artifact, where `store` or this machine has it. A version that was not verified gets traffic
+    only by `force`, which the history says. Raises Failure.
     """
     document = await registry.read(MODELS, requested.name)
     model, version = _wanted(requested, metadata, document)
@@ -119,7 +126,7 @@ async def merge_registration(
         report.tell("dry run", "nothing was written", style="bold yellow")
     evidence = [
         *await _evidence(registry, outcome, verified, changed=bool(changes)),
-        *await card_evidence_changes(registry, model, version, store),
+        *await model_card_evidence_changes(registry, model, version, store),
     ]
     if dry_run or not (changes or evidence):
         return outcome
@@ -160,8 +167,10 @@ async def _evidence(
     return [await evidence_change(registry, record)]
 
 
-async def card_evidence_changes(registry: Registry, model: Model, version: str, store: str) -> list[Put]:
-    """The changes that write the version's model card as evidence; none where it has none, or the same is known."""
+async def model_card_evidence_changes(
+    registry: Registry, model: Model, version: str, store: str
+) -> list[Put]:
+    """The changes that write the version's model card as evidence. There are none where it has none, or the same is known."""
     backend = model.backend(version)
     record = None if backend is None else published_card(store, model.name, backend)
     if record is None or record == await read_evidence(registry, model.name, version, CARD):

@@ -1,5 +1,5 @@
 # Long: one command with more than thirty options, each read once.
-"""`chips register`: register a backend, and wait until a gateway serves it."""
+"""`chips register`: register a backend. It waits until a gateway serves the backend."""
 
 import shlex
 from ipaddress import ip_address
@@ -143,10 +143,11 @@ def register(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Put a backend into the registry: check it, show what changes, write, and wait until a gateway serves it.
+    """Register a backend for a model.
 
-    Model servers of other kinds (MLflow, BentoML, Triton, KServe, vetiver, whatever describes itself by OpenAPI, …) are
-    recognised; their path and version are proposed.
+    It checks the backend, shows what changes, writes it, and waits until a gateway serves it. Model servers of other
+    kinds (MLflow, BentoML, Triton, KServe, vetiver, whatever describes itself by OpenAPI, …) are recognised; their path
+    and version are proposed.
 
     Examples:
 
@@ -301,7 +302,7 @@ def _check_place(settings: Settings, url: str, audience: str | None) -> None:
 
 
 def is_remote_https(url: str) -> bool:
-    """Whether the backend is at an https address that is not this machine's, such as Cloud Run's: others may reach it too."""
+    """Whether the URL is https and not this machine's. Others may reach such a backend too, on Cloud Run for example."""
     host = urlsplit(url).hostname or ""
     try:
         return url.startswith("https://") and not ip_address(host).is_loopback

@@ -1,4 +1,7 @@
-"""Register a model server that is not a CHIPS backend (MLServer, TorchServe, …): detect it, ask for confirmation once."""
+"""Register a model server that is not a CHIPS backend.
+
+MLServer and TorchServe are such. It detects the kind, and asks for confirmation once.
+"""
 
 import sys
 from typing import Any
@@ -27,10 +30,10 @@ async def resolve_model_server(
     version: str | None,
     yes: bool,
 ) -> ThirdPartyModelServer:
-    """The model server at `url`: as detected, or as `path` and `version` describe it.
+    """The model server at `url`, as detected or described.
 
-    Asks on a terminal for confirmation unless everything was given. Raises Failure: `failure` where nothing was detected and
-    nothing was given.
+    `path` and `version` describe it. Asks on a terminal for confirmation unless everything was given. Raises Failure:
+    `failure` where nothing was detected and nothing was given.
     """
     found = await detect_model_server(url, name, headers)
     if found is None and path is None:
@@ -64,7 +67,7 @@ def _confirm(name: str, url: str, service: ThirdPartyModelServer) -> None:
 
 
 def metadata_from_server(name: str, service: ThirdPartyModelServer) -> ModelMetadata:
-    """Metadata in the form of a CHIPS backend's, made from what is known of the server."""
+    """The server's metadata, in the form of a CHIPS backend's. They are made from what is known of the server."""
     return ModelMetadata(
         name=name,
         versions=(service.version,),

@@ -1,4 +1,4 @@
-"""`chips shadow`: send a copy of a share of a model's requests to a candidate version, compare the answers, and report."""
+"""`chips shadow`: send a copy of a share of a model's requests to a candidate version. It compares the answers and reports."""
 
 import asyncio
 import re
@@ -95,7 +95,9 @@ def shadow(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Send a share of a model's requests to another version as well, after their callers have been answered, and compare.
+    """Send a share of a model's requests to another version as well, and compare.
+
+    The callers have been answered by then.
 
     Callers notice nothing. It ends by itself. Both versions must be declared pure: predicting changes nothing.
 

@@ -36,7 +36,9 @@ def traffic(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show how a model's traffic is split between its versions, or split it: whole percentages that add up to 100.
+    """Show or set how a model's traffic is split between its versions.
+
+    Shares are whole percentages that add up to 100.
 
     Examples:
 

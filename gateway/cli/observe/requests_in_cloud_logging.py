@@ -1,4 +1,4 @@
-"""Read requests from the gateways' lines in Cloud Logging: find one, show the last ones, follow new ones."""
+"""Read requests from the gateways' lines in Cloud Logging. It finds one, shows the last ones, and follows new ones."""
 
 import threading
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ Line = dict[str, Any]  # a LogEntry as Cloud Logging's JSON has it
 
 
 def open_cloud_logging() -> Any:
-    """A client for Cloud Logging, with the default credentials."""
+    """A client for Cloud Logging. It uses the default credentials."""
     from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2Client
 
     return LoggingServiceV2Client()
 
 
 def find_log_line(client: Any, project: str, request_or_trace_id: str) -> Line | None:
-    """Find the log line of the request with this id or in this trace: the newest one, or None."""
+    """Find the log line of a request by its id or its trace. Returns the newest one, or None."""
     either = (
         f"jsonPayload.request_id={_quoted(request_or_trace_id)}"
         f" OR trace={_quoted(f'projects/{project}/traces/{request_or_trace_id}')}"
@@ -36,7 +36,7 @@ def find_log_line(client: Any, project: str, request_or_trace_id: str) -> Line |
 def tail_log_lines(
     client: Any, project: str, *, model: str, errors: bool, last: int, follow: bool
 ) -> Iterator[Line]:
-    """Yield the `last` log lines of requests, oldest first; with `follow`, also new lines as they come."""
+    """Yield the last log lines of requests. Yields `last` lines, oldest first; with `follow`, also new ones as they come."""
     wanted = _OURS
     if model:
         wanted += f" AND jsonPayload.model={_quoted(model)}"
@@ -101,12 +101,15 @@ def _quoted(text: str) -> str:
 
 
 def trace_id_of_line(line: Line) -> str:
-    """The trace id (32 hexadecimal digits) of a log line; empty where it has none."""
+    """The trace id of a log line. An id has 32 hexadecimal digits. Empty where the line has none."""
     return str(line.get("trace", "")).rpartition("/")[2]
 
 
 def request_row_of_line(line: Line) -> dict[str, Any]:
-    """A log line as a row of `gateway.control.recorded_requests.request_row`, as far as the line has its fields."""
+    """A log line as a row of recorded requests.
+
+    The row is that of `gateway.control.recorded_requests.request_row`, as far as the line has its fields.
+    """
     asked, said = line.get("httpRequest", {}), line.get("jsonPayload", {})
     timing = said.get("timing_us", {})
     return {
@@ -129,9 +132,9 @@ def request_row_of_line(line: Line) -> dict[str, Any]:
 
 
 def spans_of_line(line: Line) -> list[Span]:
-    """Make spans from a log line, for a request whose trace was not kept.
+    """Make the spans of a request from its log line.
 
-    Durations are exact, starts are estimated.
+    They stand in for a trace that was not kept. Durations are exact, starts are estimated.
     """
     asked, said = line.get("httpRequest", {}), line.get("jsonPayload", {})
     timing = {name: us / 1e6 for name, us in said.get("timing_us", {}).items()}

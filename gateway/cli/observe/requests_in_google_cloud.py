@@ -1,4 +1,7 @@
-"""Read requests from Google Cloud: the spans of one from Cloud Trace, or else what Cloud Logging has of it."""
+"""Read requests from Google Cloud Trace and Cloud Logging.
+
+The spans of one come from Cloud Trace; without them, Cloud Logging has its log line.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +25,10 @@ _TRACE_ID_LENGTH = 32
 def spans_from_cloud(
     project: str, request_or_trace_id: str, *, trace: Any = None, logging: Any = None
 ) -> list[Span]:
-    """The request's spans, at least one, the first without a parent. `trace` and `logging` are clients for tests."""
+    """The spans of a request in Google Cloud.
+
+    There is at least one, and the first has no parent. `trace` and `logging` are clients for tests.
+    """
     with _asking():
         spans = []
         if _may_be_trace(request_or_trace_id):  # an id we made may be a request's, which looks like a trace's
@@ -45,7 +51,10 @@ def spans_from_cloud(
 def requests_from_cloud(
     project: str, *, model: str, errors: bool, last: int, follow: bool, logging: Any = None
 ) -> Iterator[dict[str, Any]]:
-    """Requests as `chips tail` shows them, from the log lines of all gateways of a project."""
+    """Recorded requests of a project from Cloud Logging.
+
+    They are the log lines of all its gateways, as `chips tail` shows them.
+    """
     with _asking():
         client = logging or open_cloud_logging()
         for line in tail_log_lines(client, project, model=model, errors=errors, last=last, follow=follow):

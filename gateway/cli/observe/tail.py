@@ -1,4 +1,4 @@
-"""`chips tail`: show recorded requests live, as they are kept."""
+"""`chips tail`: follow the gateway's requests live. It shows those that are recorded, as they are kept."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
 from gateway.control.recorded_requests import request_row
 from gateway.settings import load_settings
-from gateway.telemetry.recorded_request_store import TraceStoreReader
+from gateway.telemetry.recorded_request_store import RecordedRequestReader
 
 _POLL_S = 0.3
 
@@ -36,10 +36,10 @@ def tail(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")] = False,
 ) -> None:
-    """Show requests as they happen: every bad one, and of the good ones some each second.
+    """Show requests as they happen.
 
-    They come from the store on this machine; from --gateway (CHIPS_GATEWAY), wherever that runs; or, all that have a line
-    in the log, from Google Cloud's --project.
+    It shows every bad one, and of the good ones some each second. They come from the store on this machine; from --gateway
+    (CHIPS_GATEWAY), wherever that runs; or, all that have a line in the log, from Google Cloud's --project.
 
     Examples:
 
@@ -76,7 +76,7 @@ def tail(
                     hint="name a running gateway with --gateway",
                     code=console.EX_DATAERR,
                 )
-            requests = _from_store(TraceStoreReader(Path(path)), last=last, follow=follow)
+            requests = _from_store(RecordedRequestReader(Path(path)), last=last, follow=follow)
         async for request in requests:
             if (model and request["model"] != model) or (errors and request["status"] < 400):
                 continue
@@ -85,7 +85,9 @@ def tail(
     console.run_async(work())
 
 
-async def _from_store(reader: TraceStoreReader, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
+async def _from_store(
+    reader: RecordedRequestReader, *, last: int, follow: bool
+) -> AsyncIterator[dict[str, Any]]:
     number = reader.last_number()
     for kept in reversed(reader.newest(limit=last) if last else []):
         yield request_row(kept)

@@ -1,4 +1,4 @@
-"""`chips top`: show each model's request rate, failures, latency and requests in flight, live."""
+"""`chips top`: show each model's traffic, live. It shows the request rate, failures, latency and requests in flight."""
 
 from typing import Annotated, Any
 
@@ -23,7 +23,9 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show each model's requests a second, failures, latency and requests in flight, live until Ctrl-C.
+    """Show each model's traffic live, until Ctrl-C.
+
+    It shows requests a second, failures, latency and requests in flight.
 
     Examples:
 

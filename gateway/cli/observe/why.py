@@ -1,4 +1,7 @@
-"""`chips why`: explain one request, with its stages and times as a waterfall, from the trace store, a gateway, or Google Cloud."""
+"""`chips why`: explain what happened to one request.
+
+It shows the stages and times as a waterfall, from the trace store, a gateway, or Google Cloud.
+"""
 
 import re
 import time
@@ -15,7 +18,7 @@ from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway
 from gateway.core.escape_unprintable import printable
 from gateway.cost.read_price_tables import read_default_prices
 from gateway.settings import load_settings
-from gateway.telemetry.recorded_request_store import RequestFilter, TraceStoreReader
+from gateway.telemetry.recorded_request_store import RecordedRequestReader, RequestFilter
 from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import Span, spans_of
 
@@ -64,10 +67,11 @@ def why(
     ] = "",
     as_json: console.JsonOption = False,
 ) -> None:
-    """Explain one request: who sent it, what answered, and where the time went.
+    """Explain what happened to one request.
 
-    It is looked for in the store on this machine, then at --gateway (CHIPS_GATEWAY), then in Google Cloud's --project: in
-    Cloud Trace, or, where its trace was not kept, in its line in Cloud Logging.
+    It shows who sent it, what answered, and where the time went. It is looked for in the store on this machine, then at
+    --gateway (CHIPS_GATEWAY), then in Google Cloud's --project: in Cloud Trace, or, where its trace was not kept, in its
+    line in Cloud Logging.
 
     Examples:
 
@@ -145,7 +149,7 @@ async def _choose(slowest_of: str | None, *, errors: bool, gateway: str, key: st
         place = gateway
     else:
         place = store or load_settings().trace.store
-        reader = TraceStoreReader(Path(place))
+        reader = RecordedRequestReader(Path(place))
         kept = (
             reader.slowest(RequestFilter(model=model, version=version or None), limit=1)
             if slowest_of
@@ -175,7 +179,7 @@ async def _find(
     path = store or ("" if gateway else load_settings().trace.store)
     if path and path != "off":
         looked.append(path)
-        found = TraceStoreReader(Path(path)).find(request_or_trace_id)
+        found = RecordedRequestReader(Path(path)).find(request_or_trace_id)
         if found:
             return [FoundRequest(summary, path) for summary in found], looked
     if gateway:

@@ -1,4 +1,7 @@
-"""`chips audit`: verify, anchor and export the registry's history, and show what served at a given time."""
+"""`chips audit`: verify and export the registry's history.
+
+It also anchors the history, and shows what served at a given time.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -55,10 +58,10 @@ def audit(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Audit the registry: check its history, show what served at a time, export it.
+    """Audit the registry's history.
 
-    `--verify` ends with 1 where anything is wrong. Without the setting `audit.second_place` it cannot see a history that was
-    rewritten or cut off as a whole.
+    Check it, show what served at a time, or export it. `--verify` ends with 1 where anything is wrong. Without the setting
+    `audit.second_place` it cannot see a history that was rewritten or cut off as a whole.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`chips export`: write the registry's models, networks, budgets, prices and saved plans as YAML."""
+"""`chips export`: write the registry as YAML. The file has models, networks, budgets, prices and saved plans."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,10 @@ def export(
     file: Annotated[str, typer.Argument(help="Where to write it; - is standard output.")] = "-",
     registry_url: console.RegistryOption = None,
 ) -> None:
-    """Write the registry's models, networks, budgets, prices and saved plans as YAML, for a repository and for `chips import`.
+    """Write the registry as YAML. The file is for a repository and for `chips import`.
 
-    Keys are not in it, nor what runs, such as rollouts, or what was found out, such as evidence.
+    The file has models, networks, budgets, prices and saved plans. Keys are not in it, nor what runs, such as rollouts, or
+    what was found out, such as evidence.
 
     Example: `chips export registry.yaml`
     """

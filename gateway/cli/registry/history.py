@@ -1,4 +1,4 @@
-"""`chips history`: show who changed what in the registry, when and why, with the difference."""
+"""`chips history`: show who changed what in the registry, and when. It also shows why, and the difference."""
 
 from typing import Annotated, Any
 
@@ -24,7 +24,9 @@ def history(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show the registry's history, newest first: who, what, when, why, and the difference.
+    """Show the registry's history, newest first.
+
+    Each change shows who, what, when, why, and the difference.
 
     Example: `chips history wine --limit 5`
     """
@@ -44,7 +46,7 @@ def history(
 
 
 def print_change(change: Change) -> None:
-    """Print one change: a line with author, change and time, then a line for each difference."""
+    """Print one change. There is a line with author, change and time, then a line for each difference."""
     name = key_id(change.name) if change.kind in {KEYS, REVOCATIONS} else change.name
     why = f": {change.reason}" if change.reason else ""
     console.say(
@@ -59,7 +61,7 @@ def print_change(change: Change) -> None:
 
 
 def difference_lines(before: dict[str, Any] | None, after: dict[str, Any] | None) -> list[str]:
-    """One line for each path that differs between two documents."""
+    """The lines that show the difference between two documents. There is one for each path that differs."""
     return [
         f"{path}: {console.short_value(new)}"
         if old is None

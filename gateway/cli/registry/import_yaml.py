@@ -1,4 +1,4 @@
-"""`chips import`: change the registry to what a YAML file declares, in one atomic write."""
+"""`chips import`: write what a YAML file declares to the registry. All of it is one atomic write."""
 
 import shlex
 import sys
@@ -50,7 +50,9 @@ def import_models(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Make the registry what a file declares: show the differences, ask, then write all of them or none.
+    """Make the registry what a file declares.
+
+    It shows the differences, asks, then writes all of them or none.
 
     A section that the file lacks is left alone. What somebody else changes between plan and write is not overwritten: that
     ends with exit code 75 and nothing written.

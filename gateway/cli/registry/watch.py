@@ -16,7 +16,9 @@ _CATCH_UP = 1000
 
 
 def watch(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
-    """Show every change as it is made, with its author and reason, until Ctrl-C. `--json` prints a line of JSON for each.
+    """Show every change of the registry as it is made.
+
+    Author and reason come with it; Ctrl-C ends it. `--json` prints a line of JSON for each change.
 
     Example: `chips watch`
     """

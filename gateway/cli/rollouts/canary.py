@@ -1,4 +1,4 @@
-"""`chips canary`: give a new version its share of the traffic step by step, as the evidence allows."""
+"""`chips canary`: shift traffic to a new version step by step. Each step is taken as the evidence allows."""
 
 import re
 from typing import Annotated, Any
@@ -107,7 +107,9 @@ def canary(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Give a new version its share of the traffic step by step: it advances, or returns to 0 %, by what the fleet sees.
+    """Give a new version its share of the traffic step by step.
+
+    It advances, or returns to 0 %, by what the fleet sees.
 
     A controller takes the steps: `chips serve` on a laptop, `chips rollouts run` for a fleet.
 

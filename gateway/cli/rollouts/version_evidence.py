@@ -12,7 +12,7 @@ import typer
 from gateway.artifacts.read_model_card import read_card_sections
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.core.version_evidence import CARD, VERIFY, requests_behind, why_evidence_does_not_apply
+from gateway.core.version_evidence import CARD, VERIFY, verdict_sample_size, why_evidence_does_not_apply
 from gateway.registry.base import EVIDENCE, Change, Registry
 from gateway.registry.evidence_records import list_evidence
 
@@ -88,7 +88,7 @@ def print_requests_behind(record: Mapping[str, Any]) -> None:
 
     The verdict is of a rollout or shadow. Few requests are printed as a warning.
     """
-    behind = requests_behind(record)
+    behind = verdict_sample_size(record)
     if behind is not None:
         console.say("warning" if behind.too_few else "", str(behind), style="bold yellow")
 

@@ -1,4 +1,4 @@
-"""`chips check`: check the settings, and show them with where each comes from."""
+"""`chips check`: check the settings. It shows each, and where it comes from."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,9 @@ def check(
     ] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show the effective settings and where each comes from; end with 78 where they are wrong.
+    """Check the settings.
+
+    It shows the effective ones and where each comes from, and ends with 78 where they are wrong.
 
     Example: `CHIPS_SERVER__PORT=9000 chips check`
     """

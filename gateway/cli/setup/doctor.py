@@ -1,4 +1,7 @@
-"""`chips doctor`: check this machine and the environment it acts on; show what is wrong, and the command that fixes it."""
+"""`chips doctor`: check this machine and its environment for problems.
+
+It shows what is wrong, and the command that fixes it.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,19 +11,19 @@ from typing import Final
 import typer
 
 from gateway.cli.setup import doctor_checks
-from gateway.cli.setup.doctor_backends_match_registry import check_backend
+from gateway.cli.setup.doctor_backends_match_registry import check_registered_backend
 from gateway.cli.setup.doctor_checks import (
     Finding,
     check_artifact_store,
     check_cloud_run_services,
-    check_credentials,
     check_emulator_variables,
+    check_google_credentials,
     check_model_registration,
     check_programs_and_packages,
     read_models,
 )
 from gateway.cli.setup.doctor_excessive_iam_roles import check_excessive_iam_roles, firestore_database_of
-from gateway.cli.setup.doctor_unapproved_versions import check_audit_second_place, check_sign_off
+from gateway.cli.setup.doctor_unapproved_versions import check_audit_anchor_store, check_sign_off
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption
@@ -33,9 +36,9 @@ def doctor(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Check this machine and the environment it acts on; say for each thing what is wrong and what fixes it.
+    """Check this machine and its environment for problems.
 
-    It changes nothing, and ends with 1 where something is wrong.
+    It says for each thing what is wrong and what fixes it. It changes nothing, and ends with 1 where something is wrong.
 
     Examples:
 
@@ -88,7 +91,7 @@ async def _examine(registry_url: str | None, address: str | None) -> AsyncGenera
     yield Finding("settings", "ok", f"registry {mask_url(settings.registry)}")
     for finding in check_emulator_variables(settings):
         yield finding
-    for finding in await asyncio.to_thread(check_credentials, settings):
+    for finding in await asyncio.to_thread(check_google_credentials, settings):
         yield finding
     yield await asyncio.to_thread(check_artifact_store, settings)
     try:
@@ -101,7 +104,7 @@ async def _examine(registry_url: str | None, address: str | None) -> AsyncGenera
         return
     models, problems = read_models(listing)
     yield Finding("registry", "ok", f"generation {listing.generation}, {len(models)} models")
-    for found in (*problems, check_audit_second_place(settings), *signed, *roles):
+    for found in (*problems, check_audit_anchor_store(settings), *signed, *roles):
         yield found
     async for finding in doctor_checks.check_gateway(console.gateway_address(address, settings), listing):
         yield finding
@@ -111,6 +114,10 @@ async def _examine(registry_url: str | None, address: str | None) -> AsyncGenera
     for finding in await asyncio.to_thread(check_cloud_run_services, models):
         yield finding
     gate = asyncio.Semaphore(_PROBES_AT_ONCE)
-    probes = [check_backend(model, index, gate) for model in models for index in range(len(model.backends))]
+    probes = [
+        check_registered_backend(model, index, gate)
+        for model in models
+        for index in range(len(model.backends))
+    ]
     for finding in await asyncio.gather(*probes):
         yield finding

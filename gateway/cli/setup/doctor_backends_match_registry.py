@@ -1,4 +1,4 @@
-"""The check of `chips doctor` that each registered backend answers, and serves what the registry says."""
+"""The check of `chips doctor` that each backend serves what the registry says. It also finds those that do not answer."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from gateway.cli.support.backend_credentials import CredentialsRefused, credenti
 from gateway.cli.support.backend_probe import ModelMetadata, NotAChipsBackend, probe
 from gateway.cli.support.console import Failure
 from gateway.cli.support.model_server_detection import UNKNOWN_KIND, detect_model_server, is_chips_backend
-from gateway.control.openapi import takes_other_json
+from gateway.control.openapi import has_own_json_format
 from gateway.core.model import Backend, Model
 from gateway.settings import state_folder
 
@@ -25,8 +25,8 @@ def _local_backend_hint(url: str) -> str:
     return ""
 
 
-async def check_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
-    """Probe one backend of a model: check that it is ready, and serves the registered version."""
+async def check_registered_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Finding:
+    """Check that a registered backend is ready and serves its version. `index`: which of the model's backends."""
     backend = model.backends[index]
     subject = f"{model.name}@{backend.version}"
     headers: dict[str, str] = {}
@@ -43,7 +43,7 @@ async def check_backend(model: Model, index: int, gate: asyncio.Semaphore) -> Fi
             taken = model.enabled and model.traffic.get(backend.version)
             hint = _local_backend_hint(backend.url) or failure.hint
             return Finding(subject, "wrong" if taken else "warning", failure.message, hint)
-        if takes_other_json(backend) and not await is_chips_backend(backend.url, model.name, headers):
+        if has_own_json_format(backend) and not await is_chips_backend(backend.url, model.name, headers):
             kind = backend.platform or metadata.platform or UNKNOWN_KIND
             return Finding(subject, "ok", f"{kind} answers at {backend.url}")
     return _compared(subject, model, backend, metadata)
@@ -53,7 +53,7 @@ async def _server_of_another_kind(
     model: Model, backend: Backend, headers: dict[str, str], failure: Failure
 ) -> str:
     """What answers where no CHIPS backend was registered; empty where one should, or where nothing answers."""
-    if not takes_other_json(backend):
+    if not has_own_json_format(backend):
         return ""
     if isinstance(failure, CredentialsRefused):  # it knows nobody who asks for paths of ours
         return UNKNOWN_KIND if backend.platform == UNKNOWN_KIND else ""

@@ -34,7 +34,7 @@ Outcome = Literal["ok", "warning", "wrong", "skipped"]
 
 
 class Finding(NamedTuple):
-    """One result of `chips doctor`: subject, outcome, text, and the command that fixes it."""
+    """One finding of `chips doctor`. It has subject, outcome, text, and the command that fixes it."""
 
     subject: str
     outcome: Outcome
@@ -71,7 +71,7 @@ def check_programs_and_packages() -> Sequence[Finding]:
 
 
 def check_emulator_variables(settings: Settings) -> Sequence[Finding]:
-    """Check that no emulator variable (`FIRESTORE_EMULATOR_HOST`, …) diverts cloud commands to a test server."""
+    """Check that no emulator variable diverts cloud commands to a test server. One is `FIRESTORE_EMULATOR_HOST`."""
     environ = process_environment()
     found = []
     for name, used in (
@@ -86,8 +86,8 @@ def check_emulator_variables(settings: Settings) -> Sequence[Finding]:
     return found
 
 
-def check_credentials(settings: Settings) -> Sequence[Finding]:
-    """Check the Google credentials and their project, where the settings need Google Cloud."""
+def check_google_credentials(settings: Settings) -> Sequence[Finding]:
+    """Check the Google credentials and their project. Skipped where the settings need no Google Cloud."""
     environ = process_environment()
     needs = (settings.registry.startswith("firestore://") and not environ.get("FIRESTORE_EMULATOR_HOST")) or (
         settings.artifacts.startswith("gs://") and not environ.get("STORAGE_EMULATOR_HOST")
@@ -154,7 +154,7 @@ def check_artifact_store(settings: Settings) -> Finding:
 
 
 def read_models(listing: MirroredListing) -> tuple[list[Model], list[Finding]]:
-    """The models of a registry listing; each damaged one is a finding."""
+    """The models of a registry listing, and a finding for each damaged one."""
     models, problems = [], []
     for document in listing.documents:
         if document.kind == MODELS:
@@ -173,7 +173,7 @@ def read_models(listing: MirroredListing) -> tuple[list[Model], list[Finding]]:
 
 
 async def check_gateway(address: str, listing: MirroredListing) -> AsyncGenerator[Finding, None]:
-    """Check that the environment's gateway answers and serves this registry state."""
+    """Check that the gateway at `address` serves this state of the registry."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=_GATEWAY_S)
@@ -225,7 +225,10 @@ async def check_gateway(address: str, listing: MirroredListing) -> AsyncGenerato
 
 
 def check_model_registration(model: Model) -> Sequence[Finding]:
-    """Check a model's registration: a version takes traffic, and Cloud Run takes bodies up to its body limit."""
+    """Check a model's registration: its traffic and its body limit.
+
+    A version must take traffic, and Cloud Run must take bodies up to the limit.
+    """
     found = []
     limit = model.policy.body_limit_bytes
     on_cloud_run = [backend for backend in model.backends if ".run.app" in backend.url]
@@ -251,7 +254,7 @@ def check_model_registration(model: Model) -> Sequence[Finding]:
 
 
 def check_cloud_run_services(models: Sequence[Model]) -> Sequence[Finding]:
-    """Compare each model's registration with the settings of its Cloud Run service."""
+    """Check that the models' Cloud Run services match their registration."""
     chosen = console.chosen_environment()
     if chosen is None or not chosen.environment.project or not chosen.environment.region:
         return []

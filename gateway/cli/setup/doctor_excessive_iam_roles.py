@@ -1,4 +1,7 @@
-"""The checks of `chips doctor` for excessive IAM roles in the project: approvers who may deploy, accounts that may erase."""
+"""The checks of `chips doctor` for excessive IAM roles in the project.
+
+They find approvers who may deploy, and accounts that may erase.
+"""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +41,7 @@ _FIX: Final = "docs/how-to/permissions.md has the roles; deploy/terraform grants
 
 
 async def check_excessive_iam_roles(registry: Registry, database: str) -> list[Finding]:
-    """Find accounts with excessive IAM roles on the project of the chosen environment.
+    """Find accounts with excessive IAM roles on the environment's project.
 
     An approver of the sign-off policy must not deploy, and nobody should be able to erase what the registry or its stores
     hold. Empty where the environment names no project.
@@ -52,7 +55,7 @@ async def check_excessive_iam_roles(registry: Registry, database: str) -> list[F
 
 
 def firestore_database_of(registry_url: str) -> str:
-    """The Firestore database of a registry's URL; Firestore's own name for the default one where it names none."""
+    """The Firestore database of a registry's URL. It is Firestore's own name for the default one where the URL names none."""
     return urlsplit(registry_url).path.strip("/") or "(default)"
 
 

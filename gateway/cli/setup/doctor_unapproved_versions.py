@@ -1,4 +1,7 @@
-"""The checks of `chips doctor` on sign-off: versions that serve without approvals, emergencies to review, images by tags."""
+"""The checks of `chips doctor` for versions that serve without approval.
+
+They also find emergencies to review, and images that are named by tags.
+"""
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,9 +18,10 @@ if TYPE_CHECKING:
 
 
 async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
-    """Check that each version with traffic has the approvals that the sign-off policy asks for.
+    """Check that each version with traffic is signed off.
 
-    Emergencies that wait for a review, and images that are named by a tag, are findings too, even without a policy.
+    It must have the approvals that the sign-off policy asks for. Emergencies that wait for a review, and images that
+    are named by a tag, are findings too, even without a policy.
     """
     for document in await registry.list(EMERGENCIES):
         said = document.body
@@ -147,8 +151,11 @@ def _enough(signed: "Sequence[tuple[str, VerifiedStatement]]", required: Mapping
     return []
 
 
-def check_audit_second_place(settings: Settings) -> Finding:
-    """Check that the settings name a second place, where the heads of the history are kept apart from the registry."""
+def check_audit_anchor_store(settings: Settings) -> Finding:
+    """Check that the settings name an anchor store.
+
+    It is the second place, where the heads of the history are kept apart from the registry.
+    """
     if settings.audit.second_place:
         return Finding("history", "ok", f"its heads are kept in {settings.audit.second_place}")
     return Finding("history", "skipped", "its heads are kept in no second place (audit.second_place)")

@@ -28,7 +28,9 @@ def _read() -> dict[str, Environment]:
 
 @env.command("list")
 def list_environments(as_json: console.JsonOption = False) -> None:
-    """List the environments; the one in use is marked.
+    """List the environments.
+
+    The one in use is marked.
 
     Example: `chips env list`
     """
@@ -68,7 +70,9 @@ def use(
     name: Annotated[str | None, typer.Argument(help="The environment; without it, none is in use.")] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Choose the environment that commands act on from now on. Settings that name a registry themselves still win.
+    """Choose the environment in use.
+
+    Commands act on it from now on. Settings that name a registry themselves still win.
 
     Example: `chips env use dev`
     """
@@ -88,7 +92,9 @@ def show(
     name: Annotated[str | None, typer.Argument(help="The environment; otherwise the one in use.")] = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show one environment, and what chose it.
+    """Show one environment.
+
+    It also shows what chose it.
 
     Example: `chips env show prod`
     """

@@ -17,7 +17,7 @@ from gateway.cli.support.signer_options import (
     sign_and_verify,
 )
 from gateway.core.suggestions import suggest
-from gateway.core.version_evidence import CARD, requests_behind
+from gateway.core.version_evidence import CARD, verdict_sample_size
 from gateway.registry.base import APPROVALS, Document, Registry
 from gateway.signoff.approval_requests import (
     ApprovalRequest,
@@ -41,7 +41,7 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The request: `chi
 
 
 def approve(
-    identity: IdArgument,
+    request_id: IdArgument,
     emergency: Annotated[
         bool,
         typer.Option(
@@ -67,11 +67,11 @@ def approve(
     if emergency and not reason:
         raise Failure("an emergency needs a reason", hint='--reason "…"', code=EX_USAGE)
     decision: Decision = "emergency" if emergency else "review" if review else "approve"
-    _decide(identity, decision, ssh_key, token_command, name, reason, registry_url, as_json=as_json)
+    _decide(request_id, decision, ssh_key, token_command, name, reason, registry_url, as_json=as_json)
 
 
 def reject(
-    identity: IdArgument,
+    request_id: IdArgument,
     ssh_key: SshKeyOption = None,
     token_command: TokenCommandOption = None,
     name: AsOption = None,
@@ -79,32 +79,36 @@ def reject(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Reject a request, by a signature and with a reason. Nobody else's approval outweighs it.
+    """Reject a request for approval.
+
+    It takes a signature and a reason. Nobody else's approval outweighs it.
 
     Example: `chips --env prod reject $ID --reason "the canary was too short" --ssh-key ~/.ssh/id_ed25519`
     """
     if not reason:
         raise Failure("a rejection needs a reason", hint='--reason "…"', code=EX_USAGE)
-    _decide(identity, "reject", ssh_key, token_command, name, reason, registry_url, as_json=as_json)
+    _decide(request_id, "reject", ssh_key, token_command, name, reason, registry_url, as_json=as_json)
 
 
 def approvals(
-    identity: Annotated[
+    request_id: Annotated[
         str | None, typer.Argument(metavar="ID", help="A request; otherwise all of them.")
     ] = None,
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Show the requests for approval and whether they are approved now; of one, what it binds and its evidence.
+    """Show the requests for approval, and whether they are approved now.
+
+    Of one request, it also shows what it binds and its evidence.
 
     Example: `chips --env prod approvals`
     """
 
     async def work(registry: Registry) -> list[dict[str, Any]]:
         records = await read_records(registry, await read_sign_off_policy(registry))
-        documents = [one for one in records.requests if identity in {None, one.name}]
-        if identity is not None and not documents:
-            await _find(registry, identity)  # says what there is
+        documents = [one for one in records.requests if request_id in {None, one.name}]
+        if request_id is not None and not documents:
+            await _find(registry, request_id)  # says what there is
         return [_facts(document, records) for document in documents]
 
     found = console.with_registry(registry_url, work)
@@ -114,11 +118,11 @@ def approvals(
     if not found:
         console.out.print("no requests yet: chips request-approval MODEL@VERSION --to ENV")
     for facts in found:
-        _show(facts, whole=identity is not None)
+        _show(facts, whole=request_id is not None)
 
 
 def _decide(
-    identity: str,
+    request_id: str,
     decision: Decision,
     ssh_key: Any,
     token_command: str | None,
@@ -131,23 +135,23 @@ def _decide(
     async def work(registry: Registry) -> dict[str, Any]:
         stored = await read_sign_off_policy(registry)
         keys = await fetch_issuer_keys(stored.policy)
-        document, request = await _find(registry, identity)
+        document, request = await _find(registry, request_id)
         who = identify_signer(stored.policy, ssh_key, token_command, name)
         environment = (await registry.head()).registry_id
-        subject = _subject(identity, request, stored, keys, environment)
-        statement = sign_and_verify(who, stored.policy, keys, decision, identity, subject, reason)
+        subject = _subject(request_id, request, stored, keys, environment)
+        statement = sign_and_verify(who, stored.policy, keys, decision, request_id, subject, reason)
         change = with_decision(document, statement, keys)
         after = read_request(_with(document, change.body))
-        why_not = why_last_decision_does_not_count(identity, after, stored, keys)
+        why_not = why_last_decision_does_not_count(request_id, after, stored, keys)
         if why_not:
             raise Failure(f"{who.name}: {decision} does not count: {why_not}", code=EX_DATAERR)
-        verdict = evaluate_request(identity, after, stored, keys, environment=environment)
-        more = await emergency_changes(registry, identity, request.title, decision, verdict, who.name)
+        verdict = evaluate_request(request_id, after, stored, keys, environment=environment)
+        more = await emergency_changes(registry, request_id, request.title, decision, verdict, who.name)
         await registry.write(
             change, *more, author=who.name, reason=f"{_DONE[decision]}: {reason}".removesuffix(": ")
         )
         return {
-            "id": identity,
+            "id": request_id,
             "title": request.title,
             "decision": decision,
             "by": who.name,
@@ -168,7 +172,7 @@ def _decide(
 
 def _few_requests(request: ApprovalRequest) -> list[str]:
     """The evidence of the request that rests on few requests, a line each."""
-    found = ((sort, requests_behind(record)) for sort, record in request.evidence.items())
+    found = ((sort, verdict_sample_size(record)) for sort, record in request.evidence.items())
     return [
         f"the evidence {sort} {behind}" for sort, behind in found if behind is not None and behind.too_few
     ]
@@ -178,15 +182,15 @@ def _with(document: Document, body: dict[str, Any]) -> Document:
     return Document(kind=document.kind, name=document.name, revision=document.revision, body=body)
 
 
-async def _find(registry: Registry, identity: str) -> tuple[Document, ApprovalRequest]:
+async def _find(registry: Registry, request_id: str) -> tuple[Document, ApprovalRequest]:
     try:
-        found = await find_request(registry, identity)
+        found = await find_request(registry, request_id)
     except ValueError as error:
-        raise Failure(f"the request {identity} cannot be read: {error}", code=EX_DATAERR) from None
+        raise Failure(f"the request {request_id} cannot be read: {error}", code=EX_DATAERR) from None
     if found is None:
         known = [one.name for one in await registry.list(APPROVALS)]
         raise Failure(
-            f'there is no request "{identity}"{suggest(identity, known)}',
+            f'there is no request "{request_id}"{suggest(request_id, known)}',
             hint="`chips approvals` lists them",
             code=EX_DATAERR,
         )
@@ -194,7 +198,7 @@ async def _find(registry: Registry, identity: str) -> tuple[Document, ApprovalRe
 
 
 def _subject(
-    identity: str, request: ApprovalRequest, stored: StoredPolicy, keys: Keys, environment: str
+    request_id: str, request: ApprovalRequest, stored: StoredPolicy, keys: Keys, environment: str
 ) -> Subject:
     try:
         asked = read_statement(request.request, stored.policy, keys)
@@ -202,10 +206,10 @@ def _subject(
         raise Failure(
             f"the request does not count: {error}", hint="chips request-approval asks again", code=EX_DATAERR
         ) from None
-    problems = request_problems(identity, request, asked, environment)
+    problems = request_problems(request_id, request, asked, environment)
     if problems:
         raise Failure(
-            f"nobody can decide on the request {identity}: {'; '.join(problems)}",
+            f"nobody can decide on the request {request_id}: {'; '.join(problems)}",
             hint="chips audit --verify; chips request-approval asks again",
             code=EX_DATAERR,
         )

@@ -1,4 +1,7 @@
-"""Copy the container image of a promoted version, by its digest, to the repository of the target environment."""
+"""Copy the container image of a promoted version to the target environment.
+
+It goes to the repository of that environment, by its digest.
+"""
 
 from functools import partial
 
@@ -8,7 +11,10 @@ from gateway.settings import docker_folder
 
 
 def promoted_image_address(image: str, images: str) -> str:
-    """The address of `image` in the repository `images`, by the same digest; as it is where there is none. Raises Failure."""
+    """The address of the promoted image in the repository `images`.
+
+    It has the same digest. Without a repository it is `image` as it is. Raises Failure.
+    """
     if not image or not images:
         return image
     from gateway.deploy.copy_image import copied_image_address
@@ -21,7 +27,7 @@ def promoted_image_address(image: str, images: str) -> str:
 
 
 async def copy_promoted_image(image: str, target: str, *, as_json: bool) -> bool:
-    """Copy `image` to `target`, of the same digest; False where it was there. Raises Failure."""
+    """Copy the promoted image `image` to `target`. Both have the same digest. False where it was there. Raises Failure."""
     from gateway.deploy.copy_image import copy_image
     from gateway.deploy.image_credentials import find_credentials
     from gateway.deploy.target import DeployError

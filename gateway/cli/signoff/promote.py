@@ -1,4 +1,7 @@
-"""`chips promote`: bring a version from one environment to another, by its digests and with the approvals that this needs."""
+"""`chips promote`: promote a version from one environment to another.
+
+It goes by digests, and with the approvals that this needs.
+"""
 
 import sys
 from collections.abc import Callable
@@ -12,7 +15,7 @@ from gateway.artifacts.artifact_store import ArtifactStore, StoreError
 from gateway.artifacts.copy_artifact import copy_artifact, require_manifest_digest
 from gateway.artifacts.open_store_by_url import open_store
 from gateway.cli.artifacts.publish import store_failure
-from gateway.cli.models.merge_registration import card_evidence_changes
+from gateway.cli.models.merge_registration import model_card_evidence_changes
 from gateway.cli.registry.history import difference_lines
 from gateway.cli.signoff.carry_over_verification import carry_over_verification
 from gateway.cli.signoff.copy_promoted_image import copy_promoted_image, promoted_image_address
@@ -88,7 +91,9 @@ def promote(
     by: console.AuthorOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Promote a version: check the approvals and every digest, show the plan, copy image and artifact, then register the version.
+    """Promote a version from one environment to another.
+
+    It checks the approvals and every digest, shows the plan, copies image and artifact, then registers the version.
 
     It carries digests, never tags: the image by its digest, the artifact by its manifest's, with contract and policy. The image is
     copied where the environment has a repository of its own (`images`). A backend that says that it serves another
@@ -134,7 +139,7 @@ def promote(
             plan.facts["generation"] = await registry.write(
                 _change(plan),
                 *verified,
-                *await card_evidence_changes(registry, plan.model, number, stores[1]),
+                *await model_card_evidence_changes(registry, plan.model, number, stores[1]),
                 author=console.author_name(by),
                 reason=why,
             )

@@ -34,7 +34,7 @@ from gateway.settings import Settings
 from gateway.signoff.approval_requests import (
     ApprovalRequest,
     StoredPolicy,
-    request_id,
+    derive_request_id,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Keys, identity_tokens_in
@@ -227,7 +227,7 @@ async def _write(
         proposal=proposal,
         keys=tuple(keys_that_verify(identity_tokens_in(statement), keys)),
     )
-    name = request_id(statement)
+    name = derive_request_id(statement)
     body: dict[str, Any] = msgspec.to_builtins(request)
     change = Put(kind=APPROVALS, name=name, body=body, expected=0)
     await registry.write(change, author=identity.name, reason=reason)

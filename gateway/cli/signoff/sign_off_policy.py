@@ -1,4 +1,4 @@
-"""`chips sign-off`: show or change the environment's sign-off policy (who must approve what)."""
+"""`chips sign-off`: show or change the sign-off policy. It says who must approve what in the environment."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +13,9 @@ from gateway.registry.base import SIGN_OFF, Put, Registry
 from gateway.signoff.policy import (
     POLICY,
     SignOffPolicy,
+    parse_policy_toml,
     policy_digest,
     policy_document,
-    read_policy_file,
 )
 
 sign_off = typer.Typer(
@@ -61,7 +61,9 @@ def set_policy(
 
 @sign_off.command()
 def show(registry_url: console.RegistryOption = None, as_json: console.JsonOption = False) -> None:
-    """Show the sign-off policy: whose approvals a version needs, on which evidence, and who may act alone in an emergency.
+    """Show the sign-off policy.
+
+    It says whose approvals a version needs, on which evidence, and who may act alone in an emergency.
 
     Example: `chips --env prod sign-off show`
     """
@@ -91,7 +93,7 @@ def show(registry_url: console.RegistryOption = None, as_json: console.JsonOptio
 def read_policy_from(file: Path) -> SignOffPolicy:
     """The policy in a file. Raises Failure."""
     try:
-        return read_policy_file(file.read_text(encoding="utf-8"))
+        return parse_policy_toml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise Failure(f"{file} cannot be read: {error.strerror}", code=EX_DATAERR) from None
     except ValueError as error:

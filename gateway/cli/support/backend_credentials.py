@@ -1,4 +1,4 @@
-"""The credentials with which a command calls a backend: given headers, or an ID token for Cloud Run."""
+"""The credentials with which a command calls a backend: header fields that the user gives, or an ID token."""
 
 import asyncio
 from collections.abc import Sequence
@@ -40,7 +40,10 @@ def is_cloud_run(url: str) -> bool:
 
 
 async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Header fields for requests to `url`: `headers` if given, else an ID token where Cloud Run requires one. Raises Failure."""
+    """Header fields with credentials for requests to `url`.
+
+    They are `headers` if given, else an ID token where Cloud Run requires one. Raises Failure.
+    """
     if headers or await _status_of(url) not in _ASKS:
         return tuple(headers)
     if not is_cloud_run(url):
@@ -57,11 +60,14 @@ async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple
 
 
 class CredentialsRefused(Failure):
-    """The backend answered 401 or 403. A server of another kind may answer so for any path that it does not know."""
+    """The backend refused our credentials.
+
+    It answered 401 or 403. A server of another kind may answer so for any path that it does not know.
+    """
 
 
 def credentials_refused(url: str) -> CredentialsRefused:
-    """The Failure for a backend that refused our credentials, or requires some."""
+    """The error for a backend that refused our credentials. It may also require some that we did not give."""
     if is_cloud_run(url):
         hint = "give the account that is logged in here the role roles/run.invoker on the service, or send other credentials with --header"
     else:

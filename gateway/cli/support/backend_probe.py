@@ -1,4 +1,7 @@
-"""Probe a backend: wait until it is ready, and read its metadata (model, version, signature, concurrency)."""
+"""Probe a backend: wait until it is ready, and read its metadata.
+
+The metadata name its model, version, signature and concurrency.
+"""
 
 import asyncio
 import shlex
@@ -29,11 +32,17 @@ OPTIONS = (
 
 
 class NotAChipsBackend(Failure):
-    """A server answers, but not as the backend contract says: it may be a model server of another kind."""
+    """The server is not a CHIPS backend.
+
+    It answers, but not as the backend contract says: it may be a model server of another kind.
+    """
 
 
 class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """The Open Inference Protocol's model metadata, and what the backend contract adds to it in `parameters`."""
+    """A model's metadata, as its backend states them.
+
+    They are those of the Open Inference Protocol; `parameters` has what the backend contract adds.
+    """
 
     name: str
     versions: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Turn connection errors (refused, timed out, DNS, TLS) into plain text."""
+"""Turn connection errors into plain text. Among them are refused connections, time-outs, DNS and TLS errors."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 def connection_error_text(error: BaseException, url: str, timeout_s: float) -> str:
-    """Why `url` could not be reached within `timeout_s` seconds, as one clause."""
+    """Why `url` could not be reached, as one clause. `timeout_s`: the seconds that it had."""
     import aiohttp
 
     parts = urlsplit(url)

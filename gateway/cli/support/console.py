@@ -1,4 +1,4 @@
-"""The console of all commands: output for people or as JSON, failures with exit codes, common options, opening the registry."""
+"""The console of all commands: output, failures and common options. It also opens the registry."""
 
 import asyncio
 import json
@@ -74,7 +74,7 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the histor
 
 
 class Failure(Exception):
-    """A command's failure: what went wrong, a hint what to do, and the exit code."""
+    """The failure of a command. It says what went wrong, has a hint what to do, and the exit code."""
 
     def __init__(self, message: str, *, hint: str = "", code: int = 1) -> None:
         super().__init__(message)
@@ -109,14 +109,14 @@ _BEFORE_COMMANDS = frozenset({"next", "approve", "key", "look", "not live", "fin
 
 
 def say(label: str, text: str, *, style: str = "bold", to: Console = out) -> None:
-    """Print one line of a report: `label` in the left column, then the text."""
+    """Print a label and a text on one line. The label is in the left column of a report."""
     if label in _BEFORE_COMMANDS or text.startswith("  → "):  # elsewhere stands what people wrote
         text = choice.add_environment_to_commands(text)
     to.print(Text.assemble((printable(f"{label:<9} "), style), printable(text)))
 
 
 def note(text: str) -> None:
-    """Print one line of secondary information on standard error."""
+    """Print a note on standard error. It is one line of secondary information."""
     err.print(text, style="dim")
 
 
@@ -144,7 +144,7 @@ def print_json_line(content: Any) -> None:
 
 
 def report_failure(failure: Failure, *, as_json: bool) -> NoReturn:
-    """Print a failure with its hint, or as JSON, and exit with its code."""
+    """Print a failure and exit with its code. It is printed with its hint, or as JSON."""
     hint = choice.add_environment_to_commands(failure.hint)
     if as_json:
         print_json({"error": {"message": failure.message, "hint": hint, "exit_code": failure.code}})
@@ -166,7 +166,7 @@ def current_environment_file() -> CurrentEnvironmentFile:
 
 
 def chosen_environment() -> ChosenEnvironment | None:
-    """The environment in force, or None: by --env, else CHIPS_ENV, else `chips env use`. Raises Failure."""
+    """The environment in force, or None. It is chosen by --env, else CHIPS_ENV, else `chips env use`. Raises Failure."""
     by, name = "--env", choice.env or ""
     if not name:
         by, name = "CHIPS_ENV", named_environment()
@@ -206,14 +206,14 @@ def settings_for(registry: str | None) -> Settings:
 
 
 def gateway_address(given: str | None, settings: Settings) -> str:
-    """The gateway to ask: as given, else the environment's, else the one on this machine."""
+    """The address of the gateway to ask. It is as given, else the environment's, else the one on this machine."""
     chosen = chosen_environment()
     known = chosen.environment.gateway if chosen is not None else ""
     return (given or known or f"http://127.0.0.1:{settings.server.port}").rstrip("/")
 
 
 def confirm_protected_write(settings: Settings, *, store: str = "") -> None:
-    """Ask for confirmation before a write to a protected environment's registry or artifact store. Raises Failure or Abort."""
+    """Ask to confirm a write to a protected environment. `store`: one to its artifact store. Raises Failure or Abort."""
     chosen = chosen_environment()
     if chosen is None or not chosen.environment.protected or choice.yes:
         return
@@ -356,7 +356,7 @@ def with_registry(registry_url: str | None, work: Callable[[Registry], Awaitable
 
 
 async def find_model_document(registry: Registry, name: str) -> Document:
-    """Find the registry document of the model `name`, without reading it as a model. Raises Failure."""
+    """Find the registry document of the model `name`. It is not read as a model. Raises Failure."""
     document = await registry.read(MODELS, name)
     if document is None:
         known = [listed.name for listed in await registry.list(MODELS)]
@@ -375,7 +375,7 @@ async def find_model(registry: Registry, name: str) -> tuple[Document, Model]:
 
 
 def read_model(document: Document) -> Model:
-    """The model in a registry document. Raises Failure where it cannot be read."""
+    """Read the model in a registry document. Raises Failure where it cannot be read."""
     try:
         return parse_model(document.body)
     except ValueError as error:
@@ -387,7 +387,7 @@ def read_model(document: Document) -> Model:
 
 
 def author_name(given: str | None) -> str:
-    """The author of a change: as given by `--by`, else the user who is logged in."""
+    """The author of a change. It is as given by `--by`, else the user who is logged in."""
     if given:
         return given
     import getpass

@@ -1,4 +1,7 @@
-"""Find the URLs of the registry, artifact store and image repository of an environment by its name (`--from qa --to prod`)."""
+"""Find the URLs of an environment's stores by its name (`--from qa --to prod`).
+
+The stores are its registry, its artifact store and its image repository.
+"""
 
 from gateway.cli.support.console import EX_CONFIG, Failure
 from gateway.cli.support.environments_file import (
@@ -20,7 +23,10 @@ def environment_named(name: str) -> Environment:
 
 
 def resolve_registry_url(name: str) -> str:
-    """The URL of the registry that `name` names: of that environment, or `name` itself if it is a URL. Raises Failure."""
+    """The URL of the registry that `name` names.
+
+    It is that of the environment, or `name` itself if that is a URL. Raises Failure.
+    """
     return name if ":" in name else registry_url_of_environment(name)
 
 
@@ -37,10 +43,16 @@ def registry_url_of_environment(name: str) -> str:
 
 
 def image_repository_of(name: str) -> str:
-    """The image repository of an environment; empty where it has none, or where `name` is a registry's URL. Raises Failure."""
+    """The image repository of an environment.
+
+    Empty where there is none, or where `name` is a registry's URL. Raises Failure.
+    """
     return "" if ":" in name else environment_named(name).images
 
 
 def artifact_store_url_of(name: str, settings: Settings) -> str:
-    """The URL of an environment's artifact store; that of `settings` where it has none, or `name` is a URL. Raises Failure."""
+    """The URL of an environment's artifact store.
+
+    Where the environment has none, or `name` is a URL, it is that of `settings`. Raises Failure.
+    """
     return settings.artifacts if ":" in name else environment_named(name).artifacts or settings.artifacts

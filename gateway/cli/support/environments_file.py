@@ -1,4 +1,6 @@
-"""The file of named environments: which project, registry and artifact store a command acts on.
+"""Reads the file of named environments.
+
+An environment says which project, registry and artifact store a command acts on.
 
     # ~/.config/chips/environments.toml
     [dev]
@@ -31,7 +33,7 @@ EXAMPLE = '[dev]\nregistry = "firestore://my-project-dev/chips"\nartifacts = "gs
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One environment. What is not given stays as the settings say."""
+    """A named environment that commands act on. What is not given stays as the settings say."""
 
     registry: str = ""
     artifacts: str = ""
@@ -53,11 +55,11 @@ class ChosenEnvironment(NamedTuple):
 
 
 class EnvironmentsFileError(Exception):
-    """There is no environment of that name, or the file cannot be read; the text says how to fix it."""
+    """The environments file cannot be used. It lacks the environment, or cannot be read; the text says how to fix it."""
 
 
 def read_environments(path: Path) -> dict[str, Environment]:
-    """All environments in the file at `path`; none where there is no file. Raises EnvironmentsFileError."""
+    """Read all environments from the file at `path`. There are none where there is no file. Raises EnvironmentsFileError."""
     try:
         text = decode_strict_utf8(path.read_bytes())
     except FileNotFoundError:
@@ -102,7 +104,7 @@ def find_environment(environments: Mapping[str, Environment], name: str, path: P
 
 
 class CurrentEnvironmentFile:
-    """The file that remembers which environment is in use (`chips env use`)."""
+    """The file that remembers which environment is in use. `chips env use` writes it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""HTTP client for a running gateway's operator pages (`/-/…`): JSON documents and server-sent events."""
+"""HTTP client for a running gateway's operator pages. These are below `/-/`: JSON documents and server-sent events."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,14 +31,14 @@ KeyOption = Annotated[
 
 
 class GatewayClient:
-    """Reads JSON documents and server-sent events of one running gateway."""
+    """An HTTP client for one running gateway. It reads JSON documents and server-sent events."""
 
     def __init__(self, session: "aiohttp.ClientSession", address: str) -> None:
         self._session = session
         self._address = address.rstrip("/")
 
     async def get_json(self, path: str, **query: str) -> Any:
-        """The JSON document at `path`; None where there is none. Raises Failure."""
+        """Get the JSON document at `path`. None where there is none. Raises Failure."""
         import aiohttp
 
         try:
@@ -54,7 +54,7 @@ class GatewayClient:
             raise self._away(error) from None
 
     async def server_sent_events(self, path: str) -> AsyncIterator[tuple[str, Any]]:
-        """The server-sent events at `path`, until the gateway ends them. Raises Failure."""
+        """Read the server-sent events at `path`. It ends when the gateway ends them. Raises Failure."""
         import aiohttp
 
         try:

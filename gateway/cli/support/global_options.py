@@ -1,4 +1,4 @@
-"""The global options, which stand before the command (`chips --env prod --yes …`)."""
+"""The global options of `chips`, which stand before the command. An example is `chips --env prod --yes …`."""
 
 import re
 import shlex
@@ -18,9 +18,10 @@ class GlobalOptions:
         self.commands: Collection[str] = ()
 
     def add_environment_to_commands(self, text: str) -> str:
-        """Insert `--env NAME` into the `chips` commands in `text`, so that they can be copied as they are.
+        """Insert `--env NAME` into the `chips` commands in a text.
 
-        Without --env, and for commands that act on no environment, `text` stays as it is.
+        So they can be copied as they are. Without --env, and for commands that act on no environment, `text` stays as
+        it is.
         """
         if not self.env:
             return text

@@ -1,4 +1,4 @@
-"""Import the module of a command only when the command runs, so that it does not pay for what all others need."""
+"""Import the module of a command only when the command runs. So it does not pay for what all others need."""
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import import_module
@@ -10,7 +10,7 @@ import typer.main
 
 
 class LazyCommand(NamedTuple):
-    """A command that is imported on first use: its module, its name there, and its panel in the help."""
+    """A command that is imported on first use. It has its module, its name there, and its panel in the help."""
 
     module: str
     name: str  # of a function, or of a Typer application with commands of its own
@@ -31,7 +31,7 @@ class LazyCommand(NamedTuple):
 
 
 class LazyCommands(MutableMapping[str, Any]):
-    """The commands of a group by name, in the order of the help; each module is imported on first use."""
+    """The commands of a group by name, imported on first use. They are in the order of the help."""
 
     def __init__(self, loaded: Mapping[str, Any], lazy: Mapping[str, LazyCommand]) -> None:
         self._lazy = dict(lazy)
@@ -62,7 +62,10 @@ class LazyCommands(MutableMapping[str, Any]):
 
 
 def lazy_group(commands: Mapping[str, LazyCommand]) -> type[typer.core.TyperGroup]:
-    """A group class for `typer.Typer(cls=…)` that has `commands` in addition to those registered the usual way."""
+    """A group class for Typer that loads `commands` on first use.
+
+    It is for `typer.Typer(cls=…)`, and has them in addition to those registered the usual way.
+    """
 
     class LazyGroup(typer.core.TyperGroup):
         def __init__(self, **attributes: Any) -> None:

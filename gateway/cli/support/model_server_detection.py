@@ -1,6 +1,7 @@
-"""Detect which kind of model server (MLServer, TorchServe, vLLM, …) answers at a URL, by its metadata pages; scores nothing.
+"""Detect which kind of model server answers at a URL.
 
-Each kind is recognised by the routes that its own documentation names; where several fit, the more particular one counts.
+MLServer, TorchServe, vLLM and others show it in their metadata pages. Nothing is scored. Each kind is recognised by the
+routes that its own documentation names; where several fit, the more particular one counts.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ _LIKELY: Final = ("predict", "score", "infer", "invocations", "classify", "gener
 
 @dataclass(frozen=True)
 class ThirdPartyModelServer:
-    """A model server that is not a CHIPS backend: its kind, and how to reach one model of it."""
+    """A model server that is not a CHIPS backend. It has a kind, and says how to reach one model of the server."""
 
     kind: str
     path: str
@@ -44,7 +45,7 @@ class ThirdPartyModelServer:
 
 
 class CachingProbe:
-    """Fetches pages of one server, each once, and caches the answers; None where an answer is not usable."""
+    """Fetches pages of one server and caches them. Each is fetched once; None where an answer is not usable."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -63,7 +64,10 @@ class CachingProbe:
         return body.decode("utf-8", "replace").strip() if status == 200 else None
 
     async def knows_path(self, path: str) -> bool:
-        """Whether the server knows a path: GET answers anything but 404, such as 405 for a path that takes POST only."""
+        """Whether the server knows a path.
+
+        It does where GET answers anything but 404, such as 405 for a path that takes POST only.
+        """
         status, _ = await self._ask(path, "GET")
         return status not in {0, 404}
 
@@ -94,7 +98,7 @@ class CachingProbe:
 async def detect_model_server(
     url: str, name: str, headers: Mapping[str, str] | None = None
 ) -> ThirdPartyModelServer | None:
-    """Detect the server at `url` and the path of its model `name`; None where no known kind answers."""
+    """Detect the model server at `url`. The path of its model `name` is detected too; None where no known kind answers."""
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
     ) as session:
@@ -107,7 +111,7 @@ async def detect_model_server(
 
 
 async def is_chips_backend(url: str, name: str, headers: Mapping[str, str] | None = None) -> bool:
-    """Whether the server at `url` is a CHIPS backend: its metadata names the model and its version."""
+    """Whether the server at `url` is a CHIPS backend. It is if its metadata names the model and its version."""
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
     ) as session:
@@ -338,5 +342,5 @@ def _tensor_example(tensor: Tensor) -> dict[str, Any]:
 
 
 def example_request_json(service: ThirdPartyModelServer) -> str:
-    """The server's example request as JSON text; `{…}` where none is known."""
+    """The server's example request as JSON text. It is `{…}` where none is known."""
     return json.dumps(service.example, ensure_ascii=False) if service.example is not None else "{…}"

@@ -1,4 +1,7 @@
-"""Open the store to which gateways report their figures (usage, rollout measurements): a store of its own, or the registry."""
+"""Open the store to which gateways report their figures.
+
+The figures are usage and rollout measurements. It is a store of its own, or the registry.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +13,7 @@ from gateway.settings import Settings
 
 @asynccontextmanager
 async def open_figures_store(settings: Settings, registry: Registry) -> AsyncIterator[Registry]:
-    """Open the store to which gateways write their figures: that of the setting rollouts.figures, or `registry`."""
+    """Open the store to which gateways report their figures. It is that of the setting rollouts.figures, or `registry`."""
     if not settings.rollouts.figures:
         yield registry
         return

@@ -30,7 +30,10 @@ RowsOption = Annotated[
 
 
 def published_samples(settings: Settings, metadata: ModelMetadata, version: str) -> ArtifactManifestSubset:
-    """The samples of the artifact that the backend says it loaded; empty where its manifest cannot be read from here."""
+    """The samples of a backend's published artifact.
+
+    The backend says which artifact it loaded. Empty where its manifest cannot be read from here.
+    """
     address = metadata.text_parameter("artifact")
     content = _manifest_at(settings, address, metadata.name, version)
     if content is None:
@@ -49,7 +52,7 @@ def published_samples(settings: Settings, metadata: ModelMetadata, version: str)
 
 
 def published_manifest(settings: Settings, address: str, model: str, version: str) -> Manifest | None:
-    """The manifest of the artifact at `address`; None where it cannot be read from here."""
+    """The manifest of the artifact at `address`. None where it cannot be read from here."""
     content = _manifest_at(settings, address, model, version)
     try:
         return None if content is None else parse_manifest(content)
@@ -59,7 +62,10 @@ def published_manifest(settings: Settings, address: str, model: str, version: st
 
 
 def published_card(store_url: str, model: str, backend: Backend) -> EvidenceRecord | None:
-    """The model card of a version as evidence, by the artifact's digest; None where there is none, or none that can be read from here."""
+    """The published model card of a version, as evidence.
+
+    The artifact's digest tells which. None where there is none, or none that can be read from here.
+    """
     root = _root_of(store_url, model, backend)
     if not root:
         return None

@@ -1,4 +1,4 @@
-"""Write and read the YAML file that declares a registry's models, networks, budgets, prices and saved plans."""
+"""Write and read the YAML file that declares a registry. It holds models, networks, budgets, prices and saved plans."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -92,7 +92,7 @@ def _entry(document: Document) -> tuple[str, dict[str, Any]]:
 
 
 def read_declaration(text: str, place: str) -> Declared:
-    """Parse the documents that the YAML `text` declares, by kind. Raises Failure with every problem in it."""
+    """Parse the documents that a YAML text declares, by kind. Raises Failure with every problem in it."""
     if len(text) > _MAX_BYTES:
         raise Failure(f"{place} is larger than {_MAX_BYTES} bytes", code=EX_DATAERR)
     try:

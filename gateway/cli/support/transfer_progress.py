@@ -8,7 +8,10 @@ from gateway.cli.support import console
 
 @contextmanager
 def transfer_progress(done: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Show the progress of a transfer: a bar on a terminal, a line for each tenth elsewhere, nothing where not `shown`."""
+    """Show the progress of a transfer.
+
+    It is a bar on a terminal, a line for each tenth elsewhere, nothing where not `shown`.
+    """
     if not shown:
         yield lambda _: None
     elif console.err.is_terminal:

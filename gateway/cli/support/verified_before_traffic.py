@@ -1,4 +1,4 @@
-"""Check that a version is verified before it gets traffic, and warn where a rollout is active."""
+"""Check that a version is verified before it gets traffic. It also warns where a rollout is active."""
 
 from typing import Annotated
 
@@ -19,9 +19,10 @@ ForceOption = Annotated[
 
 
 def newly_served_versions(before: Model | None, after: Model) -> list[str]:
-    """The versions that take traffic in `after` by a backend that took none in `before`.
+    """The versions that newly take traffic in `after`.
 
-    These are versions that had no share, and versions with a share whose backend was replaced by another one.
+    The backend took none in `before`. These are versions that had no share, and versions with a share whose backend was
+    replaced by another one.
     """
     served = {}
     if before is not None:
@@ -60,7 +61,7 @@ async def check_verified(registry: Registry, model: Model, versions: list[str], 
 
 
 async def warn_of_active_rollout(registry: Registry, name: str) -> None:
-    """Warn that a rollout is active: a change by hand will hold it."""
+    """Warn if a rollout of the model is active. A change by hand will hold it."""
     document = await registry.read(ROLLOUTS, name)
     if document is None:
         return

@@ -1,4 +1,6 @@
-"""The layout of a registry's documents in Firestore: names, fields, encoding. Pure: no client, no network.
+"""The layout of a registry's documents in Firestore.
+
+It has names, fields and encoding. It is pure: no client, no network.
 
     <prefix>-mirror/head                  registry_id, generation, sequence, digest: the one document that every write changes
     <prefix>-mirror/<kind>:<name>         a document of a mirrored kind
@@ -51,7 +53,7 @@ Fields = dict[str, Any]
 
 
 class FirestoreDocument(NamedTuple):
-    """A document of Firestore, as it was read."""
+    """A document as it was read from Firestore."""
 
     identity: str
     fields: Fields
@@ -83,13 +85,13 @@ class CollectionNames(NamedTuple):
 
 
 def check_kind(kind: str) -> None:
-    """Check that `kind` is valid as a part of a collection's name. Raises RegistryError."""
+    """Check that `kind` is valid in a collection's name. Raises RegistryError."""
     if not _KIND.fullmatch(kind):
         raise RegistryError(f"{kind[:80]!r} cannot be a kind of document")
 
 
 def document_id(kind: str, name: str) -> str:
-    """A valid Firestore id for any kind and name: no slash, no dot alone, no `__name__`."""
+    """The Firestore id of a document of any kind and name. It is always valid: no slash, no dot alone, no `__name__`."""
     try:
         found = f"{kind}:{quote(name, safe='')}"
     except UnicodeEncodeError:
@@ -100,7 +102,7 @@ def document_id(kind: str, name: str) -> str:
 
 
 def parse_document_id(identity: str) -> tuple[str, str]:
-    """Kind and name from an id, even of a document that somebody wrote by hand."""
+    """The kind and name from a document's id. It also takes the id of a document that somebody wrote by hand."""
     kind, _, name = identity.partition(":")
     return kind, unquote(name)
 
@@ -120,7 +122,7 @@ def document_from_protobuf(document: Any) -> FirestoreDocument:
 
 
 def decode_head(fields: Fields | None) -> RegistryHead | None:
-    """Decode the head document; None where there is none."""
+    """Decode the head document. None where there is none."""
     if fields is None:
         return None
     registry_id, generation = fields.get("registry_id"), fields.get("generation")
@@ -133,7 +135,7 @@ def decode_head(fields: Fields | None) -> RegistryHead | None:
 
 
 def read_chain_head(head: RegistryHead, fields: Fields) -> Head:
-    """Read the head of the hash chain from the head document; without a digest where an older release has written it."""
+    """Read the head of the hash chain from the head document. It is without a digest where an older release has written it."""
     sequence, digest = fields.get("sequence"), fields.get("digest")
     if sequence is None and digest is None:
         return Head(registry_id=head.registry_id, generation=head.generation)
@@ -154,14 +156,14 @@ def encode_head(head: Head, write_id: str, at: str) -> Fields:
 
 
 def decode_stored(fields: Fields | None) -> StoredValues | None:
-    """Decode a stored document; None where there is none."""
+    """Decode a stored document. None where there is none."""
     if fields is None:
         return None
     return values_or_problem(fields.get("revision"), fields.get("body", _MISSING))
 
 
 def read_as_stored(found: FirestoreDocument) -> StoredDocument:
-    """A document exactly as it is stored; one that is damaged gets a body that no registry writes."""
+    """A document exactly as it is stored. One that is damaged gets a body that no registry writes."""
     kind, name = parse_document_id(found.identity)
     stored = decode_stored(found.fields)
     if (
@@ -182,7 +184,7 @@ def read_as_stored(found: FirestoreDocument) -> StoredDocument:
 
 
 def decode_registry_document(identity: str, fields: Fields | None) -> Document | None:
-    """The registry document; None where there is none or it was deleted."""
+    """Decode a registry document. None where there is none or it was deleted."""
     stored = decode_stored(fields)
     if stored is None or stored.body is None:
         return None
@@ -194,7 +196,7 @@ def decode_registry_document(identity: str, fields: Fields | None) -> Document |
 
 
 def encode_stored(kind: str, name: str, revision: int, generation: int, body: str | None) -> Fields:
-    """Encode a document for storage; `body` None is a tombstone."""
+    """Encode a stored document. `body` None is a tombstone."""
     return {"kind": kind, "name": name, "revision": revision, "generation": generation, "body": body}
 
 
@@ -212,7 +214,7 @@ def encode_entry(entry: Entry) -> Fields:
 
 
 def decode_entry(found: FirestoreDocument) -> Entry | None:
-    """Decode an entry of the history exactly as it is stored; None where it is none."""
+    """Decode an entry of the history exactly as it is stored. None where it is no entry."""
     unchained = {"sequence": 0} if found.fields.keys().isdisjoint(_OF_THE_CHAIN) else {}
     entry = entry_from_values({**unchained, **found.fields})
     if entry is None:
@@ -222,7 +224,7 @@ def decode_entry(found: FirestoreDocument) -> Entry | None:
 
 
 def estimated_size_bytes(identity: str, fields: Fields) -> int:
-    """The size in bytes as Firestore counts it, approximately."""
+    """The approximate size of a document in bytes, as Firestore counts it."""
     total = len(identity) + 64
     for name, value in fields.items():
         total += len(name) + 1 + (len(value.encode()) + 1 if isinstance(value, str) else 8)

@@ -1,4 +1,7 @@
-"""Migrate the history of an older release in Firestore to the hash chain, and read a stored history."""
+"""Migrates a Firestore registry's history to the hash chain.
+
+The history is that of an older release. The functions that read a stored history are also here.
+"""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
@@ -28,7 +31,7 @@ _PAGE: Final = 1000  # entries read at once
 
 
 async def read_entries_newest_first(rpc: "FirestoreRpc", names: CollectionNames) -> AsyncIterator[Entry]:
-    """Every entry of the history exactly as it is stored, from the newest to the oldest."""
+    """The history's entries, from the newest to the oldest. Each is exactly as it is stored."""
     first: str | None = None
     while True:
         count, last = 0, first
@@ -44,7 +47,7 @@ async def read_entries_newest_first(rpc: "FirestoreRpc", names: CollectionNames)
 async def read_documents_as_stored(
     rpc: "FirestoreRpc", names: CollectionNames, kind: str
 ) -> AsyncIterator[StoredDocument]:
-    """Every document of a kind exactly as it is stored, tombstones included."""
+    """Every document of a kind, exactly as stored. Tombstones are included."""
     async for found in rpc.query(names.for_kind(kind), first=f"{kind}:", end=f"{kind};"):
         yield document_layout.read_as_stored(found)
 
@@ -52,7 +55,7 @@ async def read_documents_as_stored(
 async def migrate_history_to_chain(
     rpc: "FirestoreRpc", names: CollectionNames, found: FirestoreDocument | None
 ) -> bool:
-    """Migrate a history that an older release has written into the hash chain; False where there is none.
+    """Migrate an older release's history to the hash chain. False where there is no history.
 
     `found` is the head document as it was read. Raises PreconditionFailed where somebody else wrote meanwhile.
     """

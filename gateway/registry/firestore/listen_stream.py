@@ -1,4 +1,4 @@
-"""Turn the messages of a Firestore Listen stream into consistent states.
+"""Turns the messages of a Firestore Listen stream into consistent states.
 
 The server sends changes as they come, and only now and then says that everything up to here is consistent. Nothing is
 passed on before that, so a batch is never seen in part.
@@ -23,7 +23,10 @@ class StreamBroken(Unavailable):
 
 
 class DocumentRemovedByHand(Unavailable):
-    """A document was removed or damaged by hand, so everything must be read again. Registries only mark documents as deleted."""
+    """Somebody removed or damaged a document by hand.
+
+    Everything must be read again. Registries only mark documents as deleted.
+    """
 
 
 class ListenTarget:
@@ -38,7 +41,10 @@ class ListenTarget:
         self._current = False
 
     def apply(self, message: Any) -> dict[str, FirestoreDocument] | None:
-        """Apply a message; return the changed documents by id where it completes a consistent state, else None."""
+        """Apply a message, and return the changed documents of a complete state.
+
+        They come by id. None where the message does not complete a consistent state.
+        """
         kind = message.WhichOneof("response_type")
         if kind == "target_change":
             return self._target_change(message.target_change)

@@ -13,7 +13,7 @@ _FORM = "a Firestore registry is written firestore://PROJECT/DATABASE?prefix=NAM
 
 
 class FirestoreLocation(NamedTuple):
-    """Project, database, collection prefix and emulator host of a registry."""
+    """The location of a registry in Firestore. It is project, database, collection prefix and emulator host."""
 
     project: str
     database: str

@@ -1,4 +1,4 @@
-"""The mirrored documents of a registry at one generation, kept from one Listen stream to the next."""
+"""The mirrored documents of a Firestore registry at one generation. They are kept from one Listen stream to the next."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MirroredState:
-    """The mirrored documents as of one generation, kept from one Listen stream to the next."""
+    """The mirrored documents of a registry at one generation. They are kept from one Listen stream to the next."""
 
     def __init__(self, head: RegistryHead, documents: dict[str, Document]) -> None:
         self.head = head

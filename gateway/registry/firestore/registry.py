@@ -1,8 +1,8 @@
-"""A registry in Google's Firestore, for a fleet of gateways.
+"""A registry in Google's Firestore.
 
-Each gateway watches it over one stream. Writes use preconditions, not transactions, whose locks collapse under
-contention; see docs/adr. Google's packages are imported late and in a thread, because importing them takes longer than
-a caller should wait.
+It serves a fleet of gateways. Each gateway watches it over one stream. Writes use preconditions, not transactions,
+whose locks collapse under contention; see docs/adr. Google's packages are imported late and in a thread, because
+importing them takes longer than a caller should wait.
 """
 
 import asyncio
@@ -48,12 +48,18 @@ _OVERDUE_S: Final = 3.0  # how long the stream may take to tell what a look has 
 
 
 def open_url(parts: SplitResult) -> Registry:
-    """Open the registry at `firestore://PROJECT/DATABASE?prefix=NAME`, on an emulator where FIRESTORE_EMULATOR_HOST names one."""
+    """Open the Firestore registry at a URL.
+
+    It is `firestore://PROJECT/DATABASE?prefix=NAME`, on an emulator where FIRESTORE_EMULATOR_HOST names one.
+    """
     return FirestoreRegistry(parse_location(parts))
 
 
 class RegistryReplaced(Exception):
-    """The stored registry was replaced by another one, or by an older state: a restored backup, a restarted emulator."""
+    """The stored registry was replaced by another one, or by an older state of it.
+
+    A restored backup or a restarted emulator does so.
+    """
 
     def __init__(self) -> None:
         super().__init__("another registry is there now, or an older state of it")

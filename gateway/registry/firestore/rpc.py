@@ -54,15 +54,15 @@ _PRECONDITION = (
 
 
 class PreconditionFailed(Exception):
-    """A commit's precondition failed: another writer was first; nothing was written."""
+    """A commit's precondition failed. Another writer was first; nothing was written."""
 
 
 class CommitOutcomeUnknown(Exception):
-    """A commit got no answer: it was applied whole or not at all, and which is unknown."""
+    """A commit got no answer, so its outcome is unknown. It was applied whole or not at all."""
 
 
 class DocumentWrite(NamedTuple):
-    """One document write of a commit, with its precondition."""
+    """One write of a commit, with its precondition."""
 
     collection: str
     identity: str
@@ -84,7 +84,7 @@ def find_default_credentials(location: FirestoreLocation) -> Any:
 
 
 class FirestoreRpc:
-    """Makes a registry's calls to Firestore, on one gRPC channel. Make it inside the event loop that uses it."""
+    """Makes a registry's calls to Firestore. It has one gRPC channel. Make it inside the event loop that uses it."""
 
     def __init__(self, location: FirestoreLocation, credentials: Any) -> None:
         self._place = location
@@ -108,7 +108,7 @@ class FirestoreRpc:
     # -- reading
 
     async def get(self, *wanted: tuple[str, str]) -> dict[tuple[str, str], FirestoreDocument]:
-        """Get documents by (collection, id): those of `wanted` that exist, all as of one moment."""
+        """Get documents by (collection, id). The result has those of `wanted` that exist, all as of one moment."""
         names = {f"{self._documents}/{collection}/{i}": (collection, i) for collection, i in wanted}
         found = {}
         try:
@@ -135,9 +135,10 @@ class FirestoreRpc:
         limit: int | None = None,
         **equal: str,
     ) -> AsyncIterator[FirestoreDocument]:
-        """Query the documents of `collection`, in the order of their ids, from `first` to before `end`, whose fields are `equal`.
+        """Query the documents of a collection.
 
-        Firestore's automatic indexes are enough for it.
+        They come in the order of their ids, from `first` to before `end`; their fields are `equal`. Firestore's
+        automatic indexes are enough for it.
         """
         conditions = [_condition(name, "EQUAL", _value(value)) for name, value in equal.items()]
         for operator, identity in (("GREATER_THAN_OR_EQUAL", first), ("LESS_THAN", end)):
@@ -162,7 +163,10 @@ class FirestoreRpc:
             raise self._explain(error) from error
 
     async def listen(self, collection: str, since: int) -> AsyncGenerator[Any, None]:
-        """The raw messages about documents of `collection` from generation `since` on. Ends with an exception."""
+        """Listen to a collection's documents from generation `since` on.
+
+        Yields Firestore's raw messages. Ends with an exception.
+        """
         target = firestore.Target(
             target_id=TARGET_ID,
             query=firestore.Target.QueryTarget(

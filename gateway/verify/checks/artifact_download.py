@@ -1,4 +1,7 @@
-"""Checks how a backend downloads its artifact from Cloud Storage. The kit starts the backend itself, and serves as Cloud Storage."""
+"""Checks how a backend downloads its artifact.
+
+It downloads from Cloud Storage. The kit starts the backend itself, and serves as Cloud Storage.
+"""
 
 import asyncio
 import hashlib

@@ -32,9 +32,9 @@ _CODES: Final = {
 
 
 def pack_tensor(values: Sequence[Any], datatype: str) -> bytes:
-    """Pack the values of a tensor into little-endian bytes; NaN where a number is missing.
+    """Pack the values of a tensor into little-endian bytes.
 
-    Raises CheckSkipped where that cannot be said.
+    NaN stands where a number is missing. Raises CheckSkipped where that cannot be said.
     """
     if datatype != "BYTES" and None in values and not datatype.startswith("FP"):
         raise CheckSkipped(f"the good request misses a value of {datatype}, which has no binary form")
@@ -64,7 +64,7 @@ def unpack_tensor(content: bytes, datatype: str) -> list[Any]:
 
 
 class BinaryRequest(NamedTuple):
-    """An inference request with binary tensors, in parts, so that a check can break one."""
+    """An inference request with binary tensors, in parts. So a check can break one."""
 
     request: dict[str, Any]
     behind: bytes
@@ -101,7 +101,7 @@ async def _taken(context: CheckContext, binary: BinaryRequest) -> RawResponse:
 
 
 def binary_outputs(response: RawResponse) -> list[dict[str, Any]]:
-    """The outputs of a response in binary form, with their bytes decoded into `data`."""
+    """The outputs of a binary response, with their bytes decoded into `data`."""
     require_status(response, 200)
     length = response.get(LENGTH_HEADER)
     kind = response.get("Content-Type")
@@ -128,7 +128,7 @@ def binary_outputs(response: RawResponse) -> list[dict[str, Any]]:
 
 
 def require_same_outputs(got: Sequence[dict[str, Any]], wanted: Sequence[dict[str, Any]]) -> None:
-    """Raise ContractViolation unless outputs in binary form equal those in JSON, bit for bit."""
+    """Raise ContractViolation unless the outputs are equal, bit for bit. `got` are in binary form, `wanted` in JSON."""
     if [_bits(output) for output in got] != [_bits(output) for output in wanted]:
         raise ContractViolation(f"in binary form {list(got)}, in JSON {list(wanted)}")
 

@@ -1,6 +1,6 @@
-"""Checks of many requests at once: as many predictions run as declared, each request is answered.
+"""Checks that a backend answers many requests at once.
 
-A full queue refuses the next request with 503.
+As many predictions run as declared, and each request is answered. A full queue refuses the next request with 503.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""Checks that invalid requests of every kind are refused with the right status and error code.
+"""Checks that a backend refuses invalid requests.
 
-After each, the next good request is answered.
+Requests of every kind get the right status and error code. After each, the next good request is answered.
 """
 
 from collections.abc import Callable, Iterator

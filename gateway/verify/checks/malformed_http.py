@@ -1,4 +1,7 @@
-"""Checks that the backend survives malformed HTTP and broken connections, and answers the next good request."""
+"""Checks that the backend survives malformed HTTP.
+
+It must also survive broken connections, and answer the next good request.
+"""
 
 import asyncio
 import contextlib
@@ -33,7 +36,7 @@ _RAW = {
 
 
 def survival_check(name: str, raw: bytes) -> Check:
-    """Make a check that the backend survives the bytes `raw`, and answers the next good request."""
+    """Make a check that the backend survives the bytes `raw`. It must answer the next good request."""
 
     async def run(context: CheckContext) -> None:
         # Closing without a word is allowed here, and waiting for more as well: only the process must live.

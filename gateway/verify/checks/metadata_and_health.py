@@ -1,4 +1,4 @@
-"""Checks of what a backend says about itself: metadata, health and the OpenAPI document."""
+"""Checks of a backend's metadata and health endpoints. They also check its OpenAPI document."""
 
 import msgspec
 

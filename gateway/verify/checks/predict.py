@@ -1,4 +1,7 @@
-"""Checks of `POST /predict`: the shape of the predictions, and that they are what was published."""
+"""The checks of a backend's `POST /predict`.
+
+They are about the shape of the predictions, and that they are what was published.
+"""
 
 import msgspec
 

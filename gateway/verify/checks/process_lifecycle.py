@@ -1,4 +1,4 @@
-"""Checks of a backend process's start and stop: bad settings and artifacts end it, SIGTERM drains it. These run last."""
+"""Checks of a backend process's start and stop. Bad settings and artifacts end it, SIGTERM drains it. These run last."""
 
 import asyncio
 import contextlib

@@ -17,7 +17,7 @@ import requests
 
 from gateway.core.model import Backend as Registered
 from gateway.core.model import Policy
-from gateway.telemetry.recorded_request_store import TraceStoreReader
+from gateway.telemetry.recorded_request_store import RecordedRequestReader
 from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import Span, spans_of
 from tests.contract.backends.languages import JULIA_LINEAR, Julia, run_r
@@ -116,7 +116,7 @@ class Traced:
 
     async def kept(self, request_id: str) -> RequestSummary:
         async with asyncio.timeout(patience(60)):
-            while not (found := TraceStoreReader(self.store).find(request_id)):
+            while not (found := RecordedRequestReader(self.store).find(request_id)):
                 await asyncio.sleep(0.02)
         (summary,) = found
         return summary

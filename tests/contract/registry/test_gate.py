@@ -21,10 +21,10 @@ from gateway.registry.base import (
 )
 from gateway.registry.open_by_url import open_registry
 from gateway.settings import Settings, load_settings
-from gateway.signoff.approval_requests import ApprovalRequest, find_request, request_id, with_decision
+from gateway.signoff.approval_requests import ApprovalRequest, derive_request_id, find_request, with_decision
 from gateway.signoff.approval_subject import Subject, subject_of
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
-from gateway.signoff.policy import policy_digest, read_policy_file
+from gateway.signoff.policy import parse_policy_toml, policy_digest
 from tests.unit.signoff.people import People
 
 WINE: dict[str, Any] = {
@@ -41,7 +41,7 @@ class Scene:
     def __init__(self, settings: Settings, people: People) -> None:
         self.settings, self.people = settings, people
         self.registry = open_registry(settings.registry)
-        self.policy: dict[str, Any] = msgspec.to_builtins(read_policy_file(people.policy()))
+        self.policy: dict[str, Any] = msgspec.to_builtins(parse_policy_toml(people.policy()))
 
     async def begin(self) -> None:
         await self.registry.write(
@@ -56,7 +56,7 @@ class Scene:
             evidence={},
         )
         asked = self.statement("request", "", "ana")
-        self.id = request_id(asked)
+        self.id = derive_request_id(asked)
         body = msgspec.to_builtins(ApprovalRequest(title="wine@4", request=asked))
         await self.registry.write(Put(kind=APPROVALS, name=self.id, body=body, expected=0), author="ana")
         for who in ("bea", "dan"):

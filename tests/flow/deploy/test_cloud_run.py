@@ -35,7 +35,9 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gcs: Gcs, shell: Shel
     monkeypatch.setenv("CHIPS_ENVIRONMENTS", str(environments))
     monkeypatch.setenv("CHIPS_ENV", "dev")
     # test_local tries real ones
-    monkeypatch.setattr("gateway.cli.deployment.deployment_run.try_candidate", lambda *_, **__: "it loads")
+    monkeypatch.setattr(
+        "gateway.cli.deployment.deployment_run.try_unpublished_artifact", lambda *_, **__: "it loads"
+    )
     yield cloud
     cloud.stop()
 

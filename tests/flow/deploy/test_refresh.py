@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.deploy.model_source import read_source
+from gateway.deploy.copied_model_source import read_source
 from tests.patience import patience
 from tests.unit.cli.shell import Ended, Shell
 

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from gateway.core.errors import UpstreamBroken
-from gateway.telemetry.recorded_request_store import TraceStore
+from gateway.telemetry.recorded_request_store import RecordedRequestStore
 from tests.unit.cli.shell import Shell
 from tests.unit.telemetry.test_recorded_request_store import summary
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TraceStore]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordedRequestStore]:
     path = tmp_path / "requests.db"
     monkeypatch.setenv("CHIPS_TRACE__STORE", str(path))
-    with closing(TraceStore(path, limit=100)) as store:
+    with closing(RecordedRequestStore(path, limit=100)) as store:
         yield store
 
 
-def test_one_screen_tells_it_all(shell: Shell, store: TraceStore):
+def test_one_screen_tells_it_all(shell: Shell, store: RecordedRequestStore):
     error = UpstreamBroken("The backend closed the connection before it answered.")
     kept = summary(status=502, kept="failed", attempts=2, error=error, cause=ConnectionResetError("peer"))
     store.write([kept], 1)
@@ -45,7 +45,7 @@ def test_one_screen_tells_it_all(shell: Shell, store: TraceStore):
             assert expected in out, expected
 
 
-def test_for_machines(shell: Shell, store: TraceStore):
+def test_for_machines(shell: Shell, store: RecordedRequestStore):
     kept = summary(server_timing=b"predict;dur=20")
     store.write([kept], 1)
     ((one),) = shell.ok("why", kept.request_id, "--json").json()
@@ -53,7 +53,7 @@ def test_for_machines(shell: Shell, store: TraceStore):
     assert "backend predict" in [span["name"] for span in one["spans"]]
 
 
-def test_a_request_that_nobody_kept(shell: Shell, store: TraceStore):
+def test_a_request_that_nobody_kept(shell: Shell, store: RecordedRequestStore):
     ended = shell("why", "nothing")
     assert ended.code == 65
     assert "requests.db" in ended.err
@@ -67,7 +67,7 @@ def test_no_gateway_there(shell: Shell):
         assert shell("top", "--once", "--gateway", address).code in {65, 69}
 
 
-def test_names_of_strangers_give_the_terminal_no_orders(shell: Shell, store: TraceStore):
+def test_names_of_strangers_give_the_terminal_no_orders(shell: Shell, store: RecordedRequestStore):
     kept = summary(target="/[red]x[/]\x1b[2J", model="wine")
     store.write([kept], 1)
     out = shell.ok("why", kept.request_id).out
@@ -76,7 +76,7 @@ def test_names_of_strangers_give_the_terminal_no_orders(shell: Shell, store: Tra
     assert "\x1b[2J" not in shell.ok("tail", "--no-follow").out
 
 
-def test_tail_shows_what_was_and_filters(shell: Shell, store: TraceStore):
+def test_tail_shows_what_was_and_filters(shell: Shell, store: RecordedRequestStore):
     good, bad, other = summary(), summary(status=502, kept="failed"), summary(model="fraud", status=500)
     store.write([good, bad, other], 1)
 
@@ -100,7 +100,7 @@ def test_top_knows_its_orders(shell: Shell):
     assert shell("top", "--sort", "luck").code == 64
 
 
-def test_the_last_one_and_the_slowest_one(shell: Shell, store: TraceStore):
+def test_the_last_one_and_the_slowest_one(shell: Shell, store: RecordedRequestStore):
     slow, quick = summary(took_s=3), summary(took_s=0.1)
     store.write([slow], 1)
     store.write([quick], 1)
@@ -109,14 +109,14 @@ def test_the_last_one_and_the_slowest_one(shell: Shell, store: TraceStore):
     assert shell("why", "--slowest", "nothing").code == 65
 
 
-def test_the_slowest_one_of_a_version(shell: Shell, store: TraceStore):
+def test_the_slowest_one_of_a_version(shell: Shell, store: RecordedRequestStore):
     slow, quick = summary(took_s=3, version="1"), summary(took_s=0.1, version="2")
     store.write([slow, quick], 1)
     assert quick.request_id in shell.ok("why", "--slowest", "wine@2", "--json").out
     assert shell("why", "--slowest", "wine@3").code == 65
 
 
-def test_the_last_one_that_failed(shell: Shell, store: TraceStore):
+def test_the_last_one_that_failed(shell: Shell, store: RecordedRequestStore):
     assert "no request that failed" in shell("why", "--errors").err
     failed, good = summary(status=422), summary()
     store.write([failed], 1)
@@ -125,7 +125,7 @@ def test_the_last_one_that_failed(shell: Shell, store: TraceStore):
     assert failed.request_id in shell.ok("why", "--last", "--errors", "--json").out
 
 
-def test_a_backends_error_is_named_by_its_code(shell: Shell, store: TraceStore):
+def test_a_backends_error_is_named_by_its_code(shell: Shell, store: RecordedRequestStore):
     timing = b'queue;dur=0.0, parse;dur=0.1, error;desc="invalid-instances", gateway;dur=0.1'
     store.write([summary(status=422, server_timing=timing)], 1)
     out = shell.ok("why", "--errors").out
@@ -136,7 +136,7 @@ def test_a_backends_error_is_named_by_its_code(shell: Shell, store: TraceStore):
 @pytest.mark.parametrize(
     "given", [(), ("some-id", "--last"), ("--last", "--slowest", "wine"), ("--errors", "--slowest", "wine")]
 )
-def test_which_request_is_said_in_one_way(shell: Shell, store: TraceStore, given: tuple[str, ...]):
+def test_which_request_is_said_in_one_way(shell: Shell, store: RecordedRequestStore, given: tuple[str, ...]):
     ended = shell("why", *given)
     assert ended.code == 64
     assert "--last" in ended.err

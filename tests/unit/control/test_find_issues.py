@@ -4,10 +4,16 @@ import pytest
 
 from gateway.control.find_issues import find_issues, set_issue_start
 from gateway.control.model_page import history_points
-from gateway.control.window_totals import RequestTotals, TickWindowReader, WindowTotals
+from gateway.control.window_totals import RequestTotals, WindowTotals, WindowTotalsReader
 from gateway.core.model import Backend, Model, Policy
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
-from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, Tick, TraceStore, TraceStoreReader
+from gateway.telemetry.recorded_request_store import (
+    COARSE_S,
+    FINE_S,
+    RecordedRequestReader,
+    RecordedRequestStore,
+    Tick,
+)
 
 NOTHING = [0] * (len(LATENCY_BOUNDS) + 1)
 
@@ -179,8 +185,8 @@ def test_the_ticks_of_workers_become_one_point():
 
 @pytest.fixture
 def written(tmp_path):
-    store = TraceStore(tmp_path / "figures.db", limit=100)
-    yield store.write_ticks, TraceStoreReader(tmp_path / "figures.db")
+    store = RecordedRequestStore(tmp_path / "figures.db", limit=100)
+    yield store.write_ticks, RecordedRequestReader(tmp_path / "figures.db")
     store.close()
 
 
@@ -198,11 +204,11 @@ def test_a_window_ends_by_the_clock_whenever_somebody_looks(written, at):
     write, reader = written
     at(3608)
     write([tick(end) for end in range(3000, 3610, FINE_S)])
-    ten, minute = (TickWindowReader(reader).read(name) for name in ("10s", "1m"))
+    ten, minute = (WindowTotalsReader(reader).read(name) for name in ("10s", "1m"))
     assert (ten.ends, ten.seconds, ten.for_version("wine", "1").requests) == (3605, 10, 200)
     assert (minute.ends, minute.seconds, minute.for_model("wine").requests) == (3605, 60, 1200)
     at(3606.4)  # the tick that ended at 3605 may not have been written by all workers
-    assert TickWindowReader(reader).read("10s").ends == 3600
+    assert WindowTotalsReader(reader).read("10s").ends == 3600
 
 
 def test_an_hour_is_its_minutes_and_what_has_no_whole_minute_yet(written, at):
@@ -210,7 +216,7 @@ def test_an_hour_is_its_minutes_and_what_has_no_whole_minute_yet(written, at):
     at(7225)
     write([tick(end, seconds=COARSE_S) for end in range(60, 7205, COARSE_S)])
     write([tick(end, requests=1) for end in range(7000, 7230, FINE_S)])
-    hour = TickWindowReader(reader).read("1h")
+    hour = WindowTotalsReader(reader).read("1h")
     assert hour.for_model("wine").requests == 60 * 100 + 4
     assert hour.seconds == 3600 + 20
 
@@ -219,15 +225,15 @@ def test_a_window_is_no_longer_than_there_are_figures(written, at):
     write, reader = written
     at(3608)
     write([tick(3600), tick(3605)])
-    assert TickWindowReader(reader).read("1h").seconds == 10
-    assert TickWindowReader(TraceStoreReader(None)).read("1m").models == {}
+    assert WindowTotalsReader(reader).read("1h").seconds == 10
+    assert WindowTotalsReader(RecordedRequestReader(None)).read("1m").models == {}
 
 
 def test_a_window_is_read_once_for_each_tick(written, at):
     write, reader = written
     at(3608)
     write([tick(3605)])
-    windows = TickWindowReader(reader)
+    windows = WindowTotalsReader(reader)
     first = windows.read("10s")
     at(3609)
     assert windows.read("10s") is first

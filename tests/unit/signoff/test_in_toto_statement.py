@@ -13,7 +13,7 @@ from gateway.audit.dsse_envelope import SigningError
 from gateway.signoff import ssh_signature
 from gateway.signoff.approval_subject import Subject
 from gateway.signoff.in_toto_statement import PREDICATE_TYPE, make_statement, read_statement, ssh_signer
-from gateway.signoff.policy import SignOffPolicy, read_policy_file
+from gateway.signoff.policy import SignOffPolicy, parse_policy_toml
 from tests.unit.signoff.people import People
 
 SUBJECT = Subject(
@@ -34,7 +34,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> People:
 
 @pytest.fixture(scope="module")
 def policy(people: People) -> SignOffPolicy:
-    return read_policy_file(people.policy())
+    return parse_policy_toml(people.policy())
 
 
 def statement(people: People, who: str = "bea", **changes: Any) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def test_other_kinds_of_keys(people: People, kind: str, tmp_path: Path):
     public = people.public(folder.name)
     text = people.policy(more=f'[[people]]\nname = "{kind}"\nroles = ["approver"]\nssh_keys = ["{public}"]\n')
     made = make_statement("approve", "id1", kind, SUBJECT, ssh_signer(folder))
-    assert read_statement(made, read_policy_file(text), {}).person.name == kind
+    assert read_statement(made, parse_policy_toml(text), {}).person.name == kind
 
 
 def changed(made: dict[str, Any], **changes: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.signoff.policy import Person, missing_roles, policy_digest, read_policy_file
+from gateway.signoff.policy import Person, missing_roles, parse_policy_toml, policy_digest
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB1aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 GOOD = f"""
@@ -15,7 +15,7 @@ ssh_keys = ["{KEY}"]
 
 
 def test_a_policy_is_read():
-    policy = read_policy_file(GOOD)
+    policy = parse_policy_toml(GOOD)
     assert policy.valid_days == 14
     person = policy.person("ana@example.com")
     assert person is not None
@@ -49,12 +49,12 @@ def test_a_policy_is_read():
 )
 def test_what_is_wrong_with_a_policy_is_told(change: tuple[str, str], told: str):
     with pytest.raises(ValueError, match=told.replace("(", r"\(")):
-        read_policy_file(GOOD.replace(*change))
+        parse_policy_toml(GOOD.replace(*change))
 
 
 def test_two_people_with_one_key_are_one_person():
     with pytest.raises(ValueError, match="two people have the key"):
-        read_policy_file(
+        parse_policy_toml(
             GOOD + GOOD.partition("\n[[people]]")[2].join(["[[people]]", ""]).replace("ana", "bea")
         )
 
@@ -62,7 +62,7 @@ def test_two_people_with_one_key_are_one_person():
 def test_an_address_in_other_letters_is_the_same_person():
     other = GOOD.partition("\n[[people]]")[2].replace("ana@example.com", "Ana@Example.com")
     with pytest.raises(ValueError, match=r"ana@example\.com is listed twice"):
-        read_policy_file(f"{GOOD}\n[[people]]{other.replace('1aaa', '1bbb')}")
+        parse_policy_toml(f"{GOOD}\n[[people]]{other.replace('1aaa', '1bbb')}")
 
 
 @pytest.mark.parametrize("token", ["{email = 'bea@x.org'}", "{email = 'Bea@X.org'}"])
@@ -70,9 +70,9 @@ def test_two_people_with_one_token_are_one_person(token: str):
     people = (("bea", "{email = 'bea@x.org'}"), ("bob", token))
     more = "".join(f'[[people]]\nname = "{name}"\ntokens = [{one}]\n' for name, one in people)
     with pytest.raises(ValueError, match=r"the token of .* for bea@x\.org is listed twice"):
-        read_policy_file(GOOD + more)
+        parse_policy_toml(GOOD + more)
     more = more.replace(token, "{email = 'bea@x.org', issuer = 'https://i.org'}", 1)
-    assert len(read_policy_file(GOOD + more).people) == 3
+    assert len(parse_policy_toml(GOOD + more).people) == 3
 
 
 def person(name: str, *roles: str) -> Person:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.core.version_evidence import CARD, VERIFY
 from gateway.signoff.approval_subject import Subject
-from gateway.signoff.policy import read_policy_file
+from gateway.signoff.policy import parse_policy_toml
 from gateway.signoff.required_evidence import evidence_problems
 from tests.unit.signoff.people import People
 
@@ -36,7 +36,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> People:
 )
 def test_evidence_that_is_too_old_or_from_a_time_to_come(people: People, written_at: Any, counts: bool):
     policy = msgspec.structs.replace(
-        read_policy_file(people.policy(evidence=f'"{VERIFY}", "{CARD}"')), evidence_days=7.0
+        parse_policy_toml(people.policy(evidence=f'"{VERIFY}", "{CARD}"')), evidence_days=7.0
     )
     record = {"passed": True, "written_at": written_at}
     subject = Subject(environment="e", sign_off="s", model="wine", version="4")

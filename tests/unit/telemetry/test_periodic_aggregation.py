@@ -10,7 +10,7 @@ import pytest
 
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.periodic_aggregation import (
-    Aggregator,
+    MetricsAggregator,
     SharedWorkerMetrics,
     SlowThresholds,
     TickBuilder,
@@ -57,7 +57,7 @@ def test_ticks_are_what_was_new():
 def test_ticks_end_by_the_clock(monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1007.0)
     builder = TickBuilder(5)
-    assert [builder.due_tick(now) for now in (1008.0, 1009.9, 1010.1, 1011.0, 1017.2)] == [
+    assert [builder.end_of_due_tick(now) for now in (1008.0, 1009.9, 1010.1, 1011.0, 1017.2)] == [
         None,
         None,
         1010,
@@ -184,7 +184,7 @@ def test_a_pulse_folds(tmp_path, monkeypatch):
     monkeypatch.setattr("gateway.telemetry.periodic_aggregation.INTERVAL_S", 0.001)
     write_state(tmp_path, f"host-{ended_process()}")
     metrics = Metrics()
-    pulse = Aggregator(metrics, SharedWorkerMetrics(metrics, tmp_path, "here"), None)
+    pulse = MetricsAggregator(metrics, SharedWorkerMetrics(metrics, tmp_path, "here"), None)
     pulse.start()
     end = time.monotonic() + patience(30)
     while not (tmp_path / "ended.all").exists():

@@ -6,10 +6,10 @@ import pytest
 from gateway.telemetry.recorded_request_store import (
     COARSE_S,
     FINE_S,
+    RecordedRequestReader,
+    RecordedRequestStore,
     RequestFilter,
     Tick,
-    TraceStore,
-    TraceStoreReader,
 )
 from gateway.telemetry.recorded_request_summary import summarize
 from tests.unit.telemetry.exchanges import make_exchange
@@ -38,7 +38,7 @@ def opened(path):
     with ExitStack() as stack:
 
         def open_(**options):
-            store = TraceStore(path, limit=100, **options)
+            store = RecordedRequestStore(path, limit=100, **options)
             stack.callback(store.close)
             return store
 
@@ -46,7 +46,7 @@ def opened(path):
 
 
 def test_what_is_written_is_found_by_either_id(path, opened):
-    store, reader = opened(), TraceStoreReader(path)
+    store, reader = opened(), RecordedRequestReader(path)
     first, second = summary(), summary(status=500)
     store.write([first, second], 1)
     assert reader.find(first.request_id) == [first]
@@ -55,14 +55,14 @@ def test_what_is_written_is_found_by_either_id(path, opened):
 
 
 def test_a_store_that_is_not_there_is_empty(path):
-    reader = TraceStoreReader(path)
+    reader = RecordedRequestReader(path)
     assert reader.newest() == []
     assert reader.last_number() == 0
     assert not path.exists()
 
 
 def test_good_requests_cannot_push_out_bad_ones(path, opened):
-    store, reader = opened(), TraceStoreReader(path)
+    store, reader = opened(), RecordedRequestReader(path)
     bad = [summary(kept="slow") for _ in range(10)]
     store.write(bad, 1)
     for _ in range(10):
@@ -73,7 +73,7 @@ def test_good_requests_cannot_push_out_bad_ones(path, opened):
 
 
 def test_lists(path, opened):
-    store, reader = opened(), TraceStoreReader(path)
+    store, reader = opened(), RecordedRequestReader(path)
     fast, slow, failed, other = (
         summary(),
         summary(kept="slow", took_s=3),
@@ -104,9 +104,9 @@ def test_two_workers_share_one_file(path, opened):
     at = 2_000_000_000
     for store in (first, second):
         store.write_ticks([tick(at=at, requests=5, failed=1, buckets=[1, 4])])
-    reader = TraceStoreReader(path)
+    reader = RecordedRequestReader(path)
     assert len(reader.newest()) == 2
-    assert reader.request_counts_by_tick(FINE_S, after=0, until=at) == [("wine", at, 10, 2)]
+    assert reader.requests_and_failures_by_tick(FINE_S, after=0, until=at) == [("wine", at, 10, 2)]
     assert [t.buckets for t in reader.ticks(FINE_S, after=0, model="wine")] == [[1, 4], [1, 4]]
 
 
@@ -122,7 +122,7 @@ def test_a_file_of_another_layout_is_begun_anew(path, opened):
     db.close()
     store = opened()
     store.write([summary()], 1)
-    assert len(TraceStoreReader(path).newest()) == 1
+    assert len(RecordedRequestReader(path).newest()) == 1
 
 
 def test_a_write_that_fails_leaves_no_lock_behind(path, opened):
@@ -135,14 +135,16 @@ def test_a_write_that_fails_leaves_no_lock_behind(path, opened):
     for writer in (other, store):
         writer.write_ticks([good])
         writer.write([summary()], 1)
-    assert TraceStoreReader(path).request_counts_by_tick(FINE_S, after=0, until=at) == [("wine", at, 6, 0)]
-    assert len(TraceStoreReader(path).newest()) == 2
+    assert RecordedRequestReader(path).requests_and_failures_by_tick(FINE_S, after=0, until=at) == [
+        ("wine", at, 6, 0)
+    ]
+    assert len(RecordedRequestReader(path).newest()) == 2
     store.close()
     other.close()
 
 
 def test_each_filter_narrows_the_list(path, opened):
-    store, reader = opened(), TraceStoreReader(path)
+    store, reader = opened(), RecordedRequestReader(path)
     fine = summary(model="wine", took_s=0.5)
     broken = summary(status=502, model="wine")
     other = summary(status=404, model="fraud")
@@ -172,7 +174,7 @@ def test_each_filter_narrows_the_list(path, opened):
 
 
 def test_pages_follow_each_other_without_a_gap(path, opened):
-    store, reader = opened(), TraceStoreReader(path)
+    store, reader = opened(), RecordedRequestReader(path)
     store.write([summary(took_s=0.1 + i / 100) for i in range(7)], 1)
     everything = [kept.number for kept in reader.newest()]
     pages, before = [], 0
@@ -185,7 +187,7 @@ def test_pages_follow_each_other_without_a_gap(path, opened):
 
 
 def test_ticks_of_each_length_are_kept_apart_and_for_their_time(path, opened, monkeypatch):
-    store, reader = opened(), TraceStoreReader(path)
+    store, reader = opened(), RecordedRequestReader(path)
     at = 2_000_000_000
     monkeypatch.setattr("time.time", lambda: float(at))
     store.write_ticks([tick(at=at - 3600, seconds=COARSE_S), tick(at=at - 300), tick(at=at)])
@@ -204,11 +206,11 @@ def test_the_store_of_another_release_is_an_empty_one(path):
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE requests (id, summary)")
     db.close()
-    assert TraceStoreReader(path).newest(RequestFilter(status="4xx")) == []
+    assert RecordedRequestReader(path).newest(RequestFilter(status="4xx")) == []
 
 
 def test_a_file_that_is_no_store_is_closed_again(tmp_path):
     """The test's own end would find it open."""
     (tmp_path / "requests.db").write_text("a diary, and not a short one: " * 20)
     with pytest.raises(sqlite3.DatabaseError):
-        TraceStore(tmp_path / "requests.db", limit=10)
+        RecordedRequestStore(tmp_path / "requests.db", limit=10)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from gateway.core.errors import GatewayError, UpstreamNotTried, UpstreamUnreachable
+from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
 from gateway.server.eager_coroutine_runner import EagerCoroutineRunner
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.connection_pool import Pool
@@ -68,7 +68,7 @@ async def test_after_enough_silence_nobody_waits_for_it():
     pool = await silent()
     assert pool.circuit_open
     error = await pool.ask()
-    assert isinstance(error, UpstreamNotTried)
+    assert isinstance(error, UpstreamUnavailable)
     assert (b"Retry-After", b"2") in error.headers
     assert (pool.tried, pool.refusals) == (SILENCES, 1)
     assert pool_gauges({"http://b:80": pool})["chips_breaker_open"] == {"http://b:80": 1}
@@ -82,7 +82,7 @@ async def test_then_one_is_tried_and_the_others_do_not_wait_for_it():
     trying = pool.ask()
     while pool.tried == SILENCES:
         await asyncio.sleep(0)
-    assert isinstance(await pool.ask(), UpstreamNotTried)
+    assert isinstance(await pool.ask(), UpstreamUnavailable)
     pool.outcome = None
     pool.go_on.set()
     assert isinstance(await trying, BackendConnection)
@@ -94,7 +94,7 @@ async def test_silent_again_it_is_left_alone_again():
     pool = await silent()
     pool._circuit_open_until = 0.0
     assert isinstance(await pool.ask(), UpstreamUnreachable)
-    assert isinstance(await pool.ask(), UpstreamNotTried)
+    assert isinstance(await pool.ask(), UpstreamUnavailable)
 
 
 @pytest.mark.parametrize("refusal", [ConnectionRefusedError(), OSError("no route")])
@@ -146,6 +146,6 @@ async def test_who_waits_already_is_not_kept_waiting_for_silence():
     pool.go_on.set()
     first, *others = await asyncio.gather(*asked)
     assert isinstance(first, UpstreamUnreachable)
-    assert all(isinstance(other, UpstreamNotTried) for other in others)
+    assert all(isinstance(other, UpstreamUnavailable) for other in others)
     assert pool.tried == SILENCES
     assert not pool.waiting

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from gateway.core.errors import UpstreamNotTried
+from gateway.core.errors import UpstreamUnavailable
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider
 from tests.flow.issuer import signer
@@ -153,14 +153,14 @@ async def test_a_failed_refresh_costs_nothing_as_long_as_the_old_one_is_good(
 async def test_what_is_no_token_is_not_sent(metadata: Metadata, tokens: IdTokenProvider, wrong):
     for name, value in wrong.items():
         setattr(metadata, name, value)
-    with pytest.raises(UpstreamNotTried):
+    with pytest.raises(UpstreamUnavailable):
         await tokens.fetch_fields(BACKEND)
 
 
 async def test_without_a_metadata_server():
     tokens = IdTokenProvider(metadata_host="127.0.0.1:9")
     await tokens.start()
-    with pytest.raises(UpstreamNotTried):
+    with pytest.raises(UpstreamUnavailable):
         await tokens.fetch_fields(BACKEND)
     await tokens.stop()
 
@@ -193,9 +193,9 @@ async def test_a_host_that_anybody_can_have_gets_no_token_for_somebody_else(meta
         "https://example.com.evil.run.app",
         "https://evil.run.app/example.com",
     ):
-        with pytest.raises(UpstreamNotTried):
+        with pytest.raises(UpstreamUnavailable):
             tokens.cached_fields(url, victim)
-        with pytest.raises(UpstreamNotTried):
+        with pytest.raises(UpstreamUnavailable):
             await tokens.fetch_fields(url, victim)
     assert metadata.asked == []
     await tokens.fetch_fields("https://wine.example.com", victim)

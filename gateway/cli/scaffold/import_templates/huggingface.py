@@ -1,4 +1,4 @@
-"""A Hugging Face model, served by a pipeline of transformers. Written by `chips import-model`."""
+"""Loads and serves an imported Hugging Face model. A pipeline of transformers runs it. Written by `chips import-model`."""
 
 import json
 from pathlib import Path

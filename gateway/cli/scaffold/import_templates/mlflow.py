@@ -1,4 +1,4 @@
-"""An MLflow model, served by its own pyfunc flavour. Written by `chips import-model`."""
+"""Loads and serves an imported MLflow model. Its own pyfunc flavour runs it. Written by `chips import-model`."""
 
 import json
 from pathlib import Path

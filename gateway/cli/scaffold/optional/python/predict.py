@@ -1,4 +1,7 @@
-"""Code around the model @NAME@: what is defined here replaces what chips_backend/predict.py has. Delete what you do not need."""
+"""Your own code for predictions of the model @NAME@.
+
+What is defined here replaces what chips_backend/predict.py has. Delete what you do not need.
+"""
 
 from typing import Any
 
@@ -12,6 +15,9 @@ PARAMETERS: dict[str, type] = {}
 
 
 def predict(model: Model, rows: Rows, parameters: dict[str, Any]) -> Any:
-    """`rows` in the order of the signature -> one prediction for each. `chips_backend.model.Refused("why")` answers 422."""
+    """Predict one value for each row.
+
+    `rows` has its values in the order of the signature. `chips_backend.model.Refused("why")` answers 422.
+    """
     table = model.table(rows)  # a DataFrame where the model was trained on one, else an array
     return model.predict(table, parameters)

@@ -1,4 +1,4 @@
-"""Try a candidate artifact in a separate process, before it is published: load it and score its samples."""
+"""Try an artifact before it is published. A backend in a separate process loads it and scores its samples."""
 
 import asyncio
 import contextlib
@@ -30,11 +30,11 @@ _BODY_BYTES: Final = 31 * 1024 * 1024
 _EX_DATAERR: Final = 65
 
 
-class CandidateRejected(DeployError):
-    """The candidate failed to load or to reproduce its samples."""
+class ArtifactRejected(DeployError):
+    """The artifact failed to load or to reproduce its samples."""
 
 
-def try_candidate(
+def try_unpublished_artifact(
     manifest: Manifest,
     files: Sequence[tuple[str, Path]],
     command: Sequence[str],
@@ -42,9 +42,10 @@ def try_candidate(
     environ: Mapping[str, str],
     folder: Path | None = None,
 ) -> str:
-    """Start `command` in `folder` on a copy of the artifact, and score its samples; returns what was seen.
+    """Run a backend on the artifact and score its samples.
 
-    `environ` is the environment without settings of CHIPS. Raises CandidateRejected where it does not get ready, or answers wrongly.
+    Starts `command` in `folder` on a copy of the artifact; returns what was seen. `environ` is the environment without
+    settings of CHIPS. Raises ArtifactRejected where it does not get ready, or answers wrongly.
     """
     with staged_artifact(manifest, files) as artifact:
         own = {
@@ -66,7 +67,7 @@ def try_candidate(
     failed = [result for result in results if result.outcome == "failed"]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise CandidateRejected(
+        raise ArtifactRejected(
             f"{failed[0].check.name}: {failed[0].why}{more}", hint=_HINTS[failed[0].check.group], code=76
         )
     passed = sum(result.outcome == "passed" for result in results)
@@ -95,17 +96,17 @@ async def _scored(
                 said = (
                     failure_reason([*process.lines, *process.errors]) or f"it ended with {process.exit_code}"
                 )
-                raise CandidateRejected(
+                raise ArtifactRejected(
                     said.replace(environ["CHIPS_ARTIFACT"], "the artifact"),
                     code=_EX_DATAERR,
                 ) from None
             return [await run_check(check, bench) for check in select_checks(_CHECKS)]
     except BackendNotReady as error:
-        raise CandidateRejected(str(error), hint=error.hint, code=_EX_DATAERR) from None
+        raise ArtifactRejected(str(error), hint=error.hint, code=_EX_DATAERR) from None
 
 
 def failure_reason(lines: Sequence[str]) -> str:
-    """Why a backend ended, from its log: the last error in plain text, else the last lines."""
+    """Why a backend failed, from the lines of its log. It is the last error in plain text, else the last lines."""
     texts = []
     for line in reversed(lines):
         try:
@@ -124,7 +125,7 @@ def failure_reason(lines: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def staged_artifact(manifest: Manifest, files: Sequence[tuple[str, Path]]) -> Iterator[Path]:
-    """The artifact as it will be published, in a temporary folder that is removed at the end."""
+    """The artifact in a temporary folder, as it will be published. The folder is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="chips-try-") as place:
         staged = Path(place) / "artifact"
         for name, source in files:

@@ -1,4 +1,4 @@
-"""Record where the model in a backend folder was copied from, so that an old copy is noticed."""
+"""Record where the model in a backend folder was copied from. So an old copy is noticed."""
 
 import hashlib
 import os
@@ -15,8 +15,11 @@ REQUIREMENTS_NAME: Final = "requirements.txt"
 SourceKind = Literal["saved", "mlflow", "vetiver", "hf"]
 
 
-class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The record of where a model was copied from: `source.json` of a backend folder. Digests are SHA-256 in hexadecimal."""
+class CopiedModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the model in a backend folder was copied from.
+
+    It is the folder's `source.json`. Digests are SHA-256 in hexadecimal.
+    """
 
     kind: SourceKind  # "saved": a folder that `save` wrote, or a model's file
     place: str  # a path relative to the folder, or an address that only another tool can resolve
@@ -47,11 +50,14 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return content_digest(folder / REQUIREMENTS_NAME) != self.requirements_digest
 
 
-def read_source(folder: Path) -> ModelSource | None:
-    """The record of a backend folder; None where its model was not copied. ValueError where the record is damaged."""
+def read_source(folder: Path) -> CopiedModelSource | None:
+    """Read where the model in a backend folder was copied from.
+
+    None where the model was not copied. ValueError where the record is damaged.
+    """
     path = folder / SOURCE_NAME
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ModelSource)
+        return msgspec.json.decode(path.read_bytes(), type=CopiedModelSource)
     except FileNotFoundError:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -67,14 +73,14 @@ def write_source(
     requirements_digest: str | None = None,
     samples: bool = True,
 ) -> None:
-    """Record that trained/ in `folder` was made from `place`, a path or an address.
+    """Record where the model in a backend folder was copied from.
 
-    `source_digest`: of the files there before they were copied. `requirements_digest`: where requirements.txt was edited, that
-    of what was written before.
+    It is in trained/ of `folder`; `place` is a path or an address. `source_digest`: of the files there before they were
+    copied. `requirements_digest`: where requirements.txt was edited, that of what was written before.
     """
     if requirements_digest is None:
         requirements_digest = content_digest(folder / REQUIREMENTS_NAME)
-    record = ModelSource(
+    record = CopiedModelSource(
         kind=kind,
         place=os.path.relpath(place.resolve(), folder.resolve()) if isinstance(place, Path) else place,
         is_path=isinstance(place, Path),
@@ -87,7 +93,10 @@ def write_source(
 
 
 def content_digest(path: Path) -> str:
-    """The digest of a file's content, or of the names and contents of all files below a folder; empty where there is nothing."""
+    """The digest of a file, or of all files below a folder.
+
+    Of a file it covers the content, of a folder the names and contents; it is empty where there is nothing.
+    """
     if not path.exists():
         return ""
     found = hashlib.sha256()

@@ -1,0 +1,134 @@
+"""The same bytes in any pieces get the same answers."""
+
+import asyncio
+from itertools import pairwise
+from typing import Any
+
+from aiohttp.http_exceptions import HttpProcessingError
+from chips_backend.connection import Connection
+from chips_backend.request_context import RequestContext
+from chips_backend.response import Response
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written; the caller reads all of it at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.is_over = False
+
+    def write(self, data: Any) -> None:
+        assert not self.is_over
+        self.written += data
+
+    def write_eof(self) -> None:
+        self.is_over = True
+
+    def close(self) -> None:
+        self.is_over = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class Echo:
+    """Answers with the body, or with the path where there is none; also what connections share."""
+
+    draining = False
+
+    async def __call__(self, call: RequestContext) -> Response:
+        body = await call.read_body(1_000_000)
+        return Response(200, "", body or call.path.encode())
+
+    def refuse(self, error: HttpProcessingError) -> Response:  # noqa: ARG002
+        return Response(400, "", b"refused")
+
+    def date(self) -> str:
+        return "Mon, 30 Nov 2026 17:48:43 GMT"
+
+    def opened(self, connection: Connection) -> None: ...
+
+    def closed(self, connection: Connection) -> None: ...
+
+
+def answers(pieces: list[bytes]) -> list[bytes]:
+    """The bodies that come back for these pieces."""
+    loop = asyncio.new_event_loop()
+    try:
+        app = Echo()
+        transport, connection = Transport(), Connection(app, app, loop)
+        connection.connection_made(transport)
+        for piece in pieces:
+            if not transport.is_over:
+                connection.data_received(piece)
+            loop.run_until_complete(asyncio.sleep(0))
+        for _ in range(5):
+            loop.run_until_complete(asyncio.sleep(0))
+        connection.connection_lost(None)
+    finally:
+        loop.close()
+    found, rest = [], transport.written
+    while rest:
+        head, _, rest = rest.partition(b"\r\n\r\n")
+        length = int(head.partition(b"Content-Length: ")[2].split(b"\r\n")[0])
+        found.append(rest[:length])
+        rest = rest[length:]
+    return found
+
+
+def _get(path: str) -> tuple[bytes, bytes]:
+    return b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode(), b"/" + path.encode()
+
+
+def _post(body: bytes) -> tuple[bytes, bytes]:
+    head = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return head + body, body or b"/p"
+
+
+def _chunked(chunks: list[bytes]) -> tuple[bytes, bytes]:
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    head = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + framed + b"0\r\n\r\n", b"".join(chunks) or b"/c"
+
+
+# Bodies look like what may not be taken for the next request, or for the end of this one.
+_BODIES = st.one_of(st.binary(max_size=40), st.sampled_from([b"\r\n\r\n", b"0\r\n\r\n", _get("smuggled")[0]]))
+_REQUESTS = st.one_of(
+    st.text("abc", max_size=3).map(_get),
+    _BODIES.map(_post),
+    st.lists(_BODIES.filter(bool), max_size=4).map(_chunked),
+)
+_NO_HTTP = b"\x00\x01 no request\r\n\r\n"
+
+
+def _cut(content: bytes, places: list[int]) -> list[bytes]:
+    at = sorted({place % (len(content) + 1) for place in places} | {0, len(content)})
+    return [content[begin:end] for begin, end in pairwise(at)]
+
+
+@given(st.lists(_REQUESTS, min_size=1, max_size=6), st.lists(st.integers(0, 10_000), max_size=12))
+@example([_post(b"x")] * 100, [])
+@example([_chunked([b"x", b"y"])] * 100, list(range(10_000)))
+def test_requests_in_any_pieces(requests: list[tuple[bytes, bytes]], places: list[int]):
+    content = b"".join(sent for sent, _ in requests)
+    assert answers(_cut(content, places)) == [body for _, body in requests]
+
+
+@given(st.lists(_REQUESTS, max_size=6), st.lists(st.integers(0, 10_000), max_size=12))
+def test_behind_what_is_no_request_nothing_is_answered(
+    requests: list[tuple[bytes, bytes]], places: list[int]
+):
+    """The parser forgets requests that came in the same piece: then they have no answer, and never a wrong one."""
+    content = b"".join(sent for sent, _ in requests)
+    *good, refused = answers(_cut(content + _NO_HTTP + _get("later")[0], places))
+    assert refused == b"refused"
+    assert good == [body for _, body in requests][: len(good)]

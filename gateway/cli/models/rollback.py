@@ -1,4 +1,4 @@
-"""`chips rollback`: restore a model's registry entry from an earlier revision."""
+"""`chips rollback`: restore an earlier revision of a model. It is a revision of the model's registry entry."""
 
 import sys
 from typing import Annotated, Any

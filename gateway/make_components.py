@@ -96,7 +96,7 @@ def build_figures_store(settings: Settings, registry: Registry) -> Registry:
 def build_usage_reporter(
     settings: Settings, store: Registry, totals: Totals, mirror: Mirror, supervisor: Supervisor
 ) -> UsageReporter | None:
-    """The reporter of usage; None where this gateway does not write down what callers use."""
+    """The reporter of usage. None where this gateway does not write down what callers use."""
     cost = settings.cost
     may_only_read = settings.registry.startswith("firestore:") and not settings.rollouts.figures
     if cost.usage == "off" or (cost.usage == "auto" and may_only_read):

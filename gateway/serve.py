@@ -53,7 +53,10 @@ background failed for good (the log says what), 78 wrong settings.
 
 
 def serve(arguments: Sequence[str]) -> int:
-    """Run the gateway with the settings that `arguments` and the environment give; return the process's exit code."""
+    """Run the gateway with the command line's arguments; return the process's exit code.
+
+    The settings come from `arguments` and the environment.
+    """
     if "--help" in arguments or "-h" in arguments:
         sys.stdout.write(USAGE)
         return 0
@@ -71,9 +74,9 @@ def serve(arguments: Sequence[str]) -> int:
 
 
 def parse_flags(arguments: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
-    """Parse the flags of the command line: the settings file, and settings.
+    """Parse the flags of the command line.
 
-    A setting is `--name=value` or `--name value`. ValueError says what is wrong.
+    They give the settings file, and settings. A setting is `--name=value` or `--name value`. ValueError says what is wrong.
     """
     config, flags = None, {}
     rest = list(arguments)

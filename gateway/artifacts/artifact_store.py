@@ -16,7 +16,7 @@ Progress = Callable[[int], None]  # called with the number of bytes that have ne
 
 
 class StoreError(Exception):
-    """An operation of the artifact store failed; the text says why and what to do."""
+    """An operation of the artifact store failed. The text says why and what to do."""
 
 
 class StoreUnavailable(StoreError):
@@ -24,7 +24,7 @@ class StoreUnavailable(StoreError):
 
 
 class PermissionRefused(StoreError):
-    """The store refuses the operation: these credentials have no permission."""
+    """The store refuses permission. These credentials do not have it for the operation."""
 
 
 class PublishedWithOtherContent(StoreError):

@@ -9,9 +9,9 @@ _ENDINGS: Final = ("/", ".py,", ".cpython-", ".abi3.so,", ".so,", ".cp", ".pyd,"
 
 
 def packages_by_module(modules: Collection[str]) -> dict[str, str]:
-    """The installed package of each top-level module, by the module's name.
+    """The installed package that each module comes from. Modules are top-level ones, by name.
 
-    It is the one that `importlib.metadata.packages_distributions` names first. That function makes a path of each file
+    The package is the one that `importlib.metadata.packages_distributions` names first. That function makes a path of each file
     of each package that is installed, which takes about a second where there are some two hundred. Modules that no
     package holds are left out.
     """

@@ -32,7 +32,7 @@ _OWN_SUFFIXES: Final = {**FORMATS, ".txt": "lightgbm", ".bst": "xgboost"}
 
 
 class PreparedArtifact(NamedTuple):
-    """An artifact before it is published: its manifest, its files, and warnings for the author."""
+    """An artifact before it is published. It has its manifest, its files, and warnings for the author."""
 
     manifest: Manifest
     files: Sequence[tuple[str, Path]]
@@ -112,7 +112,10 @@ def find_sidecar_json(folder: Path, name: str) -> Path | None:
 
 
 def read_json(path: Path | None, kind: Any) -> Any:
-    """Read a JSON file as an object of the type `kind`; None without a path. ValueError says which file is wrong, and where."""
+    """Read a JSON file as an object of the type `kind`.
+
+    Returns None without a path. ValueError says which file is wrong, and where.
+    """
     if path is None:
         return None
     try:

@@ -20,7 +20,10 @@ class RegisteredCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_registered_cards(registry: Registry, model: Model | None) -> list[RegisteredCard]:
-    """Read the cards of the versions that have one, in the model's order. Raises RegistryError."""
+    """Read the model cards of the registered versions.
+
+    Only versions that have one are in the list, in the model's order. Raises RegistryError.
+    """
     found = []
     if model is None:
         return []

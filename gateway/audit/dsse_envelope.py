@@ -58,7 +58,7 @@ def read_public_key(path: Path) -> Key:
 
 
 def sign(payload: Any, payload_type: str, signer: Signer) -> bytes:
-    """Sign `payload`, and return the envelope as JSON."""
+    """Sign `payload` in a DSSE envelope. Returns the envelope as JSON."""
     envelope = Envelope(msgspec.json.encode(payload), payload_type, {})
     envelope.sign(signer)
     return msgspec.json.encode(envelope.to_dict(), order="sorted")
@@ -87,7 +87,7 @@ def parse_unverified_envelope(content: bytes) -> Envelope:
 
 
 def verified_by(envelope: Envelope, keys: Sequence[Key]) -> frozenset[str]:
-    """Verify the envelope's signatures, and return the ids of those of `keys` that have signed it."""
+    """Verify an envelope, and return the ids of the keys that signed it. Only `keys` count."""
     return frozenset(key.keyid for key in keys if _has_signed(key, envelope))
 
 

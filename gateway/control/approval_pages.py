@@ -88,8 +88,8 @@ class ApprovalPages:
 
     async def request_page(self, exchange: Exchange, path: str) -> Response:
         """Answer with the page of one request for approval. `/statement` below it is what a person would sign."""
-        identity, _, rest = path.partition("/")
-        policy, records, document = await self._find(identity)
+        approval_request_id, _, rest = path.partition("/")
+        policy, records, document = await self._find(approval_request_id)
         if rest == "statement":
             return await self._statement(exchange, records, document)
         if rest:
@@ -103,11 +103,11 @@ class ApprovalPages:
         found = await _checked(lambda: review_document(document, records, model, policy))
         return json_response(found, headers=_NO_STORE)
 
-    async def store_signed_decision(self, exchange: Exchange, identity: str) -> Response:
+    async def store_signed_decision(self, exchange: Exchange, approval_request_id: str) -> Response:
         """Check and store a decision that a person signed elsewhere. It approves or rejects a request."""
         _check_origin(exchange)
         given = await _body(exchange)
-        policy, records, document = await self._find(identity, decides=True)
+        policy, records, document = await self._find(approval_request_id, decides=True)
         from gateway.signoff.externally_signed_decisions import (
             DecisionNotAccepted,
             verify_decision,
@@ -165,11 +165,13 @@ class ApprovalPages:
         )
 
     async def _find(
-        self, identity: str, *, decides: bool = False
+        self, approval_request_id: str, *, decides: bool = False
     ) -> "tuple[Document, SignOffRecords, Document]":
         policy, records = await self._read(decides=decides)
         document = next(
-            (one for one in records.requests if one.name == identity) if records is not None else iter(()),
+            (one for one in records.requests if one.name == approval_request_id)
+            if records is not None
+            else iter(()),
             None,
         )
         if policy is None or records is None or document is None:

@@ -48,7 +48,7 @@ def find_asset(path: str, headers: RawHeaders) -> Response | None:
 
 
 def prefers_html(headers: RawHeaders) -> bool:
-    """Whether `Accept` (RFC 9110 section 12.5.1) prefers HTML to JSON, as a browser's does."""
+    """Whether `Accept` prefers HTML to JSON. A browser's does (RFC 9110 section 12.5.1)."""
     accept = b",".join(value for field, value in headers if field.lower() == b"accept").decode("latin-1")
     return _quality(accept, "text/html") > _quality(accept, "application/json")
 

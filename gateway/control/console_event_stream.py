@@ -33,7 +33,7 @@ class EventStream:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """End all streams, so that a drain does not wait for them."""
+        """End all streams. So a drain does not wait for them."""
         self._stopping.set()
 
     async def __call__(self, exchange: Exchange, *, boards: bool, window: str = DEFAULT_WINDOW) -> None:

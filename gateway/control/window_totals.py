@@ -42,7 +42,7 @@ class RequestTotals(msgspec.Struct):
             self.errors[label] = self.errors.get(label, 0) + count
 
     def failures_by_side(self) -> dict[str, int]:
-        """How many requests failed, by the side that can fix it (`gateway`, `backend`, `caller`)."""
+        """How many requests failed, by the side that can fix it. The sides are `gateway`, `backend` and `caller`."""
         sides = {"gateway": 0, "backend": 0, "caller": 0}
         for label, count in self.errors.items():
             sides[label.partition(" ")[0]] += count
@@ -66,7 +66,10 @@ class RequestTotals(msgspec.Struct):
 
 
 class WindowTotals(msgspec.Struct, frozen=True):
-    """The totals of all versions in the `seconds` that end at `ends` (seconds since the epoch)."""
+    """The totals of all models and versions in one window of time.
+
+    The window is the `seconds` that end at `ends` (seconds since the epoch).
+    """
 
     name: str
     seconds: float
@@ -126,7 +129,7 @@ class WindowTotalsReader:
 
 
 def last_complete_tick_end() -> int:
-    """The end of the last tick that all workers have written, in seconds since the epoch."""
+    """The end of the last tick that all workers have written. It is in seconds since the epoch."""
     return int((time.time() - _WRITTEN_S) // FINE_S) * FINE_S
 
 

@@ -10,7 +10,7 @@ _HUNDREDTHS: Final = tuple(f"{number / 100:.2f}" for number in range(1000))
 
 
 def gateway_field_lines(exchange: Exchange, now: float) -> str:
-    """The header field lines that the gateway adds to every response, each with its CRLF."""
+    """The header field lines that the gateway adds to every response. Each has its CRLF."""
     overhead_s = now - exchange.arrived
     if exchange.attempts:
         attempt = exchange.attempts[-1]

@@ -18,9 +18,10 @@ MAX_MICROS: Final = 10**15
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A budget: a limit on what the calls of a model, a key or a team cost in a day or a month.
+    """A limit on what a model, a key or a team may cost.
 
-    Amounts are whole millionths of the currency of the prices; days and months are UTC.
+    It limits the cost of calls in a day or a month. Amounts are whole millionths of the currency of the prices; days and
+    months are UTC.
     """
 
     scope: Scope
@@ -37,7 +38,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def budget_id(scope: Scope, name: str) -> str:
-    """The name of a budget's document in the registry: one for each model, key and team."""
+    """The name of a budget's document in the registry. Each model, key and team has one."""
     return f"{scope}:{name}"
 
 
@@ -55,7 +56,7 @@ def parse_budget(content: Mapping[str, Any]) -> Budget:
 
 
 def period_days(period: Period, today: date) -> list[date]:
-    """The days of the current period up to `today`, which is one of them."""
+    """The days of the current period up to and including `today`."""
     if period == "day":
         return [today]
     return [today.replace(day=number) for number in range(1, today.day + 1)]
@@ -70,5 +71,5 @@ def period_end(period: Period, today: date) -> float:
 
 
 def reached_threshold(spent_micros: int, amount_micros: int) -> int:
-    """The highest of THRESHOLDS, in percent of the amount, that the spending has reached; 0: none."""
+    """The highest threshold that the spending has reached. It is one of THRESHOLDS, in percent of the amount; 0: none."""
     return max((level for level in THRESHOLDS if spent_micros * 100 >= level * amount_micros), default=0)

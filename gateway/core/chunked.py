@@ -154,5 +154,5 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def encode_last_chunk(trailers: bytes) -> bytes:
-    """Encode the end of a chunked body: the last chunk, and `trailers` (field lines)."""
+    """Encode the last chunk of a body, with `trailers`. The trailers are field lines."""
     return b"0\r\n" + trailers + b"\r\n" if trailers else LAST_CHUNK

@@ -31,9 +31,9 @@ class TrustedProxies:
         self._forwarded = forwarded
 
     def client_address(self, peer: str, head: RequestHead) -> str | None:
-        """The address of the client behind the trusted proxies, as text; None where it is not known.
+        """The address of the client behind the trusted proxies.
 
-        Also sets `vouched` and `forwarded_for` of `head`.
+        It is text; None where it is not known. Also sets `vouched` and `forwarded_for` of `head`.
         """
         if not self._hops and not self._proxies.networks:
             return peer

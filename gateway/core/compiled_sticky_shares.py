@@ -35,7 +35,7 @@ class StickyVersionChooser:
         self._backends: tuple[Backend, ...] = tuple(owners[slot] for slot in sorted(owners))
 
     def choose(self, value: bytes) -> tuple[Backend, UnitHash]:
-        """Choose the backend for `value`; also return the hash of `value`. The hash is the unit in logs."""
+        """Choose the backend for `value`. Also returns the hash of `value`, which is the unit in logs."""
         hashed = self._hash.copy()
         hashed.update(value)
         digest = hashed.digest()
@@ -45,7 +45,7 @@ class StickyVersionChooser:
 
 
 def compile_sticky(model: Model) -> StickyVersionChooser | None:
-    """Compile a model's sticky shares; None where it has none. It is also None where there is no version to choose."""
+    """Compile a model's sticky shares into a chooser. Returns None where it has none, or no version to choose."""
     if model.sticky is None or not any(model.traffic.values()):
         return None
     return StickyVersionChooser(model.sticky, model)

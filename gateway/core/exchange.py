@@ -1,5 +1,5 @@
 # Long: one record, whose fields are set in one constructor: a request pays for each call.
-"""The exchange: the record of one request and its response, as it passes the gateway.
+"""One request and its response, as they pass the gateway.
 
 Log line, metrics and spans are all made from it. Each field is filled by exactly one stage, named above it; a later
 stage may read it, never change it. A field that has a type but no value here does not exist before its stage has run:
@@ -34,7 +34,7 @@ class RequestBody(Protocol):
 
     @property
     def length(self) -> int | None:
-        """The declared length in bytes; None for a chunked body."""
+        """The declared length in bytes. None for a chunked body."""
 
     @property
     def complete(self) -> bool:
@@ -50,7 +50,7 @@ class RequestBody(Protocol):
         """
 
     async def read(self) -> bytes:
-        """Wait for the whole body and return it. Only for bodies whose declared length is small."""
+        """Read the whole body. Only for bodies whose declared length is small."""
 
     def iter_chunks(self) -> AsyncIterator[bytes]:
         """Iterate over the body's bytes as they arrive."""
@@ -79,14 +79,14 @@ class ResponseWriter(Protocol):
 
 
 class RetryableRefusal(Protocol):
-    """A backend's refusal (429 or 503), held back while the request may be sent again."""
+    """A backend's refusal, held back while the request may be sent again. It is a 429 or 503."""
 
     async def deliver(self) -> None:
         """Send the refusal to the caller."""
 
 
 class Attempt:
-    """One attempt to send the request to one backend. Times are monotonic seconds; None: that point was not reached."""
+    """One attempt to send the request to a backend. Times are monotonic seconds; None: that point was not reached."""
 
     __slots__ = (
         "answered",

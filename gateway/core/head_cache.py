@@ -45,7 +45,7 @@ _MAX_HEADS: Final = 512
 
 
 class ParsedHead(msgspec.Struct, frozen=True):
-    """A parsed head: method, target, version, header fields and framing."""
+    """A parsed request head. It has method, target, version, header fields and framing."""
 
     method: str
     target: str
@@ -81,9 +81,9 @@ class CachedHead:
             self._lead = at, places[at][1].partition(b": ")[2]
 
     def match(self, raw: bytes) -> Sequence[bytes] | None:
-        """Compare a raw head with this one, and return its variable values; None where it is another head.
+        """Compare a raw head with this one, and return its variable values.
 
-        They are at `indexes`, with Content-Length where there is one.
+        None where it is another head. The values are at `indexes`, with Content-Length where there is one.
         """
         values = self._template.match(raw)
         if values is None or 0 in b"".join(values).translate(_VISIBLE):
@@ -102,7 +102,7 @@ class CachedHead:
         return values
 
     def length(self, values: Sequence[bytes]) -> int | None:
-        """The length of the body of the request with these `values`; None where it comes in chunks."""
+        """The length of the body of the request with these `values`. None where it comes in chunks."""
         if not self.has_length:
             return self.parsed.length
         text = values[-1]
@@ -124,7 +124,7 @@ class HeadCache:
     def lookup(
         self, last: CachedHead | None, peer: str, scheme: str, raw: bytes
     ) -> tuple[CachedHead, Sequence[bytes]] | None:
-        """The cached head that `raw` matches, and the variable values of `raw`; None where there is none.
+        """The cached head that `raw` matches, and the variable values. None where there is none.
 
         `last`, the last head of the same connection, is tried first.
         """
@@ -144,7 +144,7 @@ class HeadCache:
         return None if values is None else (known, values)
 
     def store(self, peer: str, scheme: str, raw: bytes, parsed: ParsedHead) -> CachedHead | None:
-        """Cache a head that the parser accepted; return its entry, or None where it must not be cached."""
+        """Cache a head that the parser accepted. Returns its entry, or None where it must not be cached."""
         lines = raw.split(CRLF)
         if len(lines) - 3 != len(parsed.headers):  # a folded field, or an empty line before the first
             return None

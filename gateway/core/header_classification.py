@@ -261,7 +261,7 @@ def parse_token_list(value: bytes) -> set[bytes]:
 
 
 def asks_for_websocket(method: str, read: Sequence[bytes | None]) -> bool:
-    """Whether a request asks for a WebSocket (RFC 6455 section 4.1); `read` is RequestHead.read.
+    """Whether a request asks for a WebSocket (RFC 6455 section 4.1). `read` is RequestHead.read.
 
     Other protocols are never upgraded to. Connection must name Upgrade: else the field is to be ignored (RFC 9110
     section 7.8).

@@ -267,7 +267,7 @@ _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\]
 
 
 def normalize_backend_url(url: str) -> str:
-    """Check and normalize a backend's URL. It returns the URL without its trailing slash. ValueError says what is wrong."""
+    """Check and normalize a backend's URL. Returns the URL without its trailing slash. ValueError says what is wrong."""
     shown = repr(url[:200])
     if not _VISIBLE_ASCII.fullmatch(url):  # urlsplit would drop white space and line ends without a word
         raise ValueError(f"{shown} holds a character that no address holds")

@@ -104,7 +104,10 @@ def prices_at(tables: Iterable[Prices], day: date) -> Prices:
 
 
 def tables_in_one_currency(tables: Iterable[Prices], day: date) -> tuple[Prices, ...]:
-    """The price tables in the currency that is in force on `day`, by date: amounts in several currencies do not add up."""
+    """The price tables in the currency that is in force on `day`.
+
+    They come by date. Amounts in several currencies do not add up.
+    """
     by_date = sorted(tables, key=lambda table: table.date)
     currency = prices_at(by_date, day).currency
     return tuple(table for table in by_date if table.currency == currency)

@@ -1,4 +1,4 @@
-"""The authenticated caller (principal): its id, and what it may do to which models."""
+"""The authenticated caller (principal), and what it may do to which models."""
 
 from fnmatch import fnmatchcase
 from functools import lru_cache

@@ -25,7 +25,7 @@ OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/i
 
 
 class RequestTarget(msgspec.Struct, frozen=True):
-    """A request target, split into model, version and the rest.
+    """A parsed request target: model, version, path and query.
 
     `model` is empty where the target is the gateway's own (`/`, `/-/…`, `/v2/health/…`).
     """
@@ -40,7 +40,7 @@ class RequestTarget(msgspec.Struct, frozen=True):
 
     @property
     def stripped_prefix(self) -> str:
-        """The prefix of the path that the gateway strips before the backend sees it.
+        """The prefix that the gateway strips from the path. The backend sees the path without it.
 
         Empty where the backend sees the whole path.
         """
@@ -48,7 +48,7 @@ class RequestTarget(msgspec.Struct, frozen=True):
 
 
 def parse_target(target: str, *, scheme: str = "http", host: str | None = None) -> RequestTarget:
-    """Parse a request target into model, version and the rest.
+    """Parse a request target. It gives model, version and the rest.
 
     It is in origin-form, or in absolute-form that names this very `host` (RFC 9112 section 3.2). Raises BadRequest for
     any other form and for a path or query that could be read in two ways, and TargetTooLong.

@@ -78,7 +78,7 @@ def parse_shadow(document: Mapping[str, Any]) -> Shadow:
 
 
 def shadow_problems(shadow: Shadow) -> list[str]:
-    """Everything that is wrong with a shadow, a sentence each."""
+    """Everything that is wrong with a shadow's document. Each problem is a sentence."""
     problems = []
     for check, name in (
         (check_model_name, shadow.model),
@@ -119,7 +119,10 @@ def shadow_problems(shadow: Shadow) -> list[str]:
 
 
 def why_not_shadowed(shadow: Shadow, model: Model | None, now: float) -> str:
-    """Why the shadow gets no requests at `now`, in seconds since the epoch; empty where it does."""
+    """Why the shadow gets no requests at `now`.
+
+    `now` is in seconds since the epoch; the text is empty where the shadow gets requests.
+    """
     if shadow.stopped:
         return f"it was stopped at {shadow.stopped}"
     if now >= shadow.ends_at:
@@ -138,5 +141,5 @@ def why_not_shadowed(shadow: Shadow, model: Model | None, now: float) -> str:
 
 
 def utc_text(at: float) -> str:
-    """`at`, in seconds since the epoch, as text in UTC (RFC 3339)."""
+    """A time as text in UTC (RFC 3339). `at` is in seconds since the epoch."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -94,7 +94,7 @@ def continue_trace(traceparent: bytes | None, cloud_trace: bytes | None = None) 
 
 
 def parse_traceparent(value: bytes) -> TraceContext | None:
-    """Parse a `traceparent` field (W3C Trace Context); None where it is not valid."""
+    """Parse a `traceparent` field (W3C Trace Context). None where it is not valid."""
     if value.translate(_SHAPE) == _TRACEPARENT:
         version, trace_id, parent_id, flags = value.decode().split("-")
         if trace_id == _NO_TRACE or parent_id == _NO_PARENT:

@@ -23,7 +23,7 @@ _NANO: Final = 1e-9
 
 
 class CatalogueError(Exception):
-    """The catalogue could not be read, or holds something else than is expected."""
+    """The price catalogue cannot be read. It does not answer, or holds something else than is expected."""
 
 
 class _Money(msgspec.Struct, rename="camel"):

@@ -41,9 +41,10 @@ def prices_now(tables: Iterable[Prices]) -> Prices:
 
 
 async def read_all_price_tables(registry: Registry) -> tuple[tuple[Prices, ...], list[str]]:
-    """Read all price tables; also return which documents cannot be read.
+    """Read all price tables.
 
-    The tables are those of the registry and the default one. Raises RegistryError.
+    Also returns which documents cannot be read, and why. The tables are those of the registry and the default one.
+    Raises RegistryError.
     """
     tables, problems = [], []
     for document in await registry.list(PRICES):

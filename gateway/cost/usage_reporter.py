@@ -129,7 +129,7 @@ class UsageReporter:
             _log.error("the usage of the last %g s is not written: %s", self._interval_s, error)
 
     def collect(self, day: date | None = None) -> None:
-        """Collect what was counted since the last time, and add it to `day`; None: today (UTC)."""
+        """Collect what was counted since the last time. It is added to `day`; None: today (UTC)."""
         day = day or utc_day(self._now())
         for key, total in self._totals().items():
             before = self._before.get(key)
@@ -185,7 +185,7 @@ class UsageReporter:
             raise
 
     async def delete_old_usage(self) -> int:
-        """Delete usage that is older than what is kept; return how many documents. Raises RegistryError."""
+        """Delete usage that is older than what is kept. Returns how many documents. Raises RegistryError."""
         day, deleted = utc_day(self._now()), 0
         for age in range(_KEPT_DAYS, _KEPT_DAYS + _SWEPT_DAYS):
             kind = usage_kind(day - timedelta(days=age))

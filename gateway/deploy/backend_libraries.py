@@ -35,7 +35,7 @@ def library_folder(language: str) -> Path:
 
 
 def library_files_for_build(language: str) -> list[tuple[str, Path]]:
-    """The files of a language's library that a build needs, as (path in the build, path here)."""
+    """The files of a language's library that a build needs. Each is (path in the build, path here)."""
     found = []
     for name in _BUILD_FILES[language]:
         place = library_folder(language) / name

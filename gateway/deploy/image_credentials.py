@@ -18,7 +18,10 @@ _SCOPES: Final = ["https://www.googleapis.com/auth/cloud-platform"]
 
 
 def find_credentials(host: str, docker_folder: Path) -> tuple[str, str] | None:
-    """User and password for the registry at `host` (with its port); None where there are none. Raises DeployError."""
+    """The user and password for an image registry. None where there are none.
+
+    `host` includes its port. Raises DeployError.
+    """
     kept = _docker_login(host, docker_folder)
     if kept is not None:
         return kept

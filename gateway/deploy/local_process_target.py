@@ -39,7 +39,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True):
-    """A process by id and start time, so that a reused id is not mistaken for it."""
+    """A process by id and start time. So a reused id is not mistaken for it."""
 
     pid: int
     started: int | None
@@ -80,7 +80,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocalBackend:
-    """One backend of this machine, as its note (a JSON file) describes it."""
+    """One backend that runs on this machine. Its note (a JSON file) describes it."""
 
     def __init__(self, note: Path) -> None:
         self.note = note
@@ -92,7 +92,7 @@ class LocalBackend:
 
     @property
     def status(self) -> BackendStatus | None:
-        """The status that its supervisor wrote; None where no supervisor runs."""
+        """The status that the supervisor of the backend wrote. None where no supervisor runs."""
         state: BackendStatus | None = _read(status_path(self.note), BackendStatus)
         return state if state is not None and state.supervisor.is_alive else None
 
@@ -123,7 +123,7 @@ class LocalBackend:
         return process
 
     def end(self) -> bool:
-        """End the supervisor and the backend; False where none ran."""
+        """End the backend and its supervisor. False where none ran."""
         state: BackendStatus | None = _read(status_path(self.note), BackendStatus)
         if state is None:
             return False
@@ -170,7 +170,7 @@ class LocalProcessTarget:
         return f"a process on this machine: {' '.join(command)}"
 
     def python_interpreter(self, folder: BackendFolder, tell: Tell) -> str:
-        """The Python interpreter for the folder, with its requirements installed."""
+        """The Python interpreter for a backend folder. The requirements of the folder are installed."""
         return (
             python_with_requirements(folder.path, self._root.parent / "environments", tell)
             if folder.runs_in_python
@@ -237,7 +237,7 @@ class LocalProcessTarget:
         return ended
 
     def list_backends(self, model: str = "*", version: str = "*") -> list[LocalBackend]:
-        """List the backends noted on this machine, or those of one model or version."""
+        """List the backends on this machine. They are those noted here, or those of one model or version."""
         wanted = [part if part == "*" else glob.escape(part) for part in (model, version)]
         return [LocalBackend(note) for note in sorted(self._root.glob(f"{wanted[0]}/{wanted[1]}/*.json"))]
 

@@ -1,6 +1,6 @@
-"""Read models that other tools saved, to import them: MLflow, vetiver, Hugging Face.
+"""Read models that other tools saved, to import them.
 
-Signature, example and packages come from the files alone. Nothing of them is loaded.
+The tools are MLflow, vetiver and Hugging Face. Signature, example and packages come from the files alone. Nothing of them is loaded.
 """
 
 import json
@@ -35,7 +35,7 @@ _PYTHON: Final = "python"
 
 
 class CannotImport(Exception):
-    """The model cannot be imported; the text says why and what to do."""
+    """The model cannot be imported. The text says why and what to do."""
 
 
 class ForeignModel(NamedTuple):

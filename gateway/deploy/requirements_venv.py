@@ -1,7 +1,7 @@
-"""Find or make a Python interpreter that has the packages of a backend folder's requirements.txt.
+"""Find or make a Python interpreter that has a backend folder's requirements.
 
-If the running Python has them, it is used. Otherwise a virtual environment is made, once for each content of
-requirements.txt, and shared by all models with the same content.
+They are the packages of its requirements.txt. If the running Python has them, it is used. Otherwise a virtual environment
+is made, once for each content of requirements.txt, and shared by all models with the same content.
 """
 
 import contextlib

@@ -106,7 +106,7 @@ async def _scored(
 
 
 def failure_reason(lines: Sequence[str]) -> str:
-    """Why a backend ended, from its log: the last error in plain text, else the last lines."""
+    """Why a backend failed, from the lines of its log. It is the last error in plain text, else the last lines."""
     texts = []
     for line in reversed(lines):
         try:
@@ -125,7 +125,7 @@ def failure_reason(lines: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def staged_artifact(manifest: Manifest, files: Sequence[tuple[str, Path]]) -> Iterator[Path]:
-    """The artifact as it will be published, in a temporary folder that is removed at the end."""
+    """The artifact in a temporary folder, as it will be published. The folder is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="chips-try-") as place:
         staged = Path(place) / "artifact"
         for name, source in files:

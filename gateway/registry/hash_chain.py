@@ -32,7 +32,7 @@ class Takeover(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def text_digest(text: str | None) -> str | None:
-    """The SHA-256 of a stored body, in hexadecimal; None for None."""
+    """The SHA-256 of a stored body, in hexadecimal. None for None."""
     return None if text is None else hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -114,7 +114,7 @@ def entry_of_change(
 
 
 def seal(entry: Entry, head: Head) -> tuple[Entry, Head]:
-    """Append `entry` to the chain; return it as chained, and the new head. The entry gets its number and digests."""
+    """Append `entry` to the hash chain. Returns it as chained, and the new head. The entry gets its number and digests."""
     numbered = msgspec.structs.replace(
         entry, sequence=head.sequence + 1, previous=GENESIS if head.digest is None else head.digest
     )

@@ -32,7 +32,7 @@ _LOOK_S = 5.0
 
 
 class SharedStore:
-    """The content that all clients of one `memory://NAME` share."""
+    """The content that the in-memory registries of one name share. They are the clients of one `memory://NAME`."""
 
     def __init__(self) -> None:
         self.head = Head(registry_id=uuid4().hex, generation=0, digest=GENESIS)
@@ -41,7 +41,7 @@ class SharedStore:
         self.ephemeral: dict[tuple[str, str], Document] = {}
         self.changed: set[asyncio.Event] = set()
 
-    def current(self) -> list[Document]:
+    def live_documents(self) -> list[Document]:
         """The documents that there are now. They are sorted by kind and name."""
         return [
             decode_or_mark_damaged(kind, name, stored.revision, stored.body)
@@ -49,8 +49,8 @@ class SharedStore:
             if stored.body is not None
         ]
 
-    def stored(self, change: Put | Delete | Precondition) -> tuple[int, str | None]:
-        """The revision and the text of the document that `change` is about; 0 and None where there was none."""
+    def revision_and_text(self, change: Put | Delete | Precondition) -> tuple[int, str | None]:
+        """The revision and the text of the document that `change` is about. They are 0 and None where there was none."""
         was = self.documents.get((change.kind, change.name))
         return (was.revision, was.body) if was is not None else (0, None)
 
@@ -86,7 +86,7 @@ class MemoryRegistry:
 
     async def load_mirrored(self) -> MirroredListing:
         head = self._store.head
-        documents = tuple(one for one in self._store.current() if one.kind in MIRRORED)
+        documents = tuple(one for one in self._store.live_documents() if one.kind in MIRRORED)
         return MirroredListing(registry_id=head.registry_id, generation=head.generation, documents=documents)
 
     async def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:  # noqa: ARG002  (near)
@@ -110,7 +110,7 @@ class MemoryRegistry:
         return decode_or_mark_damaged(kind, name, stored.revision, stored.body)
 
     async def list(self, kind: str) -> tuple[Document, ...]:
-        return tuple(one for one in self._store.current() if one.kind == kind)
+        return tuple(one for one in self._store.live_documents() if one.kind == kind)
 
     async def write(
         self,
@@ -123,7 +123,7 @@ class MemoryRegistry:
             raise ValueError("a write changes at least one document")
         store = self._store
         for expectation in (*preconditions, *changes):
-            check_expected(expectation, *store.stored(expectation))
+            check_expected(expectation, *store.revision_and_text(expectation))
         # Through JSON, as every other registry does it: what is not JSON must fail here too, before anything is written.
         texts = [
             msgspec.json.encode(change.body).decode() if isinstance(change, Put) else None
@@ -133,7 +133,7 @@ class MemoryRegistry:
         for change, after in zip(changes, texts, strict=True):
             entry = entry_of_change(
                 change,
-                *store.stored(change),
+                *store.revision_and_text(change),
                 after,
                 generation=generation,
                 at=at,

@@ -1,4 +1,4 @@
-"""Mirrors the registry in memory, as snapshots. It watches it, keeps the last good one in an outage, and knows its age."""
+"""Mirrors the registry as snapshots in memory. It watches it, keeps the last good one in an outage, and knows its age."""
 
 import asyncio
 import contextlib

@@ -61,7 +61,10 @@ CREATE TRIGGER history_is_chained BEFORE INSERT ON history WHEN NEW.digest IS NU
 
 
 def connect(path: Path, *, may_make: bool) -> sqlite3.Connection:
-    """Open the file, and create it if `may_make`. Raises RegistryError; Unavailable where it is gone and must not be created."""
+    """Open a connection to the registry's SQLite file.
+
+    The file is created if `may_make`. Raises RegistryError; Unavailable where it is gone and must not be created.
+    """
     if not path.exists():
         if not may_make:
             raise file_gone_error(path)
@@ -194,7 +197,10 @@ class transaction:  # noqa: N801  (reads as a keyword: `with transaction(db):`)
 
 
 def explain_sqlite_error(error: sqlite3.Error | OSError, path: Path) -> RegistryError:
-    """A RegistryError that says what to do about `error`; Unavailable where it may pass by itself."""
+    """Turn a SQLite error into a RegistryError that explains it.
+
+    The text says what to do about `error`; it is Unavailable where the error may pass by itself.
+    """
     text = str(error)
     if "locked" in text or "busy" in text:
         return Unavailable(

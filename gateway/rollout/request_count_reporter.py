@@ -129,7 +129,7 @@ class RolloutReporter:
         self._task: asyncio.Task[None] | None = None
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Count for the rollouts that are active in `snapshot`, and for no others."""
+        """Count for the rollouts that are active in `snapshot`. No others are counted for."""
         active = {name: rollout for name, rollout in snapshot.rollouts.items() if rollout.active}
         if not active and not self._open:
             return
@@ -163,7 +163,7 @@ class RolloutReporter:
         self._task = self._supervisor.start_task("rollout figures", self._run)
 
     async def stop(self) -> None:
-        """Write one last report, if that is quick, and stop."""
+        """Stop, after one last report. It is written if that is quick."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -1,11 +1,11 @@
-"""A sequential test whether a candidate's rate (of errors, of slow requests) is higher than the stable version's.
+"""A sequential test whether a candidate's rate is higher than the stable version's.
 
-Its evidence may be looked at as often as you like. Each question is about two proportions: of the requests that each version
-served in the same minutes, how many failed, were refused, or took longer than a threshold. The null hypothesis is a convex
-set of pairs (rate of the candidate, rate of the stable version), for example "the candidate's rate is at most the stable
-one's plus 0.5 percentage points". Evidence against it is an e-process: a product of e-values, one for each block of requests.
-Under the null hypothesis its expectation never exceeds one, whenever you stop, so it reaches 1/alpha with probability alpha
-at most (Ville's inequality).
+The rate is that of errors, or of slow requests. Its evidence may be looked at as often as you like. Each question is about
+two proportions: of the requests that each version served in the same minutes, how many failed, were refused, or took longer
+than a threshold. The null hypothesis is a convex set of pairs (rate of the candidate, rate of the stable version), for
+example "the candidate's rate is at most the stable one's plus 0.5 percentage points". Evidence against it is an e-process:
+a product of e-values, one for each block of requests. Under the null hypothesis its expectation never exceeds one, whenever
+you stop, so it reaches 1/alpha with probability alpha at most (Ville's inequality).
 
 The e-value of a block of `n` and `m` requests bets on an alternative (p, q), which was chosen before the block was seen,
 against the point (p0, q0) of the null set that is closest to it in Kullback-Leibler divergence, weighted by n and m: the
@@ -40,17 +40,18 @@ _ALARM_RATE: Final = 0.5
 
 
 class Counts(NamedTuple):
-    """How many requests there were, and how many of them were hits (failed, or were slow)."""
+    """How many requests there were, and how many were hits. A hit failed, or was slow."""
 
     requests: int
     hits: int
 
 
 def closest_null_rates(n: int, p: float, m: int, q: float, margin: float) -> tuple[float, float]:
-    """The rates (r, s) of the null hypothesis that are closest to the rates (p, q) in Kullback-Leibler divergence.
+    """The rates of the null hypothesis that are closest to given rates.
 
-    They lie at its edge, r = s + `margin`, where n KL(p, r) + m KL(q, s) is least. Rates are in (0, 1), `margin` in (-1, 1).
-    The derivative along the line grows with s, so bisection finds its zero.
+    They are the rates (r, s) that are closest to (p, q) in Kullback-Leibler divergence. They lie at its edge, r = s +
+    `margin`, where n KL(p, r) + m KL(q, s) is least. Rates are in (0, 1), `margin` in (-1, 1). The derivative along the
+    line grows with s, so bisection finds its zero.
     """
     # The minimum lies between the points of the line that agree with one version each.
     low, high = sorted((q, min(max(p - margin, 0.0), 1.0)))
@@ -82,11 +83,12 @@ def log_e_value(candidate: Counts, stable: Counts, p: float, q: float, margin: f
 
 
 class HigherRateTest(msgspec.Struct, kw_only=True):
-    """A sequential test whether the candidate's rate is higher than the stable version's plus `margin`.
+    """A sequential test whether the candidate's rate is higher.
 
-    `worse` is the log evidence against "at most that", `fine` that against "higher by `fine_margin` or more". Feed blocks in order
-    with `observe_block`; a block's bet uses the earlier blocks alone. `fine_margin` is what `fine` is about: versions that are
-    equal can be told from ones that differ by a margin, not by none.
+    Higher means higher than the stable version's plus `margin`. `worse` is the log evidence against "at most that", `fine`
+    that against "higher by `fine_margin` or more". Feed blocks in order with `observe_block`; a block's bet uses the
+    earlier blocks alone. `fine_margin` is what `fine` is about: versions that are equal can be told from ones that differ
+    by a margin, not by none.
     """
 
     margin: float
@@ -145,7 +147,7 @@ Finding = Literal["worse", "fine", "undecided"]
 
 
 def judge(evidence: HigherRateTest, *, questions: int, alpha: float = ALPHA) -> Finding:
-    """Judge the evidence on one question: worse, fine, or not known yet.
+    """Judge the evidence: worse, fine, or not known yet. The evidence is on one question.
 
     `questions`: how many there are. "worse" is a false alarm with probability alpha at most over all questions together
     (Bonferroni), however often you look. "fine" is wrong with probability alpha at most: all questions must be fine, so no

@@ -39,14 +39,14 @@ def webhook_key(secret: str) -> bytes:
 
 
 def webhook_signature(secret: str, identity: str, timestamp: int, body: bytes) -> str:
-    """The signature of a webhook message: the value of the header `webhook-signature`."""
+    """The signature of a webhook message. It is the value of the header `webhook-signature`."""
     signed = f"{identity}.{timestamp}.".encode() + body
     digest = hmac.new(webhook_key(secret), signed, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
 async def post_webhook(url: str, secret: str, identity: str, message: dict[str, Any]) -> bool:
-    """Post a signed message to a webhook; return whether it was accepted (2xx).
+    """Post a signed message to a webhook. Returns whether it was accepted (2xx).
 
     It is tried up to three times. Redirects are not followed. Never raises.
     """

@@ -55,7 +55,7 @@ class WebhookOutbox:
         self._pauses: dict[str, tuple[float, float]] = {}  # by model: until when, and how long it was
 
     def rollouts_with_due_webhooks(self, rollouts: Iterable[Rollout]) -> list[Rollout]:
-        """The rollouts with a webhook for which a delivery may be due now."""
+        """The rollouts with a webhook that may be due now."""
         now = self._clock()
         return [
             one

@@ -19,7 +19,7 @@ from gateway.server.strict_aiohttp_protocol import StrictRequestHandler, closing
 
 
 class AiohttpRequestHandler:
-    """Runs the pipeline for each request that aiohttp received. aiohttp's low-level server calls it."""
+    """Runs the pipeline for each request that aiohttp received. The low-level server of aiohttp calls it."""
 
     def __init__(self, pipeline: Pipeline, *, body_timeout_s: float) -> None:
         self._pipeline = pipeline

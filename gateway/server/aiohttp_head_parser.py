@@ -49,9 +49,10 @@ class HeadParser:
         )
 
     def parse(self, head: bytes) -> Any:
-        """Parse one whole head, with its empty line, into aiohttp's message. Raises a CallerError.
+        """Parse one whole request head.
 
-        The message is of a type of the C parser that no stub names.
+        It includes its empty line; the result is aiohttp's message. Raises a CallerError. The message is of a type of the C
+        parser that no stub names.
         """
         line, end, fields = head.partition(b"\r\n")
         if (

@@ -333,7 +333,7 @@ class CallerConnection(CallerStream):
     # -- the server's shutdown, as aiohttp's Server calls it
 
     def close_when_idle(self) -> None:
-        """Close gracefully: now if idle, else after the response. The connection accepts no further request."""
+        """Close the connection once it is idle: now, or after the response. It accepts no further request."""
         self.last = True
         if not self._busy and self.transport is not None and self._linger is None:
             self.transport.close()

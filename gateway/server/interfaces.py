@@ -1,4 +1,4 @@
-"""Protocols between the parts of the fast path's server, so that imports stay acyclic."""
+"""Protocols between the parts of the server. They belong to the fast path, and keep imports acyclic."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

@@ -100,7 +100,10 @@ class OpenConnections:
     # -- from the listener
 
     def make_room_for(self, peer: str) -> bool:
-        """Make room for one more connection of `peer`; False where that is not possible. An idle one is closed if necessary."""
+        """Make room for one more connection of `peer`.
+
+        Returns False where that is not possible. An idle one is closed if necessary.
+        """
         if self._peer_limit and not self._is_proxy(peer):
             its_own = self._by_peer.get(_holder(peer), _InOrder())
             if len(its_own) >= self._peer_limit and not self._make_room(its_own):

@@ -66,7 +66,7 @@ class CallerRequestBody:
     # -- from the connection
 
     def feed(self, data: bytes) -> bytes:
-        """Feed received bytes to this body; return those that lie beyond its end."""
+        """Feed received bytes to this body. Returns those that lie beyond its end."""
         dechunker = self._dechunker
         self.expected = False  # it came unasked
         if dechunker is None:
@@ -102,7 +102,7 @@ class CallerRequestBody:
         return dechunker.rest
 
     def fail(self, error: BaseException) -> None:
-        """End the body with `error`: no more will come, and what has arrived must not be used."""
+        """End the body with `error`. No more will come, and what has arrived must not be used."""
         self.complete = False
         self.error = error
         sink, self._sink = self._sink, None
@@ -175,7 +175,7 @@ class CallerRequestBody:
         return _Chunks(self)
 
     async def next_chunk(self) -> bytes | None:
-        """The next bytes of the body; None at the end.
+        """The next bytes of the body. None at the end.
 
         They have arrived since the last call; if none have, it waits for the next.
         """

@@ -192,7 +192,7 @@ class StrictRequestHandler(RequestHandler):
 
 
 class StrictAiohttpServer(web.Server):
-    """aiohttp's server with a `StrictRequestHandler` for each connection; `connections` counts and limits them."""
+    """aiohttp's server with a `StrictRequestHandler` for each connection. `connections` counts and limits them."""
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""The settings of the audit: the second place where signed heads of the history are kept, and the keys that sign and check them."""
+"""The settings of the audit.
+
+They name the second place where signed heads of the history are kept, and the keys that sign and check them.
+"""
 
 from typing import Annotated
 

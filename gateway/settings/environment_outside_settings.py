@@ -57,13 +57,13 @@ def docker_folder() -> Path:
 
 
 def named_environment() -> str:
-    """The name of the environment that CHIPS_ENV chooses; empty if none."""
+    """The name of the environment that CHIPS_ENV chooses. It is empty if none."""
     return os.environ.get("CHIPS_ENV", "")
 
 
 def endpoint_override(service: str) -> str:
-    """The address that overrides a Google API's endpoint; empty if none.
+    """The address that overrides a Google API's endpoint.
 
-    It is in the variable that gcloud reads too, and is for proxies and tests.
+    It is empty if none does. It is in the variable that gcloud reads too, and is for proxies and tests.
     """
     return os.environ.get(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service.upper()}", "").rstrip("/")

@@ -1,4 +1,7 @@
-"""Record a copy of the answer that a caller gets, to compare it with the candidate's. Recording does not delay the caller."""
+"""Record a copy of the answer that a caller gets.
+
+It is compared with the candidate's answer. Recording does not delay the caller.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -100,9 +103,9 @@ class RecordedAnswer:
 
 
 class RecordingResponse:
-    """A response that passes everything on to the caller, and records the backend's answer in `recording`.
+    """A response to the caller that also records the backend's answer.
 
-    It stands in for the caller's `StreamingResponse`.
+    It passes everything on to the caller. The record is in `recording`. It stands in for the caller's `StreamingResponse`.
     """
 
     def __init__(

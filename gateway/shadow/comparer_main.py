@@ -40,13 +40,13 @@ class AnswerPair(msgspec.Struct, frozen=True, tag="pair", array_like=True):
 
 
 class FindingsQuery(msgspec.Struct, frozen=True, tag="ask", array_like=True):
-    """A query for the findings of one shadow, since the start."""
+    """A query for the findings of one shadow. It asks for those since the start."""
 
     shadow: str
 
 
 class ForgetShadow(msgspec.Struct, frozen=True, tag="forget", array_like=True):
-    """A message to forget the findings of a shadow that has ended."""
+    """A message to forget the findings of a shadow. The shadow has ended."""
 
     shadow: str
 
@@ -57,7 +57,7 @@ _decode = msgspec.msgpack.Decoder(AnswerPair | FindingsQuery | ForgetShadow).dec
 
 
 def encode_frame(message: msgspec.Struct) -> bytes:
-    """Encode a message as a frame: its length, then its MessagePack."""
+    """Encode a message as a frame. A frame is its length, then its MessagePack."""
     content = encode(message)
     return len(content).to_bytes(LENGTH_BYTES) + content
 
@@ -83,7 +83,10 @@ def _failed(answer: Answer) -> bool:
 
 
 def run(source: BinaryIO, sink: BinaryIO) -> None:
-    """Read frames from `source` until it ends: compare pairs, and answer queries on `sink`."""
+    """Compare the pairs that `source` sends, and answer queries.
+
+    It reads frames until `source` ends, and writes answers to `sink`.
+    """
     found: dict[str, Findings] = {}
     while len(length := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
         message = _decode(source.read(int.from_bytes(length)))

@@ -60,9 +60,9 @@ class ComparerProcess:
         )
 
     def offer(self, pair: AnswerPair) -> bool:
-        """Offer a pair of answers for comparison; False if it is not taken.
+        """Offer a pair of answers for comparison.
 
-        This does not wait. The process takes none while it is behind, or when it has ended.
+        Returns False if it is not taken. This does not wait. The process takes none while it is behind, or when it has ended.
         """
         pipe = self._pipe()
         if pipe is None or pipe.transport.get_write_buffer_size() > _BACKLOG_BYTES:

@@ -46,7 +46,7 @@ class _Running:
         """Keep what the process that is lost had said it found, and count the pairs that are lost with it."""
         self.before.add(self.last)
         self.last = Findings()
-        self.sender.lose_all_but(self.before.candidate.requests)
+        self.sender.count_uncompared_as_lost(self.before.candidate.requests)
 
     def report(self, gateway: str) -> ShadowReport:
         findings = Findings()

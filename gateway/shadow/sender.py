@@ -1,7 +1,8 @@
-"""Sends a copy of a share of a model's requests to a candidate version.
+"""Sends copies of a model's requests to a candidate version.
 
-A caller's answer is copied while it passes. When the caller has it, the request goes to the candidate, and some requests to the
-stable version once more, over connections of their own. Nothing here is waited for by a caller: what does not fit the budget is dropped and counted.
+It copies a share of the requests. A caller's answer is copied while it passes. When the caller has it, the request goes
+to the candidate, and some requests to the stable version once more, over connections of their own. No caller waits for
+this: what does not fit the budget is dropped and counted.
 """
 
 import asyncio
@@ -95,7 +96,7 @@ class ShadowSender:
         self._loop = asyncio.get_running_loop()
         self._one_ended = asyncio.Event()
 
-    def lose_all_but(self, compared: int) -> None:
+    def count_uncompared_as_lost(self, compared: int) -> None:
         """Count all pairs but `compared` as lost. They were handed on and will never be compared."""
         if self._compared > compared:
             self._drop("comparison lost", self._compared - compared)

@@ -58,7 +58,7 @@ class ApprovalStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def find_request(registry: Registry, request_id: str) -> tuple[Document, ApprovalRequest] | None:
-    """Find an approval request by its id; None where there is none."""
+    """Find an approval request by its id. None where there is none."""
     document = await registry.read(APPROVALS, request_id)
     return None if document is None else (document, read_request(document))
 
@@ -108,7 +108,7 @@ def evaluate_request(
 ) -> ApprovalStatus:
     """Evaluate the status of an approval request.
 
-    It says whether `request` approves `subject` now (None: what it asks for). `environment` is the id of the
+    Returns whether `request` approves `subject` now (None: what it asks for). `environment` is the id of the
     environment's registry. The evidence is compared with that of `subject` only `with_evidence`: an environment has the
     request's, not the source's.
     """

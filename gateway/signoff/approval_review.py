@@ -1,4 +1,4 @@
-"""The review of an approval request: one document for the people who decide.
+"""The review of an approval request, for the people who decide. It is one document.
 
 It shows what the request binds, what differs, evidence, decisions.
 """
@@ -45,7 +45,7 @@ _BINDS: Final = {
 
 
 def request_summary(document: Document, records: SignOffRecords) -> dict[str, Any]:
-    """The summary of an approval request, for the list of requests."""
+    """The summary of an approval request. The list of requests shows it."""
     try:
         request = read_request(document)
     except ValueError as error:
@@ -70,7 +70,7 @@ def request_summary(document: Document, records: SignOffRecords) -> dict[str, An
 def review_document(
     document: Document, records: SignOffRecords, model: Document | None, policy: Document
 ) -> dict[str, Any]:
-    """The review of one approval request: everything that people who decide need to see.
+    """The review of one approval request. It holds everything that people who decide need to see.
 
     `model` and `policy` are the documents that it would change. Starts programs.
     """

@@ -1,9 +1,9 @@
-"""Enforces the sign-off policy: refuses registry writes that lack the approvals that it asks for.
+"""Refuses registry writes that the sign-off policy does not allow.
 
-Such a write puts a version, or another policy, into force. The check stands in front of every write of the command line.
-What a version is made of (image, artifact, contract, address) and how it may be called (the model's policy) needs an approval;
-shifting traffic between approved versions, disabling and removing do not, so that nobody waits for a signature in order to
-take a bad version out of service.
+A write that puts a version, or another policy, into force needs the approvals that the policy asks for. The check stands in
+front of every write of the command line. What a version is made of (image, artifact, contract, address) and how it may be
+called (the model's policy) needs an approval; shifting traffic between approved versions, disabling and removing do not, so
+that nobody waits for a signature in order to take a bad version out of service.
 
 The check only reads. What it returns names the revisions that it has read as preconditions of the write, so that a
 rejection or another policy that comes in between is never passed over.
@@ -44,7 +44,7 @@ _FREE: Final = ("enabled", "description", "owner", "traffic", "sticky")  # slots
 
 
 class ApprovedSubject(NamedTuple):
-    """A subject that is approved, and the request that approves it."""
+    """An approved subject, and the request that approves it."""
 
     subject: Subject
     request: Document
@@ -52,7 +52,7 @@ class ApprovedSubject(NamedTuple):
 
 
 class WriteClearance(NamedTuple):
-    """The clearance of a write: why it is allowed, and what must be unchanged when it is made."""
+    """The clearance of a registry write. It says why the write is allowed, and what must be unchanged when it is made."""
 
     approved: tuple[ApprovedSubject, ...]
     preconditions: tuple[Precondition, ...]
@@ -73,9 +73,10 @@ class NotApproved(Exception):
 async def check_write(
     registry: Registry, changes: Sequence[Put | Delete], policy: Document
 ) -> WriteClearance:
-    """Check registry changes against the sign-off policy, and return their clearance. Raises NotApproved where they are not allowed.
+    """Check registry changes against the sign-off policy.
 
-    Nothing is written. A policy that cannot be read allows nothing.
+    Returns their clearance. Raises NotApproved where they are not allowed. Nothing is written. A policy that cannot be read
+    allows nothing.
     """
     try:
         stored = parse_stored_policy(policy)

@@ -39,7 +39,7 @@ _WORDS: Final = {"approve": "approved", "reject": "rejected", "review": "reviewe
 
 
 class DecisionNotAccepted(Exception):
-    """A signed decision that was handed in does not count; the text says why."""
+    """A signed decision that was handed in does not count. The text says why."""
 
 
 class PreparedStatement(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,7 +33,7 @@ _TOKEN: Final = "token"  # noqa: S105  (a kind of signature)
 
 
 class Predicate(msgspec.Struct, frozen=True, kw_only=True):
-    """The predicate of an in-toto statement: who decides what about a subject, when and why."""
+    """The predicate of an in-toto statement. It says who decides what about a subject, when and why."""
 
     decision: Decision
     request: str  # the id of the request that it belongs to
@@ -97,7 +97,7 @@ def make_statement(
 def unsigned_statement(
     decision: Decision, request: str, by: str, subject: Subject, *, reason: str = ""
 ) -> bytes:
-    """Make the unsigned statement of a decision: the JSON payload to sign. It is dated now."""
+    """Make the unsigned statement of a decision. It is the JSON payload to sign, dated now."""
     predicate = Predicate(
         decision=decision, request=request, by=by, at=now_rfc3339(), subject=subject, reason=reason
     )

@@ -24,7 +24,7 @@ _REQUIRED: Final = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y")}  #
 
 
 class KeptIssuerKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A token issuer's public key, kept from the time when it verified a token."""
+    """A token issuer's public key, kept to verify signatures later. It is kept from the time when it verified a token."""
 
     issuer: str
     kid: str

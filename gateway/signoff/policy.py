@@ -60,7 +60,7 @@ class EmergencyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class SignOffPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sign-off policy: what a version needs before it may serve in this environment."""
+    """A sign-off policy: what a version needs before it may serve."""
 
     people: tuple[Person, ...]
     approvals: dict[str, int]  # how many people of each role
@@ -113,7 +113,7 @@ def policy_digest(body: Mapping[str, Any]) -> str:
 
 
 def policy_problems(policy: SignOffPolicy) -> list[str]:
-    """Everything that is wrong with `policy`, a sentence each."""
+    """Everything that is wrong with a policy. Each problem is a sentence."""
     names = [person.name for person in policy.people]
     folded = [name.casefold() for name in names]
     problems = [f"{name} is listed twice" for name in sorted({n for n in folded if folded.count(n) > 1})]

@@ -9,14 +9,19 @@ from gateway.signoff.in_toto_statement import Decision
 
 
 async def emergency_changes(
-    registry: Registry, identity: str, title: str, decision: Decision, verdict: ApprovalStatus, by: str
+    registry: Registry,
+    approval_request_id: str,
+    title: str,
+    decision: Decision,
+    verdict: ApprovalStatus,
+    by: str,
 ) -> list[Put | Delete]:
     """The registry changes that record or remove an unreviewed emergency.
 
-    A decision records one, or removes the one that it reviews. `identity` is that of the request. `verdict` includes the
-    decision of the person `by`.
+    A decision records one, or removes the one that it reviews. `verdict` includes the decision of
+    the person `by`.
     """
-    known = await registry.read(EMERGENCIES, identity)
+    known = await registry.read(EMERGENCIES, approval_request_id)
     expected = known.revision if known is not None else 0
     if decision == "emergency" and verdict.emergency is not None and verdict.review_due:
         said = verdict.emergency.predicate
@@ -27,8 +32,8 @@ async def emergency_changes(
             "reason": said.reason,
             "review_due": verdict.review_due,
         }
-        return [Put(kind=EMERGENCIES, name=identity, body=body, expected=expected)]
+        return [Put(kind=EMERGENCIES, name=approval_request_id, body=body, expected=expected)]
     is_by_another = known is not None and known.body.get("by") != by
     if decision in {"approve", "review"} and is_by_another and not verdict.review_due:
-        return [Delete(kind=EMERGENCIES, name=identity, expected=expected)]
+        return [Delete(kind=EMERGENCIES, name=approval_request_id, expected=expected)]
     return []

@@ -196,7 +196,10 @@ ANYWHERE: Final = _UnlimitedSlot()
 
 
 def is_autoscaled(backend: Backend, *, everywhere: bool) -> bool:
-    """Whether more requests start more instances of the backend: on Cloud Run, or, with `everywhere`, at any address."""
+    """Whether more requests start more instances of the backend.
+
+    They do on Cloud Run, or, with `everywhere`, at any address.
+    """
     return everywhere or (urlsplit(backend.url).hostname or "").endswith(".run.app")
 
 
@@ -215,7 +218,7 @@ class BackendConcurrency:
         self._refusals = Counter[str]()
 
     def try_nowait(self, exchange: Exchange) -> "BackendSlot | _UnlimitedSlot | None":
-        """Take a slot where one is free; None: `await` the stage itself to wait for one."""
+        """Take a slot if one is free, without waiting. None: `await` the stage itself to wait for one."""
         backend = exchange.backend
         declared = backend.concurrency
         if declared is None:

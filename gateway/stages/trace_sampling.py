@@ -15,11 +15,11 @@ _LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 
 
 class TraceSampling:
-    """Decide which traces to keep: a share of all, and those that trusted callers ask for.
+    """Decide which traces to keep.
 
-    The share is `ratio`. Callers in the `trusted` networks may ask by the sampled flag of their own trace, and callers that may
-    operate the model by `X-Chips-Trace: 1`. The share is drawn at random and not computed from the trace id, which a caller may
-    choose.
+    It keeps a share of all, and those that trusted callers ask for. The share is `ratio`. Callers in the `trusted` networks may
+    ask by the sampled flag of their own trace, and callers that may operate the model by `X-Chips-Trace: 1`. The share is drawn
+    at random and not computed from the trace id, which a caller may choose.
     """
 
     def __init__(self, *, ratio: float, trusted: Sequence[Network]) -> None:

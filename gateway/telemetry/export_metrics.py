@@ -1,4 +1,4 @@
-"""Exports metrics with OpenTelemetry, to Cloud Monitoring or to an OTLP collector. It is imported only in the sender's thread."""
+"""Exports metrics to Cloud Monitoring or to an OTLP collector, with OpenTelemetry. It is imported only in the sender's thread."""
 
 import time
 import warnings

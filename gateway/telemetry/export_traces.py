@@ -51,7 +51,7 @@ def _otel_span(span: Span, summary: RequestSummary, resource: Resource) -> Reada
 
 
 def otel_resource(service: str, instance: str, project: str = "") -> Resource:
-    """The OpenTelemetry resource (service, instance, project) of this process."""
+    """The OpenTelemetry resource of this process. It has service, instance and project."""
     attributes = {"service.name": service, "service.version": __version__, "service.instance.id": instance}
     if project:
         attributes["gcp.project_id"] = project  # Google's OTLP endpoint wants it
@@ -149,6 +149,6 @@ class OtlpClient:
 
 
 def open_trace_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> TraceSink:
-    """Open the trace sink of this kind: `cloud-trace` or `otlp`."""
+    """Open the trace sink of this kind. The kinds are `cloud-trace` and `otlp`."""
     resource = otel_resource(service, instance, project)
     return CloudTraceSink(project, resource) if kind == "cloud-trace" else OtlpTraceSink(endpoint, resource)

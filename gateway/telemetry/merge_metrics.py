@@ -28,7 +28,7 @@ _SMALLEST = frozenset({"chips_registry_generation", "chips_registry_connected"})
 
 
 def merge_states(states: Iterable[MetricsState]) -> MetricsState:
-    """Merge the metrics states of several processes: their sum."""
+    """Merge the metrics states of several processes. The result is their sum."""
     total = MetricsState()
     for state in states:
         total.at = max(total.at, state.at)

@@ -78,7 +78,7 @@ class RecordedRequestQueue:
             self.dropped += 1
 
     def stop(self, timeout_s: float) -> None:
-        """Write the rest within `timeout_s` and stop; drop and count what remains."""
+        """Write the rest of the queue, and stop. It takes `timeout_s` at most; what remains is dropped and counted."""
         self._deadline = time.monotonic() + timeout_s
         self._wake.set()
         if self._thread.ident is not None:

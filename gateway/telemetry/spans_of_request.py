@@ -33,7 +33,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def spans_of(summary: RequestSummary) -> list[Span]:
-    """The spans of a request: its own first, then its descendants in the order in which they began."""
+    """The spans of a request. Its own comes first, then its descendants in the order in which they began."""
     return [_request(summary), *_stages(summary), *(s for a in _numbered(summary) for s in _attempt(*a))]
 
 

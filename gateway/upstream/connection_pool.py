@@ -102,8 +102,8 @@ class Pool:
         return bool(self.busy or self._waiters)
 
     @property
-    def is_unused(self) -> bool:
-        """Whether the pool is unused: it has no connection and no waiting request. Then it can be removed."""
+    def is_empty(self) -> bool:
+        """Whether the pool is empty. It has no connection and no waiting request, so it can be removed."""
         return not (self.idle or self.busy or self._waiters or self._opening)
 
     def acquire_idle(self) -> BackendConnection | None:
@@ -120,7 +120,7 @@ class Pool:
     async def acquire(self, deadline: float) -> BackendConnection:
         """Acquire a connection from the pool before `deadline`.
 
-        It opens one, or takes one that becomes free first. Raises UpstreamUnreachable or UpstreamNotTried.
+        It opens one, or takes one that becomes free first. Raises UpstreamUnreachable or UpstreamUnavailable.
         """
         if (
             self.circuit_open
@@ -146,7 +146,7 @@ class Pool:
         return connection
 
     def release(self, connection: BackendConnection) -> None:
-        """Take the connection back into the pool: it can carry another request."""
+        """Take the connection back into the pool. It can carry another request."""
         if self._tls is not None and connection.uses == 1:
             self._tls.remember_session(connection.transport)
         transport = connection.transport

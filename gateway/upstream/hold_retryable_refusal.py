@@ -1,6 +1,7 @@
-"""Hold back a backend's retryable refusal until it is known whether the request is retried.
+"""Hold back a backend's refusal of a request that may be retried.
 
-Such a refusal is a 429, or a 503 with Retry-After. The caller gets it if the request is not retried.
+It is held until it is known whether the request is retried. Such a refusal is a 429, or a 503 with Retry-After. The caller gets
+it if the request is not retried.
 """
 
 import re
@@ -20,10 +21,10 @@ _RETRY_AFTER: Final = re.compile(rb"^retry-after:[ \t]*([0-9]{1,4})[ \t]*\r$", r
 
 
 def refusal_retry_after_s(status: int, retry_after: bytes | None) -> float | None:
-    """After how many seconds a refused request may be retried; None: the response is no retryable refusal.
+    """After how many seconds a refused request may be retried.
 
-    RFC 6585 section 4 (429) and RFC 9110 section 15.6.4 (503): the request was not handled. A 503 without Retry-After may
-    come from a proxy that lost its connection to a backend which had begun.
+    None: the response is no retryable refusal. RFC 6585 section 4 (429) and RFC 9110 section 15.6.4 (503): the request was not
+    handled. A 503 without Retry-After may come from a proxy that lost its connection to a backend which had begun.
     """
     if retry_after is None:
         return _UNSAID_S if status == 429 else None
@@ -34,9 +35,9 @@ def refusal_retry_after_s(status: int, retry_after: bytes | None) -> float | Non
 
 
 def hold_refusal(exchange: Exchange, head: "ResponseHead", response: "ResponseSink") -> "ResponseSink":
-    """Hold back a response that is a retryable refusal; return its sink.
+    """Hold back a response that is a retryable refusal.
 
-    The sink is a HeldRefusal if the request can be sent again. For any other response it is `response`.
+    Returns its sink: a HeldRefusal if the request can be sent again. For any other response, returns `response`.
     """
     found = _RETRY_AFTER.search(head.fields)
     seconds = refusal_retry_after_s(head.status, found[1] if found else None)

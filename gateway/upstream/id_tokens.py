@@ -76,7 +76,7 @@ class IdTokenProvider:
         await self._session.close()
 
     def cached_fields(self, url: str, audience: str = "") -> Sequence[bytes] | None:
-        """The field for the backend at `url`, if its token is cached; None: await `fetch_fields`."""
+        """The header field with a cached ID token for the backend. None: await `fetch_fields`."""
         origin = self._origins.get(url)
         if origin is None:
             parts = urlsplit(url)
@@ -97,7 +97,10 @@ class IdTokenProvider:
         return token.fields
 
     async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]:
-        """Fetch the field for the backend at `url`, from the metadata server where its token is not cached. Raises UpstreamUnavailable."""
+        """Fetch the header field with an ID token for the backend.
+
+        The token comes from the metadata server where it is not cached. Raises UpstreamUnavailable.
+        """
         found = self.cached_fields(url, audience)
         if found is not None:
             return found

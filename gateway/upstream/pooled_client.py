@@ -176,7 +176,7 @@ class PooledUpstream:
             )
         if len(self._origins) >= _KNOWN_LIMIT:
             self._origins.clear()  # backends come and go; the pools stay as long as they have connections
-            self.pools = {key: kept for key, kept in self.pools.items() if kept is pool or not kept.is_unused}
+            self.pools = {key: kept for key, kept in self.pools.items() if kept is pool or not kept.is_empty}
         origin = self._origins[url] = _Origin(pool, parts.netloc, parts.path)
         return origin
 

@@ -1,11 +1,14 @@
-"""The error for a backend that did not answer in time: within the model's time-out, or within the caller's own deadline."""
+"""The error for a backend that did not answer in time. The limit was the model's time-out or the caller's own deadline."""
 
 from gateway.core.errors import DeadlineExceeded, UpstreamError, UpstreamTimeout
 from gateway.core.exchange import Exchange
 
 
 def timeout_or_deadline_error(exchange: Exchange) -> UpstreamError:
-    """UpstreamTimeout where the model's time-out passed; DeadlineExceeded where the caller's own deadline did."""
+    """The error for a time-out, or for a passed deadline.
+
+    It is UpstreamTimeout where the model's time-out passed, and DeadlineExceeded where the caller's own deadline did.
+    """
     model = exchange.model
     allowed_s = exchange.deadline - exchange.arrived
     if allowed_s < model.policy.timeout_s - 1e-6:  # the difference of two clock readings is not exact

@@ -45,7 +45,7 @@ class RawRequest(NamedTuple):
 
 
 class RawResponse(NamedTuple):
-    """A response as it was received; `seconds` is how long it took."""
+    """A raw HTTP response, as it was received. `seconds` is how long it took."""
 
     status: int
     fields: Fields
@@ -60,16 +60,16 @@ class RawResponse(NamedTuple):
         return [value for n, value in self.fields if n.lower() == name.lower()]
 
     def get(self, name: str) -> str:
-        """The values of a header field, joined by commas; empty where the field is missing."""
+        """The value of a header field. Several values are joined by commas; empty where the field is missing."""
         return ", ".join(self.get_all(name))
 
     def json(self) -> object:
-        """Parse the body as strict JSON, without NaN and Infinity. Raises ValueError."""
+        """Parse the body as JSON. It is strict: NaN and Infinity are errors. Raises ValueError."""
         return msgspec.json.decode(self.body)
 
 
 class RawConnection:
-    """One open connection to the backend, on which a check sends requests."""
+    """An open connection to the backend. A check sends requests on it."""
 
     def __init__(
         self, client: "RawClient", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -132,7 +132,7 @@ class RawConnection:
         return await self._reader.read()
 
     def abort(self) -> None:
-        """Abort the connection, as a caller does who gives up."""
+        """Abort the connection. A caller who gives up does so."""
         self._writer.transport.abort()
 
     async def close(self) -> None:

@@ -64,7 +64,7 @@ class BackendNotReady(Exception):
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """The report of one verification: the results of all checks. It has the backend's model and version."""
+    """The report of one verification. It has the results of all checks, and the backend's model and version."""
 
     url: str
     model: str

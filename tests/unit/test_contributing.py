@@ -1,10 +1,11 @@
 """The pages that say where a change goes: each path there is one of this tree, and each kind of change is there."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.house.checkout import git
 
 ROOT = Path(__file__).parents[2]
 PLACEHOLDER = re.compile(r"\b(NAME|GROUP|LANGUAGE)\b|<[a-z]+>")
@@ -82,15 +83,7 @@ def test_a_path_that_is_not_there_is_found():
 
 def test_the_page_on_a_new_language_lists_every_place_that_names_one():
     """Julia stands for the next language: whatever file names it is a file that the next one touches."""
-    listed = subprocess.run(
-        ["git", "grep", "--files-with-matches", "--ignore-case", "--word-regexp", "julia"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if listed.returncode:
-        pytest.skip("not a checkout: git knows which files are the project's")
+    listed = git("grep", "--files-with-matches", "--ignore-case", "--word-regexp", "julia")
     told = {
         word.replace("LANGUAGE", "julia").rstrip("/")
         for word in re.findall(r"`([^`\s]+)`", _table("docs/how-to/new-language.md"))
@@ -99,7 +92,7 @@ def test_the_page_on_a_new_language_lists_every_place_that_names_one():
     no_place = ("CHANGELOG.md", "changelog.d/", "docs/", "tests/", "benchmarks/results/")
     missing = [
         file
-        for file in listed.stdout.split()
+        for file in listed.split()
         if not file.startswith(no_place)
         and not any(file == path or file.startswith(f"{path}/") or Path(file).match(path) for path in told)
     ]

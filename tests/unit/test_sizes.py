@@ -1,10 +1,11 @@
 """No file has more than 400 lines, no function more than 50: a file that must says why in its first line."""
 
 import ast
-import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.house.checkout import git
 
 ROOT = Path(__file__).parents[2]
 FILE_LINES = 400
@@ -13,12 +14,7 @@ REASON = "# Long: "
 
 
 def _files() -> list[str]:
-    listed = subprocess.run(
-        ["git", "ls-files", "*.py", "*.R", "*.jl"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if listed.returncode:
-        pytest.skip("not a checkout: git knows which files are the project's")
-    return listed.stdout.split()
+    return git("ls-files", "*.py", "*.R", "*.jl").split()
 
 
 def _body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -1,4 +1,4 @@
-"""`chips explain-access`: explain whether a caller may call a model, and why or why not."""
+"""`chips explain-access`: explain why a caller may or may not call a model."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ EX_NO = 1
 
 
 class AccessReason(NamedTuple):
-    """One reason for or against access: whether it allows or refuses, what it is about, and the text."""
+    """One reason for or against access. It says whether it allows or refuses, what it is about, and the text."""
 
     allowed: bool
     about: str
@@ -60,9 +60,10 @@ def explain_access(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Say whether a caller may do something to a model, and every reason for and against. Ends with 1 where not.
+    """Explain why a caller may or may not do something to a model.
 
-    Callers with tokens or certificates are judged by the settings here, which should be the gateway's.
+    Every reason is listed. Ends with 1 where the caller may not. Callers with tokens or certificates are judged by the settings here,
+    which should be the gateway's.
 
     Examples:
 
@@ -107,7 +108,7 @@ def access_reasons(
     verb: Verb,
     address: Address | None,
 ) -> Iterator[AccessReason]:
-    """Every reason for and against access, in the order in which the gateway checks.
+    """Every reason for and against access. They come in the order in which the gateway checks.
 
     It goes on after a "no", so that the reader sees everything that must be fixed.
     """
@@ -129,7 +130,10 @@ def access_reasons(
 
 
 class MatchedRule(NamedTuple):
-    """The access rule in the settings that a caller's token or certificate matches, with that caller's subject."""
+    """The access rule that a caller matches, with the caller's subject.
+
+    It is a rule in the settings, for a token or certificate.
+    """
 
     entry: AccessRule
     subject: str

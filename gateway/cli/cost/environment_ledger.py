@@ -41,12 +41,12 @@ class EnvironmentLedger(NamedTuple):
 
     @property
     def price_dates(self) -> set[str]:
-        """The dates of the price tables by which the days of the ledger are priced."""
+        """The dates of the price tables that price the ledger's days."""
         return {prices_at(self.tables, day).date for day in self.days} or {self.tables[-1].date}
 
 
 def utc_now() -> datetime:
-    """The time now."""
+    """The time now, in UTC."""
     return datetime.now(UTC)
 
 
@@ -58,7 +58,7 @@ def this_month() -> str:
 async def read_ledger(
     registry: Registry, settings: Settings, month: str, *, bill: bool = True
 ) -> EnvironmentLedger:
-    """Read and price the ledger of a month such as 2026-11.
+    """Read and price the ledger of a month. A month is such as 2026-11.
 
     Google's bill is read unless `bill` is False: its query costs time and money. Raises ValueError where `month` is no month,
     and RegistryError.

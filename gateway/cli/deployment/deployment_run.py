@@ -49,7 +49,7 @@ _VERIFY_WAIT_S: Final = 30.0
 
 @dataclass
 class DeploymentRun:
-    """One run of a deployment: what is deployed where and by which author, with the options of the command."""
+    """One run of a deployment, with the options of the command. It says what is deployed where and by which author."""
 
     source: BackendFolder
     target: DeploymentTarget
@@ -221,9 +221,9 @@ async def check_same_owner(run: DeploymentRun) -> None:
 
 
 def check_artifact_publishable(run: DeploymentRun, tell: Tell) -> str:
-    """Check that the artifact can be published; return a summary of it.
+    """Check that the artifact can be published.
 
-    It must be possible under its version. Called before anything is started. Raises DeployError.
+    Returns a summary of it. It must be possible under its version. Called before anything is started. Raises DeployError.
     """
     prepared = run.prepared_artifact
     manifest = prepared.manifest

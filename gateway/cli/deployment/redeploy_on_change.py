@@ -26,7 +26,7 @@ _SUFFIX: Final = "-dev"
 
 
 def watch_folder(source: BackendFolder, settings: Settings, author: str, owner: str | None) -> None:
-    """Deploy again at each change, until Ctrl-C.
+    """Watch a folder, and deploy again at each change. It ends at Ctrl-C.
 
     The version is a temporary one with a store of its own, where it may change; it is removed at the end.
     """

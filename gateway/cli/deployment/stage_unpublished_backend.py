@@ -20,7 +20,7 @@ from gateway.verify.run import ArtifactManifestSubset, parse_manifest_or_samples
 
 
 class StagedBackend(NamedTuple):
-    """A staged backend: the command, environment and folder that start it, and the manifest of its artifact."""
+    """What starts a staged backend. It has the command, environment and folder, and the manifest of its artifact."""
 
     command: str
     environ: dict[str, str]
@@ -29,7 +29,10 @@ class StagedBackend(NamedTuple):
 
 
 def prepare_backend_command(source: BackendFolder, tell: Tell) -> list[str]:
-    """Install the requirements of a Python backend, and return the command that runs the backend here. Raises DeployError."""
+    """Prepare a backend to run here, and return its command.
+
+    The requirements of a Python backend are installed. Raises DeployError.
+    """
     python = ""
     if source.runs_in_python:
         python = python_with_requirements(source.path, state_folder() / "environments", tell)
@@ -38,7 +41,10 @@ def prepare_backend_command(source: BackendFolder, tell: Tell) -> list[str]:
 
 @contextmanager
 def stage_backend(path: Path) -> Iterator[StagedBackend]:
-    """Stage the folder's backend on a temporary copy of its artifact; yield what starts it. Raises Failure."""
+    """Stage a folder's backend so that it can start.
+
+    It is staged on a temporary copy of its artifact; yields what starts it. Raises Failure.
+    """
     note_stale_model(path)
     try:
         source = BackendFolder(path)

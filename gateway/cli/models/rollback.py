@@ -1,4 +1,4 @@
-"""`chips rollback`: restore a model's registry entry from an earlier revision."""
+"""`chips rollback`: restore an earlier revision of a model. It is a revision of the model's registry entry."""
 
 import sys
 from typing import Annotated, Any
@@ -31,7 +31,7 @@ def rollback(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Restore an earlier revision of a model, as a new revision: nothing of the history is lost.
+    """Restore an earlier revision of a model. It becomes a new revision: nothing of the history is lost.
 
     It also brings back a model that was deregistered. `chips history NAME` shows the revisions.
 

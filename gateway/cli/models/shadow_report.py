@@ -9,7 +9,7 @@ _STYLES = {"agrees": "bold green", "differs": "bold red", "fails": "bold red", "
 
 
 def print_shadow_report(shadow: Shadow, verdict: dict[str, Any]) -> None:
-    """Print the report on a shadow: its verdict, the figures behind that, and the worst examples."""
+    """Print the report on a shadow. It shows the verdict, the figures behind that, and the worst examples."""
     stable, candidate = shadow.stable, shadow.candidate
     console.say(shadow.model, f"version {candidate} in the shadow of version {stable}")
     console.say(

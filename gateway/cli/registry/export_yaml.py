@@ -14,7 +14,7 @@ def export(
     file: Annotated[str, typer.Argument(help="Where to write it; - is standard output.")] = "-",
     registry_url: console.RegistryOption = None,
 ) -> None:
-    """Write the registry as YAML, for a repository and for `chips import`.
+    """Write the registry as YAML. The file is for a repository and for `chips import`.
 
     The file has models, networks, budgets, prices and saved plans. Keys are not in it, nor what runs, such as rollouts, or
     what was found out, such as evidence.

@@ -1,4 +1,4 @@
-"""Carry the verification of a promoted version over to the environment that it is promoted to."""
+"""Carry a version's verification over to the environment that it is promoted to."""
 
 import msgspec
 

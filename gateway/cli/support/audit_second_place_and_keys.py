@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def configured_second_place(settings: Settings) -> AnchorStore | None:
-    """The second place of the settings; None where none is set."""
+    """The second place that the settings name. None where none is set."""
     return open_anchor_store(settings.audit.second_place) if settings.audit.second_place else None
 
 
 def open_signer(settings: Settings) -> Any:
-    """Open the key that signs heads. Raises Failure."""
+    """Open the key that signs the audit's heads. Raises Failure."""
     from gateway.audit.dsse_envelope import SigningError, read_signer
 
     if not settings.audit.signing_key:
@@ -35,7 +35,7 @@ def open_signer(settings: Settings) -> Any:
 
 
 def read_trusted_keys(settings: Settings) -> "list[Key]":
-    """Read the public keys whose signatures of heads count. Raises Failure."""
+    """Read the trusted public keys of the audit. Only their signatures of heads count. Raises Failure."""
     from gateway.audit.dsse_envelope import SigningError, read_public_key
 
     if not settings.audit.trusted_keys:
@@ -47,7 +47,10 @@ def read_trusted_keys(settings: Settings) -> "list[Key]":
 
 
 async def read_second_place(place: AnchorStore, settings: Settings) -> "AnchorReport":
-    """Read the second place's anchors of the registry's history, and what is wrong with them."""
+    """Read the anchors that the audit's second place holds.
+
+    They anchor the registry's history; what is wrong with them is in the report too.
+    """
     from gateway.audit.anchors import read_anchors
 
     return await read_anchors(place, read_trusted_keys(settings))

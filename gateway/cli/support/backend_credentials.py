@@ -23,7 +23,7 @@ HeaderOption = Annotated[
 
 
 def parse_header(text: str) -> tuple[str, str]:
-    """Parse `Name: value`. Raises Failure."""
+    """Parse a header field written as `Name: value`. Raises Failure."""
     name, colon, value = text.partition(":")
     if not colon or not name.strip() or not text.isprintable():
         raise Failure("--header is written NAME:VALUE", code=EX_USAGE)

@@ -1,4 +1,7 @@
-"""Find the URLs of the registry, artifact store and image repository of an environment by its name (`--from qa --to prod`)."""
+"""Find the URLs of an environment's stores by its name (`--from qa --to prod`).
+
+The stores are its registry, its artifact store and its image repository.
+"""
 
 from gateway.cli.support.console import EX_CONFIG, Failure
 from gateway.cli.support.environments_file import (

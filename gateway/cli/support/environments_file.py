@@ -59,7 +59,7 @@ class EnvironmentsFileError(Exception):
 
 
 def read_environments(path: Path) -> dict[str, Environment]:
-    """All environments in the file at `path`; none where there is no file. Raises EnvironmentsFileError."""
+    """Read all environments from the file at `path`. There are none where there is no file. Raises EnvironmentsFileError."""
     try:
         text = decode_strict_utf8(path.read_bytes())
     except FileNotFoundError:
@@ -104,7 +104,7 @@ def find_environment(environments: Mapping[str, Environment], name: str, path: P
 
 
 class CurrentEnvironmentFile:
-    """The file that remembers which environment is in use (`chips env use`)."""
+    """The file that remembers which environment is in use. `chips env use` writes it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

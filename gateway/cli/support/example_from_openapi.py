@@ -47,7 +47,10 @@ def server_base_paths(document: Mapping[str, Any]) -> list[str]:
 
 
 def request_body_example(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Any:
-    """An example request body of an operation; None where it has none. It comes from the operation's example or schema."""
+    """An example request body of an operation.
+
+    It is None where the operation has none. It comes from the operation's example or schema.
+    """
     content = _at(_resolved(document, operation.get("requestBody")), "content", _JSON)
     if not isinstance(content, dict):
         return None

@@ -33,7 +33,7 @@ _LIKELY: Final = ("predict", "score", "infer", "invocations", "classify", "gener
 
 @dataclass(frozen=True)
 class ThirdPartyModelServer:
-    """A model server that is not a CHIPS backend: its kind, and how to reach one model of it."""
+    """A model server that is not a CHIPS backend. It has a kind, and says how to reach one model of the server."""
 
     kind: str
     path: str
@@ -98,7 +98,7 @@ class CachingProbe:
 async def detect_model_server(
     url: str, name: str, headers: Mapping[str, str] | None = None
 ) -> ThirdPartyModelServer | None:
-    """Detect the server at `url` and the path of its model `name`; None where no known kind answers."""
+    """Detect the model server at `url`. The path of its model `name` is detected too; None where no known kind answers."""
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
     ) as session:
@@ -111,7 +111,7 @@ async def detect_model_server(
 
 
 async def is_chips_backend(url: str, name: str, headers: Mapping[str, str] | None = None) -> bool:
-    """Whether the server at `url` is a CHIPS backend: its metadata names the model and its version."""
+    """Whether the server at `url` is a CHIPS backend. It is if its metadata names the model and its version."""
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=False, headers=headers
     ) as session:
@@ -342,5 +342,5 @@ def _tensor_example(tensor: Tensor) -> dict[str, Any]:
 
 
 def example_request_json(service: ThirdPartyModelServer) -> str:
-    """The server's example request as JSON text; `{…}` where none is known."""
+    """The server's example request as JSON text. It is `{…}` where none is known."""
     return json.dumps(service.example, ensure_ascii=False) if service.example is not None else "{…}"

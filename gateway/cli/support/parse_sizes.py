@@ -14,7 +14,7 @@ GIB: Final = _UNITS["Gi"]
 
 
 def parse_bytes(text: str) -> float:
-    """The bytes of a size such as 512Mi. Raises Failure."""
+    """Parse a size such as 512Mi into bytes. Raises Failure."""
     match = _SIZE.fullmatch(text)
     if match is None:
         raise Failure(f"{text!r} is not a size", hint="such as 512Mi or 2Gi", code=EX_USAGE)
@@ -24,7 +24,10 @@ def parse_bytes(text: str) -> float:
 def given_resources(
     cpu: float | None, memory: str | None, min_instances: int | None
 ) -> dict[str, Any] | None:
-    """The resources of an instance that options gave, as fields of `Resources`; None where none was given. Raises Failure."""
+    """The resources of an instance that options gave.
+
+    They are fields of `Resources`; None where none was given. Raises Failure.
+    """
     memory_gib = None if memory is None else parse_bytes(memory) / GIB
     fields = {"cpu": cpu, "memory_gib": memory_gib, "min_instances": min_instances}
     return {name: value for name, value in fields.items() if value is not None} or None

@@ -48,7 +48,7 @@ AsOption = Annotated[
 
 
 class SignerIdentity(NamedTuple):
-    """A person of the sign-off policy who signs: their name there, and the function that signs."""
+    """A person who signs, and the function that signs. `name` is the name in the sign-off policy."""
 
     name: str
     sign: Sign
@@ -57,7 +57,7 @@ class SignerIdentity(NamedTuple):
 def identify_signer(
     policy: SignOffPolicy, ssh_key: Path | None, token_command: str | None, name: str | None
 ) -> SignerIdentity:
-    """Identify who signs, by the options. Raises Failure where the policy does not know them."""
+    """Find out who signs, from the options. Raises Failure where the policy does not know them."""
     if (ssh_key is None) == (token_command is None):
         raise Failure(
             "sign it: a name alone counts nowhere",
@@ -114,7 +114,10 @@ def sign_and_verify(
     subject: Subject,
     reason: str,
 ) -> dict[str, Any]:
-    """Sign a decision about a request, and verify the signature as everybody will. Raises Failure."""
+    """Sign a decision, and verify the signature.
+
+    The decision is about a request; everybody will verify it in the same way. Raises Failure.
+    """
     try:
         statement = make_statement(decision, request, identity.name, subject, identity.sign, reason=reason)
         read_statement(statement, policy, keys)
@@ -124,7 +127,7 @@ def sign_and_verify(
 
 
 async def read_sign_off_policy(registry: Registry) -> StoredPolicy:
-    """The registry's sign-off policy. Raises Failure where there is none."""
+    """Read the registry's sign-off policy. Raises Failure where there is none."""
     try:
         stored = await read_policy(registry)
     except ValueError as error:
@@ -139,7 +142,7 @@ async def read_sign_off_policy(registry: Registry) -> StoredPolicy:
 
 
 def split_model_and_version(text: str) -> tuple[str, str]:
-    """`wine@4` as model and version. Raises Failure."""
+    """Split `wine@4` into model and version. Raises Failure."""
     name, at, version = text.partition("@")
     if not at or not name or not version:
         raise Failure(f"{text[:80]!r} is not MODEL@VERSION", hint="such as wine@4", code=EX_USAGE)

@@ -35,10 +35,10 @@ class _Readiness(msgspec.Struct):
 
 
 async def wait_until_served(address: str, listing: MirroredListing) -> str:
-    """Wait until the gateway at `address` serves `listing`; return what prevents it.
+    """Wait until the gateway at `address` serves `listing`.
 
-    It waits 5 seconds at most. `listing` is a state of the registry. The result is empty where the gateway
-    serves it.
+    `listing` is a state of the registry. It waits 5 seconds at most. Returns what prevents it; empty where the gateway serves
+    it.
     """
     import aiohttp
 

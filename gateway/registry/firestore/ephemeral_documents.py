@@ -25,7 +25,7 @@ def _collection(names: CollectionNames, kind: str) -> str:
 
 
 async def read(rpc: "FirestoreRpc", names: CollectionNames, kind: str) -> tuple[Document, ...]:
-    """The documents of a kind, by name."""
+    """Read the documents of a kind. They come by name."""
     found = [
         document
         async for one in rpc.query(_collection(names, kind))
@@ -37,7 +37,7 @@ async def read(rpc: "FirestoreRpc", names: CollectionNames, kind: str) -> tuple[
 async def write(
     rpc: "FirestoreRpc", names: CollectionNames, kind: str, name: str, body: dict[str, Any], expected: int
 ) -> int:
-    """Write one document if it is at revision `expected`; return its new revision. Raises Conflict."""
+    """Write one document if it is at revision `expected`. Returns its new revision. Raises Conflict."""
     from gateway.registry.firestore.rpc import CommitOutcomeUnknown, DocumentWrite, PreconditionFailed
 
     where = (_collection(names, kind), document_layout.document_id(kind, name))

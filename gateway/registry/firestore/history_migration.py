@@ -47,7 +47,7 @@ async def read_entries_newest_first(rpc: "FirestoreRpc", names: CollectionNames)
 async def read_documents_as_stored(
     rpc: "FirestoreRpc", names: CollectionNames, kind: str
 ) -> AsyncIterator[StoredDocument]:
-    """Every document of a kind exactly as it is stored, tombstones included."""
+    """Every document of a kind, exactly as stored. Tombstones are included."""
     async for found in rpc.query(names.for_kind(kind), first=f"{kind}:", end=f"{kind};"):
         yield document_layout.read_as_stored(found)
 

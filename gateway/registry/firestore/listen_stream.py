@@ -41,7 +41,10 @@ class ListenTarget:
         self._current = False
 
     def apply(self, message: Any) -> dict[str, FirestoreDocument] | None:
-        """Apply a message; return the changed documents by id where it completes a consistent state, else None."""
+        """Apply a message, and return the changed documents of a complete state.
+
+        They come by id. None where the message does not complete a consistent state.
+        """
         kind = message.WhichOneof("response_type")
         if kind == "target_change":
             return self._target_change(message.target_change)

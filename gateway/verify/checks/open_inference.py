@@ -19,9 +19,9 @@ from gateway.verify.raw_http import RawResponse
 
 
 def infer_request(context: CheckContext, rows: Sequence[Any] = ()) -> dict[str, Any]:
-    """Make an inference request of `rows`, or else of the good request: a tensor for each input.
+    """Make an inference request.
 
-    Raises CheckSkipped where that cannot be said.
+    It is of `rows`, or else of the good request: a tensor for each input. Raises CheckSkipped where that cannot be said.
     """
     inputs, instances = context.require_inputs(), rows or context.require_good_request()["instances"]
     tensors = []
@@ -42,12 +42,12 @@ def _inner_shape(value: object) -> list[int]:
 
 
 def flatten(values: list[Any]) -> list[Any]:
-    """The values of a nested list in row-major order."""
+    """Flatten a nested list. The values come in row-major order."""
     return [leaf for value in values for leaf in (flatten(value) if isinstance(value, list) else [value])]
 
 
 def require_outputs(context: CheckContext, response: RawResponse) -> list[dict[str, Any]]:
-    """Raise ContractViolation unless the response is a v2 inference response; return its `outputs`."""
+    """Require a v2 inference response, and return its `outputs`. Raises ContractViolation otherwise."""
     require_status(response, 200)
     content = require_json(response)
     outputs = content.get("outputs") if isinstance(content, dict) else None

@@ -197,6 +197,7 @@ class Pipeline:
             finally:
                 permit.give_back()
         except GatewayError as error:
+            _drop_tracebacks(error)
             await self._refuse(exchange, error, error.__cause__)
         except CancelledError:
             # The caller went away; that is nobody's error, and what was refused before stays refused.
@@ -204,6 +205,7 @@ class Pipeline:
             raise
         except Exception as bug:  # noqa: BLE001  (the one place that nothing may escape from)
             _log.error("request %s met a bug", exchange.request_id, exc_info=bug)
+            _drop_tracebacks(bug)
             await self._refuse(exchange, InternalError(), bug)
         finally:
             exchange.ended = time.monotonic()
@@ -222,3 +224,13 @@ class Pipeline:
         target = getattr(exchange, "target", None)
         open_inference = target is not None and target.open_inference
         return response.send(render_problem(error, exchange.request_id, open_inference=open_inference))
+
+
+def _drop_tracebacks(error: BaseException | None) -> None:
+    """Drop the tracebacks of an error and of those that led to it, so that the request does not wait for the garbage collector.
+
+    A traceback refers to frames, and these to the functions that called them, which hold the error (since Python 3.13 always).
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

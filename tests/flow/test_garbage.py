@@ -1,5 +1,6 @@
 """A request leaves nothing for the garbage collector, however it ends: strangers cause as many as they like."""
 
+import asyncio
 import gc
 
 import pytest
@@ -14,6 +15,10 @@ async def breaks_off(request: Message, peer: Peer) -> None:
     peer.abort()
 
 
+async def never_answers(request: Message, peer: Peer) -> None:
+    await asyncio.Event().wait()
+
+
 @pytest.mark.path("fast")
 @pytest.mark.parametrize(
     ("status", "key", "policy", "script"),
@@ -22,6 +27,7 @@ async def breaks_off(request: Message, peer: Peer) -> None:
         (401, "nobody's", Policy(), echo),
         (429, "", Policy(requests_per_s=0.001, burst=1), echo),
         (502, "", Policy(), breaks_off),
+        (504, "", Policy(timeout_s=0.05), never_answers),
     ],
 )
 async def test_no_exchange_outlives_its_request(

@@ -35,6 +35,7 @@ NO_REQUEST: Final = SimpleNamespace(
     headers=CIMultiDictProxy(CIMultiDict()),
     should_close=True,
     upgrade=False,
+    chunked=False,
 )
 
 
@@ -83,7 +84,9 @@ class RequestContext:
         self._connection = connection
         self.payload = payload
         self.method: str = message.method
-        self.path: str = message.path.partition("?")[0]
+        path: str = message.path.partition("?")[0]
+        # A target may be an absolute URL as well (RFC 9112, section 3.2.2).
+        self.path: str = path if path.startswith("/") else message.url.raw_path
         self.head = head = message.headers
         given = head.get(_REQUEST_ID, "")
         self.request_id: str = given if _ID.fullmatch(given) else f"{_random.getrandbits(128):032x}"
@@ -108,9 +111,13 @@ class RequestContext:
     def closes(self) -> bool:
         """Whether the connection is to be closed after the response.
 
-        Not only where the caller wants it: behind a request that asks for an upgrade the parser reads no further request.
+        Not only where the caller wants it: behind a request that asks for an upgrade the parser reads no further request, and
+        HTTP/1.0 has no chunks, so that its ends may be seen elsewhere by others (RFC 9112, section 6.1).
         """
-        return bool(self._message.should_close or self._message.upgrade)
+        message = self._message
+        return bool(
+            message.should_close or message.upgrade or (message.chunked and message.version == HttpVersion10)
+        )
 
     @property
     def content_type(self) -> str:
@@ -120,8 +127,8 @@ class RequestContext:
 
     @property
     def content_encoding(self) -> str:
-        given: str = self.head.get(_CONTENT_ENCODING, "identity")
-        return given.strip().lower()
+        """In lower case; several with commas in between."""
+        return ", ".join(self.head.getall(_CONTENT_ENCODING, ("identity",))).strip().lower()
 
     async def read_body(self, limit: int) -> bytes:
         """Read the whole body. Raises a Problem: 413 for one of more than `limit` bytes, 400 where its rest is no HTTP."""

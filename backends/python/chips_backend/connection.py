@@ -29,6 +29,7 @@ _VERSIONS: Final = (HttpVersion11, HttpVersion10)
 _MOST_QUEUED: Final = 32  # requests of one caller, parsed and not answered
 _IDLE_S: Final = 650.0  # longer than any caller keeps a connection
 _JOINED_BYTES: Final = 64 * 1024  # of a body go out together with the head
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"  # without trailers
 _LINGER_S: Final = 2.0  # for what a caller still sends after the last answer
 
 
@@ -63,6 +64,7 @@ class Connection(BaseProtocol):
         "_broken",
         "_call",
         "_connections",
+        "_ending",
         "_idle_since",
         "_is_held_up",
         "_lingering",
@@ -91,6 +93,7 @@ class Connection(BaseProtocol):
         self._call: RequestContext | None = None  # the request under way
         self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that was read last
         self._after_chunks = False  # the request that was taken last had its body in chunks
+        self._ending = b""  # the last bytes that came
         self._is_held_up = False  # the parser stops at the next body, and nothing would make it go on
         self._broken = False  # what came is no HTTP, and nobody knows where the next request would begin
         self._lingering = False
@@ -117,6 +120,8 @@ class Connection(BaseProtocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering or self._broken:
             return
+        size = len(_LAST_CHUNK)
+        self._ending = data[-size:] if len(data) >= size else (self._ending + data)[-size:]
         self._read(data)
         if self._call is None:
             self._take_requests()
@@ -180,8 +185,7 @@ class Connection(BaseProtocol):
             self._refuse(BadStatusLine(message.version))
             return
         if self._after_chunks and message.raw_headers and message.raw_headers[0][0].lower() != b"host":
-            # aiohttp's parser takes a trailer for the first field of the next request, which may be another caller's.
-            # Callers send Host first (RFC 9112, section 3.2), and two of them are refused.
+            # A trailer of the request before, see `_cannot_go_on`; Host comes first (RFC 9112, section 3.2), and two are refused.
             self._refuse(BadHttpMessage("a trailer, or Host is not the first field behind a body in chunks"))
             return
         self._after_chunks = message.chunked
@@ -209,7 +213,7 @@ class Connection(BaseProtocol):
             transport.abort()
             return
         is_read = call.payload.is_eof()  # else its rest would be taken for the next request
-        if not is_read or call.closes or self._is_held_up or self._connections.draining:
+        if not is_read or call.closes or self._cannot_go_on or self._connections.draining:
             self._send(response, "Connection: close\r\n", without_body=call.method == "HEAD")
             if is_read and self._connections.draining:
                 transport.close()
@@ -227,6 +231,20 @@ class Connection(BaseProtocol):
                 self._resume_reading_for_buffer()
         if self._queue:
             self._take_requests()
+
+    @property
+    def _cannot_go_on(self) -> bool:
+        """Whether the parser would not read the next request as it is.
+
+        aiohttp's parser takes the last trailer for the first field of the next request, which may be another caller's.
+        """
+        had_trailers = (
+            self._after_chunks
+            and not self._queue
+            and self._ending.endswith(b"\r\n\r\n")
+            and self._ending != _LAST_CHUNK
+        )
+        return self._is_held_up or had_trailers
 
     def _send(self, response: Response, more_fields: str, *, without_body: bool = False) -> None:
         if self.transport is None:

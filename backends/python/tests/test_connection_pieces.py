@@ -141,10 +141,28 @@ def test_behind_what_is_no_request_nothing_is_answered(
     assert good == [body for _, body in requests][: len(good)]
 
 
-@pytest.mark.parametrize("is_apart", [False, True])
-def test_a_trailer_is_no_field_of_the_next_request(is_apart):
-    first, last = _chunked([b"x"], b"X-Request-Id: smuggled\r\n")[0], _post(b"not answered")[0]
-    assert answers([first, last] if is_apart else [first + last]) == [b"x", b"refused"]
+_TRAILER = _chunked([b"x"], b"X-Request-Id: smuggled\r\n")[0]
+
+
+def test_a_trailer_is_no_field_of_the_request_behind_it():
+    assert answers([_TRAILER + _post(b"not answered")[0]]) == [b"x", b"refused"]
+
+
+@pytest.mark.parametrize(
+    "pieces", [[_TRAILER], [_TRAILER[:-2], b"\r\n"], [bytes([byte]) for byte in _TRAILER]]
+)
+def test_a_trailer_ends_the_connection(pieces):
+    """The next request is another caller's, who must not be refused for it."""
+    transport = played(pieces)
+    assert b"\r\nConnection: close\r\n" in transport.written
+    assert transport.is_over
+
+
+@given(
+    st.lists(_BODIES.filter(bool), max_size=4).map(_chunked), st.lists(st.integers(0, 10_000), max_size=12)
+)
+def test_chunks_without_a_trailer_do_not_end_it(chunked: tuple[bytes, bytes], places: list[int]):
+    assert not played(_cut(chunked[0], places)).is_over
 
 
 def test_behind_chunks_a_request_may_have_no_trailer_before_it():

@@ -281,7 +281,11 @@ class Connection(BaseProtocol):
         self._queue.clear()
         if transport is None or transport.is_closing():
             return
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:  # asyncio's own transport, where the caller has left
+            transport.abort()
+            return
         self._reading_paused = self._buffer_paused = False
         self._resume_transport_reading()
         self._timer.cancel()

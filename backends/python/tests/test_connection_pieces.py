@@ -1,6 +1,7 @@
 """The same bytes in any pieces get the same answers."""
 
 import asyncio
+import errno
 from itertools import pairwise
 from typing import Any
 

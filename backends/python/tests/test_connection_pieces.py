@@ -159,6 +159,15 @@ def test_a_trailer_ends_the_connection(pieces):
     assert transport.is_over
 
 
+def test_who_has_left_before_the_connection_is_closed_makes_no_error(monkeypatch):
+    def not_connected(_: Transport) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(Transport, "write_eof", not_connected)
+    assert answers([_NO_HTTP]) == [b"refused"]
+    assert played([_NO_HTTP]).is_over
+
+
 @given(
     st.lists(_BODIES.filter(bool), max_size=4).map(_chunked), st.lists(st.integers(0, 10_000), max_size=12)
 )

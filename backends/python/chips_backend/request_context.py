@@ -112,11 +112,15 @@ class RequestContext:
         """Whether the connection is to be closed after the response.
 
         Not only where the caller wants it: behind a request that asks for an upgrade the parser reads no further request, and
-        HTTP/1.0 has no chunks, so that its ends may be seen elsewhere by others (RFC 9112, section 6.1).
+        HTTP/1.0 has no chunks, so that its ends may be seen elsewhere by others (RFC 9112, section 6.1). A length of 2⁶⁴ - 1 bytes is
+        no body for the parser, which reads over whatever comes.
         """
         message = self._message
         return bool(
-            message.should_close or message.upgrade or (message.chunked and message.version == HttpVersion10)
+            message.should_close
+            or message.upgrade
+            or (message.chunked and message.version == HttpVersion10)
+            or (self.payload is EMPTY_PAYLOAD and int(self.head.get(_CONTENT_LENGTH, "0")))
         )
 
     @property

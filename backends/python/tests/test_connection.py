@@ -287,6 +287,14 @@ def test_chunks_end_a_connection_of_http_1_0(play):
     play(scenario)
 
 
+def test_behind_a_length_that_the_parser_forgets_nothing_is_waited_for(play):
+    async def scenario(scene: Scene) -> None:
+        received = await scene.raw(GET % (b"/unread", b"Content-Length: %d\r\n" % (2**64 - 1)), post(b"lost"))
+        assert bodies(received) == [b"too large"]
+
+    play(scenario)
+
+
 def test_a_target_may_be_an_absolute_url(play):
     async def scenario(scene: Scene) -> None:
         await scene.raw(GET % (b"http://x/one?two", CLOSE))

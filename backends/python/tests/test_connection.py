@@ -295,6 +295,15 @@ def test_behind_a_length_that_the_parser_forgets_nothing_is_waited_for(play):
     play(scenario)
 
 
+def test_a_body_that_does_not_come_in_time_is_waited_for_no_more(play):
+    async def scenario(scene: Scene) -> None:
+        received = await scene.raw(post(b"body", b"X-Request-Timeout: 20\r\n")[:-1])
+        assert received.startswith(b"HTTP/1.1 504 ")
+        assert bodies(received) == [b"deadline-exceeded"]
+
+    play(scenario)
+
+
 def test_a_target_may_be_an_absolute_url(play):
     async def scenario(scene: Scene) -> None:
         await scene.raw(GET % (b"http://x/one?two", CLOSE))

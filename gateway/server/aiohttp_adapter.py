@@ -26,10 +26,15 @@ class AiohttpRequestHandler:
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        handler: StrictRequestHandler = request.protocol  # type: ignore[assignment]  # StrictAiohttpServer makes no other
         try:
             framing = _frame(request)
+            if handler.after_chunks and request.raw_headers and request.raw_headers[0][0].lower() != b"host":
+                # aiohttp's parser puts the last trailer of a request before the fields of the next one.
+                raise BadRequest("Behind a request with chunks, Host must be the first header field.")
         except GatewayError as error:
             return closing_problem_response(error)
+        handler.after_chunks = framing.length is None
         response = AiohttpResponseWriter(request, last=framing.closes)
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         exchange = Exchange(
@@ -43,7 +48,6 @@ class AiohttpRequestHandler:
             arrived=time.monotonic(),
         )
         response.exchange = exchange
-        handler: StrictRequestHandler = request.protocol  # type: ignore[assignment]  # StrictAiohttpServer makes no other
         handler.begin_request()
         try:
             await self._pipeline(exchange)

@@ -42,6 +42,7 @@ class StrictRequestHandler(RequestHandler):
         "_last_payload",
         "_limit_bytes",
         "_line",
+        "after_chunks",
         "busy",
         "due",
         "open",
@@ -67,6 +68,7 @@ class StrictRequestHandler(RequestHandler):
         self._line = b""  # that line
         self._last_payload: StreamReader = EMPTY_PAYLOAD  # of the request read last
         self.peer = ""
+        self.after_chunks = False  # the last request had its body in chunks
         self.busy = False
         self.recognized = False
         self.due = _NEVER

@@ -278,7 +278,9 @@ class BackendConnection(RequestUpload):
             self._body = None
             body.stop_piping()
             self.abort()
-        elif self._keep_alive:
+        elif (
+            self._keep_alive and not self._sent_trailers
+        ):  # some servers take them for fields of the next request
             self.pool.release(self)
         else:
             self.pool.discard(self)

@@ -35,6 +35,7 @@ class RequestUpload(asyncio.Protocol):
         "_body",
         "_chunked_upload",
         "_exchange",
+        "_sent_trailers",
         "_state",
         "deadline",
         "pool",
@@ -50,6 +51,7 @@ class RequestUpload(asyncio.Protocol):
         self._attempt: Attempt
         self._body: PipedBody | None = None  # the caller's, as long as it flows through here
         self._chunked_upload = False
+        self._sent_trailers = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -80,6 +82,7 @@ class RequestUpload(asyncio.Protocol):
         self._attempt.sent = time.monotonic()
         if self._chunked_upload:
             self._chunked_upload = False
+            self._sent_trailers = bool(trailers)
             if self.transport is not None:
                 self.transport.write(encode_last_chunk(trailers))
 

@@ -37,6 +37,34 @@ async def test_a_blank_behind_chunked(scene: Scene, blank: str):
     await scene.still_good(backend)
 
 
+@pytest.mark.parametrize("is_apart", [False, True])
+async def test_a_trailer_is_no_field_of_the_next_request(scene: Scene, is_apart: bool):
+    """The next request may be another caller's, where a proxy before the gateway shares the connection."""
+    backend = await scene.model()
+    caller = await scene.caller()
+    first = scene.request(body=None, fields=[("Transfer-Encoding", "chunked")])
+    first += b"5\r\nhello\r\n0\r\nX-Smuggled: 1\r\n\r\n"
+    following = scene.request(target="/wine/next", body=b"next")
+    await caller.send(first if is_apart else first + following)
+    assert (await caller.answer()).status == 200
+    if is_apart:
+        await caller.send(following)
+    answer = await caller.answer()
+    assert answer.status == (200 if scene.path == "fast" else 400)
+    assert [seen.get("X-Smuggled") for seen in backend.seen] == [None] * len(backend.seen)
+    await scene.still_good(backend)
+
+
+async def test_behind_chunks_other_requests_are_as_before(scene: Scene):
+    backend = await scene.model()
+    caller = await scene.caller()
+    head = scene.request(body=None, fields=[("Transfer-Encoding", "chunked")])
+    for request in (head + b"1\r\nx\r\n0\r\n\r\n", scene.request(body=b"y")) * 2:
+        await caller.send(request)
+        assert (await caller.answer()).status == 200
+    assert [seen.body for seen in backend.seen] == [b"x", b"y"] * 2
+
+
 @pytest.mark.parametrize(
     "host",
     [

@@ -235,6 +235,24 @@ async def test_trailers_arrive_in_both_directions(scene: Scene):
     assert backend.seen[0].body == b"hello"
 
 
+@pytest.mark.path("fast")  # the plain one forwards no trailers
+@pytest.mark.parametrize(("trailer", "connections"), [(b"X-Sum: 1\r\n", 2), (b"", 1)])
+async def test_behind_trailers_a_backend_gets_no_other_request(
+    scene: Scene, trailer: bytes, connections: int
+):
+    """aiohttp's server puts the last trailer before the fields of the next request, which may be another caller's."""
+    backend = await scene.model()
+    caller = await scene.caller()
+    head = scene.request(body=None, fields=[("Transfer-Encoding", "chunked")])
+    await caller.send(head + b"11170\r\n" + b"x" * 0x11170 + b"\r\n")
+    while not backend.connections:  # enough of it is here, so it flows
+        await asyncio.sleep(0)
+    await caller.send(b"0\r\n%b\r\n" % trailer)
+    assert (await caller.answer()).status == 200
+    assert (await scene.call()).status == 200
+    assert backend.connections == connections
+
+
 async def test_bytes_after_an_answer_are_for_nobody(scene: Scene):
     evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
 

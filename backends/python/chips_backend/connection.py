@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import HttpVersion10, HttpVersion11
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMessage, BadStatusLine, HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.tcp_helpers import tcp_keepalive
@@ -29,6 +29,7 @@ _VERSIONS: Final = (HttpVersion11, HttpVersion10)
 _MOST_QUEUED: Final = 32  # requests of one caller, parsed and not answered
 _IDLE_S: Final = 650.0  # longer than any caller keeps a connection
 _JOINED_BYTES: Final = 64 * 1024  # of a body go out together with the head
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"  # without trailers
 _LINGER_S: Final = 2.0  # for what a caller still sends after the last answer
 
 
@@ -58,11 +59,14 @@ class Connection(BaseProtocol):
     """Reads requests of one caller and writes their responses."""
 
     __slots__ = (
+        "_after_chunks",
         "_app",
         "_broken",
         "_call",
         "_connections",
+        "_ending",
         "_idle_since",
+        "_is_held_up",
         "_lingering",
         "_payload",
         "_queue",
@@ -88,6 +92,9 @@ class Connection(BaseProtocol):
         self._runner: EagerRunner[Response] = EagerRunner(loop, self._ended)
         self._call: RequestContext | None = None  # the request under way
         self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that was read last
+        self._after_chunks = False  # the request that was taken last had its body in chunks
+        self._ending = b""  # the last bytes that came
+        self._is_held_up = False  # the parser stops at the next body, and nothing would make it go on
         self._broken = False  # what came is no HTTP, and nobody knows where the next request would begin
         self._lingering = False
         self._taking = False
@@ -113,6 +120,8 @@ class Connection(BaseProtocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering or self._broken:
             return
+        size = len(_LAST_CHUNK)
+        self._ending = data[-size:] if len(data) >= size else (self._ending + data)[-size:]
         self._read(data)
         if self._call is None:
             self._take_requests()
@@ -120,6 +129,8 @@ class Connection(BaseProtocol):
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  (aiohttp's signature)
         """Called at the end of each body, whether it was held up or not."""
         if self._reading_paused:
+            # Only the number of chunks holds a body up at its very end. The parser keeps that for the next body.
+            self._is_held_up |= not resume_parser
             super().resume_reading(resume_parser)
 
     def resume_writing(self) -> None:
@@ -155,10 +166,15 @@ class Connection(BaseProtocol):
             return
         self._taking = True
         try:
-            while self._queue and self._call is None and not (self._paused or self._lingering):
+            while self._queue and self._call is None and not (self._paused or self._is_over):
                 self._take_request()
         finally:
             self._taking = False
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing can be answered any more."""
+        return self._lingering or self.transport is None or self.transport.is_closing()
 
     def _take_request(self) -> None:
         message, payload = self._queue.popleft()
@@ -168,6 +184,11 @@ class Connection(BaseProtocol):
         if message.version not in _VERSIONS:  # the parser takes 0.9 and 2.0 as well
             self._refuse(BadStatusLine(message.version))
             return
+        if self._after_chunks and message.raw_headers and message.raw_headers[0][0].lower() != b"host":
+            # A trailer of the request before, see `_cannot_go_on`; Host comes first (RFC 9112, section 3.2), and two are refused.
+            self._refuse(BadHttpMessage("a trailer, or Host is not the first field behind a body in chunks"))
+            return
+        self._after_chunks = message.chunked
         self._call = call = RequestContext(message, payload, self)
         self._runner.start(self._app(call))
 
@@ -192,7 +213,7 @@ class Connection(BaseProtocol):
             transport.abort()
             return
         is_read = call.payload.is_eof()  # else its rest would be taken for the next request
-        if not is_read or call.closes or self._connections.draining:
+        if not is_read or call.closes or self._cannot_go_on or self._connections.draining:
             self._send(response, "Connection: close\r\n", without_body=call.method == "HEAD")
             if is_read and self._connections.draining:
                 transport.close()
@@ -210,6 +231,20 @@ class Connection(BaseProtocol):
                 self._resume_reading_for_buffer()
         if self._queue:
             self._take_requests()
+
+    @property
+    def _cannot_go_on(self) -> bool:
+        """Whether the parser would not read the next request as it is.
+
+        aiohttp's parser takes the last trailer for the first field of the next request, which may be another caller's.
+        """
+        had_trailers = (
+            self._after_chunks
+            and not self._queue
+            and self._ending.endswith(b"\r\n\r\n")
+            and self._ending != _LAST_CHUNK
+        )
+        return self._is_held_up or had_trailers
 
     def _send(self, response: Response, more_fields: str, *, without_body: bool = False) -> None:
         if self.transport is None:
@@ -246,18 +281,26 @@ class Connection(BaseProtocol):
         self._queue.clear()
         if transport is None or transport.is_closing():
             return
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:  # asyncio's own transport, where the caller has left
+            transport.abort()
+            return
         self._reading_paused = self._buffer_paused = False
         self._resume_transport_reading()
         self._timer.cancel()
-        self._timer = self._loop.call_later(_LINGER_S, transport.close)
+        self._timer = self._loop.call_later(_LINGER_S, self._end_linger, transport)
+
+    def _end_linger(self, transport: asyncio.Transport) -> None:
+        transport.close()  # when all is sent: who does not read has as long as one who idles
+        self._timer = self._loop.call_later(_IDLE_S, transport.abort)
 
     def _check_idle(self) -> None:
-        """Close a connection without a request for `_IDLE_S`."""
+        """Close a connection without a request for `_IDLE_S`, also where the last response has not been read."""
         left_s = self._idle_since + _IDLE_S - self._loop.time()
         if self._call is not None:
             left_s = _IDLE_S
         if left_s <= 0:
-            self.close()
+            self.abort()
         else:
             self._timer = self._loop.call_later(left_s, self._check_idle)

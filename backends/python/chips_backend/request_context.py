@@ -35,6 +35,7 @@ NO_REQUEST: Final = SimpleNamespace(
     headers=CIMultiDictProxy(CIMultiDict()),
     should_close=True,
     upgrade=False,
+    chunked=False,
 )
 
 
@@ -83,7 +84,9 @@ class RequestContext:
         self._connection = connection
         self.payload = payload
         self.method: str = message.method
-        self.path: str = message.path.partition("?")[0]
+        path: str = message.path.partition("?")[0]
+        # A target may be an absolute URL as well (RFC 9112, section 3.2.2).
+        self.path: str = path if path.startswith("/") else message.url.raw_path
         self.head = head = message.headers
         given = head.get(_REQUEST_ID, "")
         self.request_id: str = given if _ID.fullmatch(given) else f"{_random.getrandbits(128):032x}"
@@ -108,9 +111,17 @@ class RequestContext:
     def closes(self) -> bool:
         """Whether the connection is to be closed after the response.
 
-        Not only where the caller wants it: behind a request that asks for an upgrade the parser reads no further request.
+        Not only where the caller wants it: behind a request that asks for an upgrade the parser reads no further request, and
+        HTTP/1.0 has no chunks, so that its ends may be seen elsewhere by others (RFC 9112, section 6.1). A length of 2⁶⁴ - 1 bytes is
+        no body for the parser, which reads over whatever comes.
         """
-        return bool(self._message.should_close or self._message.upgrade)
+        message = self._message
+        return bool(
+            message.should_close
+            or message.upgrade
+            or (message.chunked and message.version == HttpVersion10)
+            or (self.payload is EMPTY_PAYLOAD and int(self.head.get(_CONTENT_LENGTH, "0")))
+        )
 
     @property
     def content_type(self) -> str:
@@ -120,11 +131,14 @@ class RequestContext:
 
     @property
     def content_encoding(self) -> str:
-        given: str = self.head.get(_CONTENT_ENCODING, "identity")
-        return given.strip().lower()
+        """In lower case; several with commas in between."""
+        return ", ".join(self.head.getall(_CONTENT_ENCODING, ("identity",))).strip().lower()
 
     async def read_body(self, limit: int) -> bytes:
-        """Read the whole body. Raises a Problem: 413 for one of more than `limit` bytes, 400 where its rest is no HTTP."""
+        """Read the whole body.
+
+        Raises a Problem: 413 for one of more than `limit` bytes, 504 where the deadline comes first, 400 where its rest is no HTTP.
+        """
         payload = self.payload
         if int(self.head.get(_CONTENT_LENGTH, "0")) > limit:
             raise _too_large(limit)
@@ -137,15 +151,28 @@ class RequestContext:
                 if len(body) > limit:
                     raise _too_large(limit)
                 return body
-            pieces = []
-            async for piece in payload.iter_any():
+            return b"".join(await self._read_pieces(limit))
+        except HttpProcessingError as error:
+            raise bad_request(error) from None
+
+    async def _read_pieces(self, limit: int) -> list[bytes]:
+        pieces = []
+        deadline = self.deadline()
+        alarm = (
+            asyncio.get_running_loop().call_at(deadline, self.payload.set_exception, _too_late())
+            if deadline is not None
+            else None
+        )
+        try:
+            async for piece in self.payload.iter_any():
                 self.bytes_in += len(piece)
                 if self.bytes_in > limit:
                     raise _too_large(limit)
                 pieces.append(piece)
-        except HttpProcessingError as error:
-            raise bad_request(error) from None
-        return b"".join(pieces)
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        return pieces
 
     def _send_continue(self) -> None:
         expects = self.head[_EXPECT].lower() == "100-continue" and self.version >= HttpVersion11
@@ -160,9 +187,7 @@ class RequestContext:
         spent_s = time.monotonic() - self.arrived
         left_s = int(allowed[:12]) / 1000 - spent_s
         if left_s <= 0:
-            raise Problem(
-                504, "deadline-exceeded", "the time allowed was over before the prediction could begin"
-            )
+            raise _too_late()
         return asyncio.get_running_loop().time() + left_s
 
     def timing(self) -> str:
@@ -218,6 +243,10 @@ class RequestContext:
         elif status >= 500 and (cause is not None or stack):
             failure = {"request_id": self.request_id, **({"stack": stack} if stack else {})}
             log.request(severity, f"request {self.request_id} failed", self.trace, failure, cause=cause)
+
+
+def _too_late() -> Problem:
+    return Problem(504, "deadline-exceeded", "the time allowed was over before the prediction could begin")
 
 
 def _too_large(limit: int) -> Problem:

@@ -43,6 +43,8 @@ class Server:
 
     def opened(self, connection: Connection) -> None:
         self._open.add(connection)
+        if self.draining:  # it was accepted before, and nobody would close it
+            connection.close()
 
     def closed(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -1,6 +1,7 @@
 """HTTP/1.1 on a connection: what one caller may send in which pieces, and what comes back, on either event loop."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -274,6 +275,43 @@ def test_http_1_0_is_kept_where_it_asks_for_that(play):
     play(scenario)
 
 
+def test_chunks_end_a_connection_of_http_1_0(play):
+    """It has none, and others may see the end of the request elsewhere (RFC 9112, section 6.1)."""
+
+    async def scenario(scene: Scene) -> None:
+        sent = (CHUNKED % b"Connection: keep-alive\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
+        received = await scene.raw(sent + b"4\r\nbody\r\n0\r\n\r\n" + post(b"not answered"))
+        assert b"\r\nConnection: close\r\n" in received
+        assert bodies(received) == [b"body"]
+
+    play(scenario)
+
+
+def test_behind_a_length_that_the_parser_forgets_nothing_is_waited_for(play):
+    async def scenario(scene: Scene) -> None:
+        received = await scene.raw(GET % (b"/unread", b"Content-Length: %d\r\n" % (2**64 - 1)), post(b"lost"))
+        assert bodies(received) == [b"too large"]
+
+    play(scenario)
+
+
+def test_a_body_that_does_not_come_in_time_is_waited_for_no_more(play):
+    async def scenario(scene: Scene) -> None:
+        received = await scene.raw(post(b"body", b"X-Request-Timeout: 20\r\n")[:-1])
+        assert received.startswith(b"HTTP/1.1 504 ")
+        assert bodies(received) == [b"deadline-exceeded"]
+
+    play(scenario)
+
+
+def test_a_target_may_be_an_absolute_url(play):
+    async def scenario(scene: Scene) -> None:
+        await scene.raw(GET % (b"http://x/one?two", CLOSE))
+        assert scene.app.began == ["/one"]
+
+    play(scenario)
+
+
 def test_an_answer_to_head_has_no_body(play):
     async def scenario(scene: Scene) -> None:
         received = await scene.raw(
@@ -319,6 +357,45 @@ def test_at_the_end_what_runs_is_finished_and_what_idles_is_closed(play):
     play(scenario)
 
 
+def test_at_the_end_nothing_begins_for_who_has_not_read_the_last_answer(play):
+    async def scenario(scene: Scene) -> None:
+        async with scene.caller() as (reader, writer):
+            writer.write((GET % (b"/large", b"")) * 30)
+            await scene.until(lambda: any(one._paused and one._queue for one in scene.server._open))
+            stopping = asyncio.create_task(scene.server.cleanup())
+            await scene.until(lambda: scene.server.draining)
+            begun = len(scene.app.began)
+            assert len(bodies(await reader.read())) == begun
+            assert len(scene.app.began) == begun
+            await stopping
+
+    play(scenario)
+
+
+def test_who_was_accepted_before_the_end_is_closed_too(play):
+    """The connection comes from the loop after all others have been closed."""
+
+    async def scenario(scene: Scene) -> None:
+        async with scene.caller() as (held, writer):
+            writer.write(post(b"held", path=b"/held"))
+            await scene.until(lambda: scene.app.began)
+            stopping = asyncio.create_task(scene.server.cleanup())
+            await scene.until(lambda: scene.server.draining)
+            near, far = socket.socketpair()
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(
+                lambda: connection.Connection(scene.app, scene.server, loop), near
+            )
+            reader, late = await asyncio.open_connection(sock=far)
+            assert await reader.read() == b""
+            late.close()
+            scene.app.gate.set()
+            assert bodies(await held.read()) == [b"held"]
+            await stopping
+
+    play(scenario)
+
+
 def test_at_the_end_what_does_not_end_is_ended_after_the_grace(play):
     async def scenario(scene: Scene) -> None:
         scene.server._stop_grace_s = 0.01
@@ -327,6 +404,26 @@ def test_at_the_end_what_does_not_end_is_ended_after_the_grace(play):
             await scene.until(lambda: scene.app.began)
             await scene.server.cleanup()
             await scene.until(lambda: scene.app.left == ["/held"])
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("more", [b"", CLOSE])
+def test_who_never_reads_the_answer_is_left_in_the_end(play, monkeypatch, more):
+    monkeypatch.setattr(connection, "_LINGER_S", 0.0)
+
+    async def scenario(scene: Scene) -> None:
+        async with scene.caller() as (_, writer):
+            writer.write((GET % (b"/large", b"")) * 20 + GET % (b"/large", more))
+            await scene.until(lambda: any(one._paused for one in scene.server._open))
+            (one,) = scene.server._open
+            monkeypatch.setattr(connection, "_IDLE_S", 0.0)
+            one._idle_since -= 1
+            if more:
+                one._linger()
+            else:
+                one._check_idle()
+            await scene.until(lambda: not scene.server._open)
 
     play(scenario)
 

@@ -357,6 +357,19 @@ def test_a_coding_is_refused_whatever_the_body_is(backend, coding):
     assert backend.post("/predict", ROWS, {"Content-Encoding": "identity"}).status == 200
 
 
+def test_each_content_coding_counts(backend):
+    with contextlib.closing(backend.connect()) as connection:
+        connection.putrequest("POST", "/predict")
+        for name, value in (
+            ("Content-Encoding", "identity"),
+            ("Content-Encoding", "gzip"),
+            ("Content-Length", "0"),
+        ):
+            connection.putheader(name, value)
+        connection.endheaders()
+        assert connection.getresponse().status == 415
+
+
 def test_what_the_model_refuses_is_the_callers(backend):
     answer = backend.post("/predict", {"instances": [[-2.0, 0]]})
     assert problem(answer, 422, "invalid-instances")["detail"] == "there is no such wine"

@@ -1,3 +1,4 @@
+# Long: what may happen on one connection, from its first bytes to its end, in one scene.
 """HTTP/1.1 on a connection: what one caller may send in which pieces, and what comes back, on either event loop."""
 
 import asyncio

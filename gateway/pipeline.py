@@ -231,6 +231,6 @@ def _drop_tracebacks(error: BaseException | None) -> None:
 
     A traceback refers to frames, and these to the functions that called them, which hold the error (since Python 3.13 always).
     """
-    while error is not None:
+    while error is not None and error.__traceback__ is not None:  # an error may have led to itself
         error.__traceback__ = None
         error = error.__cause__ or error.__context__

@@ -45,7 +45,7 @@ from gateway.registry.lookup_quota_per_client_ip import ClientLookupQuota
 from gateway.registry.open_by_url import open_registry
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.controller import RolloutController
-from gateway.rollout.lease import LEASE, LeaseRenewalMonitor
+from gateway.rollout.lease import LEASE, LeaseObserver
 from gateway.rollout.request_count_reporter import RolloutReporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
@@ -220,7 +220,7 @@ class Gateway:
             self._figures,
             self.pipeline.set_rollout_exchange_counter,
             supervisor=self.supervisor,
-            lease=LeaseRenewalMonitor(self.registry, LEASE),
+            controller_lease=LeaseObserver(self.registry, LEASE),
             process=reporting_process_name(settings),
         )
         self.telemetry.metrics.add_readers(gauges=self._reporter.gauges)

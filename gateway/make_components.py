@@ -59,7 +59,7 @@ def build_mirror(settings: Settings, registry: Registry, supervisor: Supervisor)
         registry,
         fallback=open_fallback(settings.registry_fallback) if settings.registry_fallback else None,
         first_load_timeout_s=server.registry_wait_s,
-        hold_s=server.registry_hold_s,
+        accept_reset_after_s=server.registry_hold_s,
         fallback_keys_age_s=server.fallback_keys_age_s,
         supervisor=supervisor,
     )

@@ -26,7 +26,7 @@ import msgspec
 import requests
 from google.api_core import exceptions
 
-from gateway.artifacts.artifact_store import (
+from gateway.artifacts.artifact_store_interface import (
     PermissionRefused,
     Progress,
     StoreError,
@@ -51,10 +51,10 @@ Result = TypeVar("Result")
 class GcsStore:
     """An artifact store in a Cloud Storage bucket. Interrupted uploads go on where they stopped."""
 
-    def __init__(self, bucket: str, prefix: str, state_folder: Path) -> None:
+    def __init__(self, bucket: str, prefix: str, upload_state_folder: Path) -> None:
         self._bucket_name = bucket
         self._prefix = prefix
-        self._sessions = _Sessions(state_folder / "uploads")
+        self._sessions = _Sessions(upload_state_folder / "uploads")
         self._client: Any = None
         self._threads = threading.local()
         self._opened: list[requests.Session] = []
@@ -92,7 +92,7 @@ class GcsStore:
         parts = [name.removeprefix(root).split("/") for name in names]
         return sorted((part[0], part[1]) for part in parts if len(part) == 3 and part[2] == MANIFEST_NAME)
 
-    def file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
+    def unverified_file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
         name = self._name(manifest.model, manifest.version, file.path)
         blob = self._existing(name)
         if blob is None:

@@ -86,16 +86,16 @@ def _add_pickle(needed: ModelRequirements, name: str, path: Path) -> None:
         contents = scan_pickle(path)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    _add_modules(needed, (module for module, _ in contents.names))
-    for module, what in sorted(contents.names):
+    _add_modules(needed, (module for module, _ in contents.imported_names))
+    for module, what in sorted(contents.imported_names):
         top = module.partition(".")[0]
         if top in needed.own:
             needed.own[top].append(what)
-    for package, version in contents.versions.items():
+    for package, version in contents.package_versions.items():
         here = _version(package)
         if here and here.split(".")[:2] != version.split(".")[:2]:
             needed.older.append(f"{package} {version} saved it, and {package} {here} is installed here")
-    needed.packages |= contents.versions
+    needed.packages |= contents.package_versions
 
 
 def _add_modules(needed: ModelRequirements, modules: Iterable[str]) -> None:

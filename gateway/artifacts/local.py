@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
-from gateway.artifacts.artifact_store import (
+from gateway.artifacts.artifact_store_interface import (
     PermissionRefused,
     Progress,
     StoreError,
@@ -54,7 +54,7 @@ class LocalStore:
             if not (name.startswith(".") or version.startswith("."))
         )
 
-    def file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
+    def unverified_file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
         path = self._folder(manifest.model, manifest.version) / file.path
         try:
             with path.open("rb") as stream:

@@ -253,11 +253,11 @@ def _stays_inside(path: str) -> bool:
     return not any(part in {"", ".", ".."} for part in path.split("/")) and not _NO_PATH.search(path)
 
 
-def collect_files(source: Path) -> list[tuple[str, Path]]:
-    """List the files of an artifact, with their paths in it.
+def list_all_files(source: Path) -> list[tuple[str, Path]]:
+    """List all files of an artifact, hidden ones too, with their paths in it.
 
-    Each is (path in the artifact, path here): of one file, or of all below a folder. ValueError where there is nothing, or
-    something that is not a plain file.
+    Each is (path in the artifact, path here): of one file, or of all below a folder. Only a manifest.json at the top of the
+    folder is left out. ValueError where there is nothing, or something that is not a plain file.
     """
     if source.is_file():
         if source.name == MANIFEST_NAME:
@@ -277,8 +277,8 @@ def collect_files(source: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def guess_format(files: Sequence[tuple[str, Path]]) -> str:
-    """Guess a model's format from its files. The suffixes decide. ValueError where they name none, or several."""
+def format_from_suffixes(files: Sequence[tuple[str, Path]]) -> str:
+    """The format of a model, from the suffixes of its files. ValueError where they name none, or several."""
     formats = {
         FORMATS[suffix] for name, _ in files if (suffix := PurePosixPath(name).suffix.lower()) in FORMATS
     }

@@ -3,11 +3,11 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gateway.artifacts.artifact_store import ArtifactStore, StoreError
+from gateway.artifacts.artifact_store_interface import ArtifactStore, StoreError
 
 
-def open_store(url: str, *, state_folder: Path) -> ArtifactStore:
-    """Open the store at `url`. `state_folder` keeps what is needed to go on with an interrupted upload."""
+def open_store(url: str, *, upload_state_folder: Path) -> ArtifactStore:
+    """Open the store at `url`. `upload_state_folder` keeps what is needed to resume an interrupted upload."""
     if not url:
         raise StoreError(
             "no artifact store is set: use --store, or set CHIPS_ARTIFACTS to gs://bucket/prefix or a folder"
@@ -18,7 +18,7 @@ def open_store(url: str, *, state_folder: Path) -> ArtifactStore:
 
         if not parts.netloc:
             raise StoreError(f"{url} names no bucket: write gs://bucket/prefix")
-        return GcsStore(parts.netloc, parts.path.strip("/"), state_folder)
+        return GcsStore(parts.netloc, parts.path.strip("/"), upload_state_folder)
     if parts.scheme in {"", "file"}:
         from gateway.artifacts.local import LocalStore
 

@@ -21,17 +21,20 @@ from typing import IO, Any, Final
 _ITEM_BYTES: Final[Mapping[str, int]] = {"b": 1, "?": 1, "B": 1}
 
 
-class PickleScan:
-    """What a scan of a pickle found. This is (module, name) of each class or function, and versions by package."""
+class PickleScanResult:
+    """What a scan of a pickle found: what the pickle would import, and the package versions that it notes.
+
+    `imported_names` are (module, name) of each class or function.
+    """
 
     def __init__(self) -> None:
-        self.names: set[tuple[str, str]] = set()
-        self.versions: dict[str, str] = {}
+        self.imported_names: set[tuple[str, str]] = set()
+        self.package_versions: dict[str, str] = {}
 
 
-def scan_pickle(path: Path) -> PickleScan:
+def scan_pickle(path: Path) -> PickleScanResult:
     """Scan a pickle or joblib file without running it. It may be compressed. ValueError where it is none or is cut off."""
-    contents = PickleScan()
+    contents = PickleScanResult()
     try:
         with _opened(path) as stream:
             _Reader(stream, contents).load()
@@ -75,7 +78,7 @@ class _Reader(_Unpickler):  # type: ignore[misc]
 
     dispatch = dict(_Unpickler.dispatch)  # noqa: RUF012
 
-    def __init__(self, stream: IO[bytes], contents: PickleScan) -> None:
+    def __init__(self, stream: IO[bytes], contents: PickleScanResult) -> None:
         super().__init__(stream)
         self.stack: list[Any]
         self._stream = stream
@@ -84,7 +87,7 @@ class _Reader(_Unpickler):  # type: ignore[misc]
     def find_class(self, module: str, name: str) -> Any:
         if self.proto < 3:  # written with the names of Python 2
             module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-        self._contents.names.add((module, name))
+        self._contents.imported_names.add((module, name))
         return _StandIn(f"{module}.{name}")
 
     def persistent_load(self, _: Any) -> Any:
@@ -131,7 +134,7 @@ class _Reader(_Unpickler):  # type: ignore[misc]
     def _note_version(self, made: _StandIn, state: Any) -> None:
         version = state.get("_sklearn_version") if isinstance(state, dict) else None
         if isinstance(version, str) and made.what.startswith("sklearn."):
-            self._contents.versions.setdefault("scikit-learn", version)
+            self._contents.package_versions.setdefault("scikit-learn", version)
 
     def _skip_array(self, state: Any) -> None:
         """joblib's numpy_pickle: the array's bytes follow, or a pickle of their own for an array of objects."""

@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.artifacts.baseline_statistics import BASELINE_NAME, parse_baseline
 from gateway.artifacts.infer_requirements import SCRIPT, infer_requirements
 from gateway.artifacts.manifest import (
     FORMATS,
@@ -18,11 +17,12 @@ from gateway.artifacts.manifest import (
     Sample,
     Signature,
     build_manifest,
-    collect_files,
-    guess_format,
+    format_from_suffixes,
+    list_all_files,
     signature_problems,
 )
-from gateway.artifacts.read_model_card import CARD_NAME, MAX_BYTES, parse_card
+from gateway.artifacts.model_card_sections import CARD_NAME, MAX_BYTES, parse_card
+from gateway.artifacts.read_baseline_statistics import BASELINE_NAME, parse_baseline
 from gateway.artifacts.wrong_file_type import detect_wrong_file_type
 from gateway.core.decode_strict_utf8 import decode_strict_utf8
 
@@ -70,7 +70,7 @@ def prepare_artifact(
     )
     stated: Mapping[str, str] = read_json(packages, dict[str, str]) or {}
     taken = {path.resolve() for path in (signature, samples, packages) if path is not None}
-    files = [(name, path) for name, path in collect_files(source) if path.resolve() not in taken]
+    files = [(name, path) for name, path in list_all_files(source) if path.resolve() not in taken]
     if not files:
         raise ValueError(f"{source} holds no model, only what describes one")
     kind = format or _guess(files)
@@ -165,7 +165,7 @@ def _guess(files: Sequence[tuple[str, Path]]) -> str:
     texts = [path for name, path in files if PurePosixPath(name).suffix.lower() == ".txt"]
     if len(texts) == 1 and _begins(texts[0], b"tree"):
         return "lightgbm"
-    kind = guess_format(files)
+    kind = format_from_suffixes(files)
     boosters = [path for name, path in files if PurePosixPath(name).suffix.lower() == ".bst"]
     if kind == "xgboost" and len(boosters) == 1:  # KServe's name for XGBoost's and LightGBM's files
         return "lightgbm" if _begins(boosters[0], b"tree") else kind

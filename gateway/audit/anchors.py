@@ -61,8 +61,8 @@ class AnchorReport(msgspec.Struct, frozen=True, kw_only=True):
 async def write_anchor(store: AnchorStore, registry: Registry, signer: Signer) -> AnchoredHead | None:
     """Write a signed anchor of the registry's present head.
 
-    The anchor is kept in `store`. Returns None where the registry's history has no head yet. Raises
-    RegistryError.
+    The anchor is kept in `store`. Returns the head, also where its anchor is there already; None where the history has no
+    head yet. Raises RegistryError.
     """
     head = await registry.head()
     if not head.sequence or head.digest is None:

@@ -12,7 +12,7 @@ import msgspec
 from gateway.core.model import Backend
 from gateway.core.version_evidence import parse_evidence, why_evidence_does_not_apply
 from gateway.registry.base import EVIDENCE, MODELS, Entry, Registry, RegistryError, decode_or_mark_damaged
-from gateway.registry.damaged_records import is_damaged_entry
+from gateway.registry.damaged_record_placeholders import is_damaged_entry
 
 
 class KnownEvidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +50,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     served: tuple[ServedVersion, ...] = ()
 
 
-def parse_time(text: str) -> datetime:
-    """Parse a time in RFC 3339, such as 2026-11-20T10:00Z. ValueError says what is wrong."""
+def parse_time_with_zone(text: str) -> datetime:
+    """Parse a time in ISO 8601 that names its time zone, such as 2026-11-20T10:00Z. ValueError says what is wrong."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
@@ -89,7 +89,7 @@ async def model_states_at(registry: Registry, at: datetime, name: str | None = N
 
 def _time_of(entry: Entry) -> datetime:
     try:
-        return parse_time(entry.at)
+        return parse_time_with_zone(entry.at)
     except ValueError as error:
         raise RegistryError(
             f"entry {entry.sequence} of the history: {error}. `chips audit --verify` shows what was edited"

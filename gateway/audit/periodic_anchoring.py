@@ -20,14 +20,15 @@ _FIRST_S: Final = 5.0  # after a start, which has more urgent things to do
 class PeriodicAnchoring:
     """Writes anchors of the registry's history at intervals.
 
-    Every `every_s` seconds the signed head goes to `store`. `signing_key` is a file in PEM.
+    Every `every_s` seconds the signed head goes to `store`. `signing_key_pem` is the file of
+    a private key.
     """
 
     def __init__(
         self,
         registry: Registry,
         store: AnchorStore,
-        signing_key: Path,
+        signing_key_pem: Path,
         *,
         every_s: float,
         supervisor: Supervisor,
@@ -37,7 +38,7 @@ class PeriodicAnchoring:
 
         self._registry = registry
         self._store = store
-        self._signer = read_signer(signing_key)
+        self._signer = read_signer(signing_key_pem)
         self._every_s = every_s
         self._supervisor = supervisor
         self._now = now

@@ -17,15 +17,15 @@ from gateway.registry.base import (
     Entry,
     Head,
     Registry,
+    RegistryStoreDamaged,
     StoredDocument,
     Unavailable,
 )
-from gateway.registry.damaged_records import RegistryDamaged
 from gateway.registry.hash_chain import (
     GENESIS,
     TAKEOVER,
     Takeover,
-    UnchainedDigest,
+    UnchainedEntriesDigest,
     entry_digest,
     text_digest,
 )
@@ -75,7 +75,7 @@ async def verify_history(
     """
     try:
         return await _verify(registry, anchors, registry_id)
-    except RegistryDamaged as error:  # so much so that there is no history to be read
+    except RegistryStoreDamaged as error:  # so much so that there is no history to be read
         finding = Finding(what="damaged", sequence=None, text=str(error))
         return HistoryReport(
             head=Head(registry_id="", generation=0),
@@ -129,7 +129,7 @@ class _Chain:
         self._digest: str | None = head.digest  # of the entry that comes next
         self._generation: int | None = head.generation  # of the entry that was last, or the head
         self._takeover: Takeover | None = None  # that the entries which come next must fit
-        self._unchained = UnchainedDigest(head.registry_id)
+        self._unchained = UnchainedEntriesDigest(head.registry_id)
         self.entries = self.chained = 0
         self.is_inside = False  # whether the entry that was taken last belongs to the chain
         if head.digest is None:
@@ -196,7 +196,7 @@ class _Chain:
                 f"an older release of CHIPS wrote {takeover.entries} entries past the chain, before {_name(entry)}",
             )
         self._takeover, self._generation = takeover, None
-        self._unchained = UnchainedDigest(self._head.registry_id)
+        self._unchained = UnchainedEntriesDigest(self._head.registry_id)
         self._end_takeover()
         return takeover
 

@@ -193,9 +193,9 @@ def _failure(error: Exception) -> console.Failure:
         return console.Failure(str(error), code=console.EX_CONFLICT)
     if isinstance(error, RegistryError):
         return console.Failure(str(error), code=console.EX_UNAVAILABLE)
-    from gateway.signoff.ssh_signature import SshError
+    from gateway.signoff.ssh_keygen_signature import SshKeygenError
 
-    if isinstance(error, SshError):
+    if isinstance(error, SshKeygenError):
         return console.Failure(str(error), code=console.EX_UNAVAILABLE)
     return console.Failure(
         f"{type(error).__name__}: {error}", hint="set CHIPS_DEBUG=1 to see where it happened"

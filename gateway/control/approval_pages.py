@@ -78,7 +78,7 @@ class ApprovalPages:
         policy, records = await self._read()
         if records is None:
             return json_response({"policy": policy is not None, "requests": []}, headers=_NO_STORE)
-        from gateway.signoff.approval_review import request_summary
+        from gateway.signoff.approval_review_document import request_summary
 
         found = await _checked(lambda: [request_summary(document, records) for document in records.requests])
         found.sort(key=lambda one: one.get("requested_at", ""), reverse=True)
@@ -94,7 +94,7 @@ class ApprovalPages:
             return await self._statement(exchange, records, document)
         if rest:
             raise PageNotFound("There is nothing here.")
-        from gateway.signoff.approval_review import review_document
+        from gateway.signoff.approval_review_document import review_document
 
         try:
             model = await self._registry.read(MODELS, _model_of(document))
@@ -187,12 +187,12 @@ class ApprovalPages:
             from gateway.signoff.read_sign_off_records import (
                 IssuerKeyCache,
                 parse_stored_policy,
-                read_records,
+                read_requests_and_keys,
             )
 
             recent = self._issuer_key_cache = self._issuer_key_cache or IssuerKeyCache()
             stored = parse_stored_policy(policy)
-            return policy, await read_records(self._registry, stored, None if decides else recent)
+            return policy, await read_requests_and_keys(self._registry, stored, None if decides else recent)
         except RegistryError as error:
             raise _away() from error
         except ValueError as error:
@@ -203,11 +203,11 @@ class ApprovalPages:
 
 async def _checked(work: Any) -> Any:
     """Signatures are verified by programs, which must not hold up other requests."""
-    from gateway.signoff.ssh_signature import SshError
+    from gateway.signoff.ssh_keygen_signature import SshKeygenError
 
     try:
         return await asyncio.to_thread(work)
-    except SshError as error:
+    except SshKeygenError as error:
         raise RegistryUnavailable(f"No signature can be checked on this gateway: {error}.") from error
 
 

@@ -263,7 +263,7 @@ class ControlRoutes:
         entry = snapshot.entries.get(name) if snapshot is not None else None
         if entry is None:
             raise PageNotFound("There is no such model in this registry.")
-        from gateway.artifacts.registered_model_cards import read_registered_cards
+        from gateway.artifacts.model_cards_from_registry import read_registered_cards
 
         try:
             cards = await read_registered_cards(self._registry, entry.model)

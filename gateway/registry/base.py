@@ -57,6 +57,9 @@ KINDS: Final = frozenset(
 MIRRORED: Final = frozenset({MODELS, REVOCATIONS, NETWORKS, ROLLOUTS, SHADOWS, EMERGENCIES, PRICES, BUDGETS})
 
 
+Generation = int  # of a registry: 0 at first, one more with each write
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """One document of the registry: kind, name, revision and body (JSON)."""
 
@@ -206,6 +209,14 @@ class RegistryError(Exception):
     """A registry could not do what it was asked. The text is for an operator."""
 
 
+class RegistryStoreDamaged(RegistryError):
+    """The registry's store as a whole is damaged.
+
+    Examples are another table, and a head that says nothing. It does not pass by itself. A single damaged document or entry
+    does not raise it.
+    """
+
+
 class Conflict(RegistryError):
     """A write was refused: another writer was first. Nothing of the batch was written."""
 
@@ -257,7 +268,7 @@ class Registry(Protocol):
         author: str,
         reason: str = "",
         preconditions: Sequence[Precondition] = (),
-    ) -> int:
+    ) -> Generation:
         """Write all of `changes` or none; return the new generation.
 
         A `load_mirrored` that follows shows that generation or a later one. Raises Conflict where a document, of `changes`

@@ -1,4 +1,4 @@
-"""Read and write evidence about versions in the registry. It also decides whether a version may get traffic."""
+"""Read and write evidence about versions in the registry."""
 
 from gateway.core.model import Backend
 from gateway.core.model_updates import to_document
@@ -43,17 +43,6 @@ async def list_evidence(registry: Registry, model: str, version: str) -> list[Ev
             except ValueError:
                 continue
     return found
-
-
-async def why_unverified(registry: Registry, model: str, backend: Backend) -> str:
-    """Why the version counts as unverified. Then it may not get traffic; empty where it may. Raises RegistryError."""
-    record = await read_evidence(registry, model, backend.version, VERIFY)
-    if record is None:
-        return "it was never verified"
-    elsewhere = why_evidence_does_not_apply(record, backend)
-    if elsewhere:
-        return f"its verification does not count: {elsewhere}"
-    return "" if record.passed else f"it failed its verification: {record.summary}"
 
 
 async def image_bound_to_evidence(registry: Registry, model: str, backend: Backend) -> str:

@@ -8,7 +8,7 @@ may leave a body out and still be checked, and so that no number of a body depen
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -127,7 +127,7 @@ def seal(entry: Entry, head: Head) -> tuple[Entry, Head]:
     )
 
 
-class UnchainedDigest:
+class UnchainedEntriesDigest:
     """The digest of the history's entries that are not chained. `take` them from the newest to the oldest."""
 
     def __init__(self, registry_id: str) -> None:
@@ -144,17 +144,24 @@ class UnchainedDigest:
         return self._sum.hexdigest()
 
 
-def take_over_history(
+class TakeoverAndPreviousHead(NamedTuple):
+    """A takeover, and the head that its entry must follow."""
+
+    takeover: Takeover
+    previous_head: Head
+
+
+def take_over_unchained_history(
     head: Head, entries: Iterable[Entry], documents: Iterable[StoredDocument]
-) -> tuple[Takeover, Head]:
-    """Take an older history over into the hash chain.
+) -> TakeoverAndPreviousHead:
+    """Take an older history over into the hash chain: commit to its entries that are not chained.
 
     Returns the takeover, which commits to that history, and the head that the takeover's entry must follow.
 
     `entries` come from the newest to the oldest. A part that is not chained may follow one that is: an older release wrote
     it. `documents` count where they differ from what the entries say.
     """
-    digest = UnchainedDigest(head.registry_id)
+    digest = UnchainedEntriesDigest(head.registry_id)
     last: Entry | None = None  # the newest that is chained
     latest: dict[tuple[str, str], tuple[int, str | None]] = {}
     for entry in entries:
@@ -173,9 +180,12 @@ def take_over_history(
         entries=digest.entries, history_sha256=digest.hexdigest(), documents=tuple(sorted(differing))
     )
     before = last.sequence if last is not None else 0
-    return takeover, Head(
-        registry_id=head.registry_id,
-        generation=head.generation,
-        sequence=before + digest.entries,
-        digest=last.digest if last is not None else GENESIS,
+    return TakeoverAndPreviousHead(
+        takeover,
+        Head(
+            registry_id=head.registry_id,
+            generation=head.generation,
+            sequence=before + digest.entries,
+            digest=last.digest if last is not None else GENESIS,
+        ),
     )

@@ -16,6 +16,7 @@ from gateway.registry.base import (
     Delete,
     Document,
     Entry,
+    Generation,
     Head,
     MirroredListing,
     Precondition,
@@ -118,7 +119,7 @@ class MemoryRegistry:
         author: str,
         reason: str = "",
         preconditions: Sequence[Precondition] = (),
-    ) -> int:
+    ) -> Generation:
         if not changes:
             raise ValueError("a write changes at least one document")
         store = self._store

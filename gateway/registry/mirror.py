@@ -51,9 +51,9 @@ class Mirror:
 
     `snapshot` is the data plane's only view of it: an attribute that is swapped whole and never waited for. A registry
     that has become another one, or gone back in time, is not believed at once: a database that was wiped, or restored
-    from a backup, must not take every model out of service. For `hold_s` the last good snapshot stays, and `held` says
-    why; then the new state is accepted, unless it lists no model while the last good snapshot lists some. Keys that the
-    new state revokes are refused at once all the same.
+    from a backup, must not take every model out of service. For `accept_reset_after_s` the last good snapshot stays,
+    and `held` says why; then the new state is accepted, unless it lists no model while the last good snapshot lists some.
+    Keys that the new state revokes are refused at once all the same.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Mirror:
         *,
         fallback: FallbackStore | None = None,
         first_load_timeout_s: float = 10.0,
-        hold_s: float = 300.0,
+        accept_reset_after_s: float = 300.0,
         fallback_keys_age_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -72,7 +72,7 @@ class Mirror:
         self._registry = registry
         self._fallback = fallback
         self._first_load_timeout_s = first_load_timeout_s
-        self._hold_s = hold_s
+        self._accept_reset_after_s = accept_reset_after_s
         self._fallback_keys_age_s = fallback_keys_age_s  # 0: the copy neither gets keys nor gives any
         self._clock = clock
         self._sleep = sleep
@@ -157,13 +157,13 @@ class Mirror:
             return False
         return True
 
-    # -- reading through
+    # -- reading what the snapshot lacks
 
-    async def read_through(self, name: str) -> ModelEntry | None:
+    async def read_missing_model(self, name: str) -> ModelEntry | None:
         """Read a model that the snapshot lacks from the registry itself. Raises Unavailable where it cannot be asked now.
 
-        All who ask for one name share one read, the result is kept for two seconds, and reads are rate limited: callers who ask
-        for names that do not exist must not become a load on the registry.
+        The snapshot stays as it is; the result is kept for two seconds. All who ask for one name share one read, and reads are
+        rate limited: callers who ask for names that do not exist must not become a load on the registry.
         """
         try:
             check_model_name(name)
@@ -292,8 +292,8 @@ class Mirror:
             )
             self.held = f"the registry {what}" + (", which lists no model" if empties else "")
             _log.error("%s; the last good state is served on", self.held)
-        if self._clock() - self._held_since >= self._hold_s and not empties:
-            _log.warning("%s, and that for %g s: it is accepted", self.held, self._hold_s)
+        if self._clock() - self._held_since >= self._accept_reset_after_s and not empties:
+            _log.warning("%s, and that for %g s: it is accepted", self.held, self._accept_reset_after_s)
             return False
         if self._held_listing is not listing:
             self._held_listing = listing

@@ -20,15 +20,16 @@ from gateway.registry.base import (
     Delete,
     Document,
     Entry,
+    Generation,
     Head,
     MirroredListing,
     Precondition,
     Put,
     Registry,
     RegistryError,
+    RegistryStoreDamaged,
     StoredDocument,
 )
-from gateway.registry.damaged_records import RegistryDamaged
 from gateway.registry.open_by_url import refuse_query
 from gateway.registry.sqlite_connection import connect, explain_sqlite_error, file_gone_error, transaction
 from gateway.registry.sqlite_read import (
@@ -42,7 +43,7 @@ from gateway.registry.sqlite_read_as_stored import (
     read_documents_as_stored,
     read_entries_page,
     read_head,
-    refuse_damaged_tables,
+    require_registry_schema,
 )
 from gateway.registry.sqlite_write import write
 
@@ -67,7 +68,7 @@ def open_url(parts: SplitResult) -> Registry:
 
 
 def _read_whole_head(db: sqlite3.Connection) -> Head:
-    refuse_damaged_tables(db)
+    require_registry_schema(db)
     return read_head(db)
 
 
@@ -113,7 +114,7 @@ class SqliteRegistry:
         author: str,
         reason: str = "",
         preconditions: Sequence[Precondition] = (),
-    ) -> int:
+    ) -> Generation:
         return await self._run(lambda db: write(db, changes, author, reason, preconditions))
 
     async def history(
@@ -134,11 +135,11 @@ class SqliteRegistry:
         return await self._run(_read_whole_head)
 
     async def history_entries_newest_first(self) -> AsyncIterator[Entry]:
-        page, before = await self._run(partial(read_entries_page, before=None))
+        page, before_rowid = await self._run(partial(read_entries_page, before_rowid=None))
         while page:
             for entry in page:
                 yield entry
-            page, before = await self._run(partial(read_entries_page, before=before))
+            page, before_rowid = await self._run(partial(read_entries_page, before_rowid=before_rowid))
 
     async def raw_documents_with_deleted(self, kind: str) -> tuple[StoredDocument, ...]:
         return await self._run(lambda db: read_documents_as_stored(db, kind))
@@ -169,7 +170,7 @@ class SqliteRegistry:
                 self._inode = self._inode or self._file()
             return work(self._connection)
         except OverflowError as error:  # somebody has set a number that has no successor
-            raise RegistryDamaged(
+            raise RegistryStoreDamaged(
                 f"a number in the registry {self.path} is too large: `chips audit --verify` shows what was edited"
             ) from error
         except (sqlite3.Error, OSError) as error:

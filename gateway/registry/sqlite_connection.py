@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from gateway.registry.base import (
     RegistryError,
+    RegistryStoreDamaged,
     Unavailable,
 )
-from gateway.registry.damaged_records import RegistryDamaged
 
 _log = logging.getLogger(__name__)
 
@@ -207,9 +207,9 @@ def explain_sqlite_error(error: sqlite3.Error | OSError, path: Path) -> Registry
             f"the registry {path} has been locked by another process for {_BUSY_TIMEOUT_S:.0f} s"
         )
     if "no such table" in text or "no such column" in text:
-        return RegistryDamaged(f"the tables of the registry {path} are not as CHIPS makes them: {text}")
+        return RegistryStoreDamaged(f"the tables of the registry {path} are not as CHIPS makes them: {text}")
     if "not a database" in text or "malformed" in text:
-        return RegistryDamaged(
+        return RegistryStoreDamaged(
             f"{path} is not a CHIPS registry, or is damaged; move it away or name another file"
         )
     if "readonly" in text or "read-only" in text or isinstance(error, PermissionError):

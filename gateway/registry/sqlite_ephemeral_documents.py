@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.registry.base import Conflict, Document
-from gateway.registry.damaged_records import document_from_values
+from gateway.registry.damaged_record_placeholders import document_or_mark_damaged
 from gateway.registry.sqlite_connection import transaction
 
 _TABLE: Final = """
@@ -25,7 +25,7 @@ def read(db: sqlite3.Connection, kind: str) -> tuple[Document, ...]:
     if not _exists(db):
         return ()
     rows = db.execute("SELECT name, revision, body FROM ephemeral WHERE kind = ? ORDER BY name", (kind,))
-    found = (document_from_values(kind, name, revision, body) for name, revision, body in rows)
+    found = (document_or_mark_damaged(kind, name, revision, body) for name, revision, body in rows)
     return tuple(document for document in found if document is not None)
 
 

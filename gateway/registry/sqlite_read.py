@@ -11,11 +11,11 @@ from gateway.registry.base import (
     Document,
     Entry,
     MirroredListing,
+    RegistryStoreDamaged,
 )
-from gateway.registry.damaged_records import (
+from gateway.registry.damaged_record_placeholders import (
     DAMAGED_ENTRY,
-    RegistryDamaged,
-    document_from_values,
+    document_or_mark_damaged,
     entry_from_values,
 )
 from gateway.registry.sqlite_connection import transaction
@@ -85,7 +85,7 @@ def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
     since = _NEVER if held is None else held.last[0]
     found = db.execute(_WHERE_WE_ARE, (since,)).fetchall()
     if len(found) != 1 or not (isinstance(found[0][0], str) and isinstance(found[0][1], int)):
-        raise RegistryDamaged(
+        raise RegistryStoreDamaged(
             "the registry's head is damaged: restore it from a backup (docs/how-to/restore.md)"
         )
     registry_id, generation, told, *entries = found[0]
@@ -103,7 +103,7 @@ def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
         documents = {}
         rows = db.execute(f"{_DOCUMENT} WHERE {_MIRRORED} ORDER BY kind, name", _KINDS)
     for kind, name, revision, body in rows:
-        document = document_from_values(kind, name, revision, body)
+        document = document_or_mark_damaged(kind, name, revision, body)
         if document is None:
             documents.pop((kind, name), None)
         else:
@@ -114,7 +114,7 @@ def read_state(db: sqlite3.Connection, held: WatchState | None) -> WatchState:
 def read_documents(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> tuple[Document, ...]:
     """The documents that the SQL condition `where` selects, without tombstones."""
     rows = db.execute(f"{_DOCUMENT} {where} AND body IS NOT NULL ORDER BY kind, name", values)
-    found = (document_from_values(*row) for row in rows)
+    found = (document_or_mark_damaged(*row) for row in rows)
     return tuple(document for document in found if document is not None)
 
 

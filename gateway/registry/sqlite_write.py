@@ -8,20 +8,22 @@ import msgspec
 from gateway.registry.base import (
     AUDIT,
     Delete,
+    Generation,
     Head,
     Precondition,
     Put,
     RegistryError,
+    RegistryStoreDamaged,
     now_rfc3339,
 )
-from gateway.registry.damaged_records import RegistryDamaged, values_or_problem
+from gateway.registry.damaged_record_placeholders import values_or_problem
 from gateway.registry.hash_chain import (
     TAKEOVER,
     TAKEOVER_REASON,
     check_expected,
     entry_of_change,
     seal,
-    take_over_history,
+    take_over_unchained_history,
 )
 from gateway.registry.sqlite_connection import add_chain_columns, is_chained, transaction
 from gateway.registry.sqlite_read import ENTRY_COLUMNS, entry_of_row
@@ -34,7 +36,7 @@ def write(
     author: str,
     reason: str,
     preconditions: Sequence[Precondition] = (),
-) -> int:
+) -> Generation:
     """Write all changes in one transaction; return the new generation.
 
     The chain's head is written with them. Raises Conflict.
@@ -103,13 +105,13 @@ def _move_head(db: sqlite3.Connection, old: Head, new: Head) -> None:
         (new.generation, new.sequence, new.digest, old.sequence, old.digest),
     )
     if moved.rowcount != 1:  # the transaction holds the write lock, so only a damaged table gets here
-        raise RegistryDamaged("the registry's head is damaged: `chips audit --verify` shows how")
+        raise RegistryStoreDamaged("the registry's head is damaged: `chips audit --verify` shows how")
 
 
 def _take_over(db: sqlite3.Connection, at: str) -> None:
     """Make the history of an older release a chain, by one entry that commits to all that was there before."""
     rows = db.execute(f"SELECT {ENTRY_COLUMNS} FROM history ORDER BY sequence DESC").fetchall()  # noqa: S608
-    takeover, head = take_over_history(
+    takeover, head = take_over_unchained_history(
         read_head(db), map(entry_of_row, rows), read_documents_as_stored(db, None)
     )
     add_chain_columns(db)

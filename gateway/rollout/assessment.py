@@ -1,7 +1,7 @@
-"""The assessment of a rollout: the evidence so far about its candidate.
+"""The evidence that a rollout has accumulated on whether its candidate is fine or worse.
 
-It says that the candidate is fine, or worse than the stable version. The controller adds the gateways' reports to it,
-and decides on it. It also holds how far the current step is.
+Worse means worse than the stable version. The controller adds the gateways' reports to it; `decision` decides on it. It
+also holds how far the current step is.
 """
 
 from math import ceil, inf, log, log2
@@ -51,7 +51,7 @@ def _questions(plan: RolloutPlan) -> dict[str, HigherRateTest]:
     }
 
 
-class UnpairedWindows(msgspec.Struct, kw_only=True):
+class SingleVersionWindows(msgspec.Struct, kw_only=True):
     """Windows of one gateway in which only one version had requests.
 
     They are kept until the other version has some, too. All of them are then judged as one window.
@@ -79,7 +79,7 @@ class Assessment(msgspec.Struct, kw_only=True):
     cold: int = 0
     fine_before: dict[str, float] = {}  # by question: the evidence of "fine" when the step began
     seen: dict[str, int] = {}  # by gateway: the last window that was taken in
-    unpaired: dict[str, UnpairedWindows] = {}  # by gateway
+    unpaired: dict[str, SingleVersionWindows] = {}  # by gateway
     stable_latency: dict[int, int] = {}  # by bucket
     reporting: int = 0  # gateway processes whose figures come in time
     silent: int = 0  # and those whose do not: the step waits for them
@@ -95,21 +95,24 @@ class Assessment(msgspec.Struct, kw_only=True):
             self.position, self.requests, self.cold_here, self.waited_s = position, 0, 0, 0.0
             self.fine_before = {name: evidence.fine for name, evidence in self.questions.items()}
 
-    def add_report(self, rollout: Rollout, report: RolloutReport) -> bool:
-        """Add the new windows of a gateway's report. Return whether anything has changed."""
+    def add_new_windows(self, rollout: Rollout, report: RolloutReport) -> bool:
+        """Add the windows of a gateway's report that were not seen before. Return whether anything has changed.
+
+        All of them are evidence; those of the current step also count for its progress.
+        """
         new = [window for window in report.windows if window.number > self.seen.get(report.gateway, 0)]
         for window in new:
             self._observe(rollout, report.gateway, window)
         if new:
             self.seen[report.gateway] = new[-1].number
-        return bool(new) | (report.final and self.judge_gone_gateway(rollout.plan, report.gateway))
+        return bool(new) | (report.final and self.judge_single_version_windows(rollout.plan, report.gateway))
 
-    def judge_gone_gateway(self, plan: RolloutPlan, gateway: str) -> bool:
-        """Judge the unpaired windows that a gone gateway has left.
+    def judge_single_version_windows(self, plan: RolloutPlan, gone_gateway: str) -> bool:
+        """Judge the windows that a gone gateway has left, in which only one version had requests.
 
         Return whether there were any. Over days, many gateways come and go.
         """
-        pair = self.unpaired.pop(gateway, None)
+        pair = self.unpaired.pop(gone_gateway, None)
         if pair is not None:
             self._judge(plan, pair)
         return pair is not None
@@ -121,7 +124,7 @@ class Assessment(msgspec.Struct, kw_only=True):
             self.requests += candidate.requests
             self.cold_here += candidate.cold
         self.cold += candidate.cold
-        pair = self.unpaired.setdefault(gateway, UnpairedWindows())
+        pair = self.unpaired.setdefault(gateway, SingleVersionWindows())
         pair.windows += 1
         pair.settled &= window.after_s >= rollout.plan.settle_s
         pair.candidate.add(candidate)
@@ -131,7 +134,7 @@ class Assessment(msgspec.Struct, kw_only=True):
             del self.unpaired[gateway]
             self._judge(rollout.plan, pair)
 
-    def _judge(self, plan: RolloutPlan, pair: UnpairedWindows) -> None:
+    def _judge(self, plan: RolloutPlan, pair: SingleVersionWindows) -> None:
         candidate, stable = pair.candidate, pair.stable
         for name, hits in (
             (ERRORS, (candidate.errors, stable.errors)),
@@ -187,17 +190,19 @@ class Assessment(msgspec.Struct, kw_only=True):
         found = [name for name, finding in self.findings().items() if finding == "worse"]
         return "; ".join(f"it {_WORDS[name]} ({self._compared(name)})" for name in found)
 
-    def too_many_cold_starts(self, *, last: bool) -> bool:
-        """Whether too many of this step's requests waited for a cold start.
+    def too_many_cold_starts(self, *, at_last_comparison: bool) -> bool:
+        """Whether too many of the candidate's requests at this step waited for a cold start.
 
-        Then the times of the others say little. `last`: the step before 100 %, which allows fewer.
+        Then the times of the others say little. `at_last_comparison`: this is the step before 100 %, or the last one of the
+        plan, which allows fewer.
         """
-        return self.cold_here > (MOST_COLD_AT_LAST if last else MOST_COLD) * self.requests
+        return self.cold_here > (MOST_COLD_AT_LAST if at_last_comparison else MOST_COLD) * self.requests
 
-    def contradicted_questions(self) -> list[str]:
-        """The questions whose evidence for "fine" is contradicted by this step's own requests.
+    def questions_this_step_contradicts(self) -> list[str]:
+        """The questions on which this step's own requests speak against the evidence for "fine" of earlier steps.
 
-        A version may fail only with the load of its last step: what it did before that must not outvote it.
+        That evidence has fallen since the step began, and not by chance. A version may fail only with the load of its last
+        step: what it did before that must not outvote it.
         """
         return [
             name
@@ -207,7 +212,7 @@ class Assessment(msgspec.Struct, kw_only=True):
 
     def questions_not_yet_fine(self) -> list[str]:
         """The questions that are not answered with "fine" yet. Those whose answer is contradicted are among them."""
-        contradicted = self.contradicted_questions()
+        contradicted = self.questions_this_step_contradicts()
         return [
             name for name, finding in self.findings().items() if finding != "fine" or name in contradicted
         ]

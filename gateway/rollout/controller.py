@@ -38,7 +38,7 @@ from gateway.rollout.decision import Decision, apply_decision, decide
 from gateway.rollout.lease import LEASE, Lease
 from gateway.rollout.reporting_gateways import ReportingGateways
 from gateway.rollout.request_count_reporter import FIGURES, RolloutReport
-from gateway.rollout.webhook_outbox import WebhookOutbox
+from gateway.rollout.step_webhook_delivery import StepWebhookDelivery
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
@@ -80,7 +80,7 @@ class RolloutController:
         self._registry = registry
         self._figures = figures
         self._mirror = mirror
-        self._outbox = WebhookOutbox(registry, secret, supervisor=supervisor, clock=clock)
+        self._webhooks = StepWebhookDelivery(registry, secret, supervisor=supervisor, clock=clock)
         self._supervisor = supervisor
         self._clock = clock
         holder = f"{os.getpid()}-{uuid4().hex[:12]}"
@@ -98,7 +98,7 @@ class RolloutController:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await self._outbox.stop(_STOP_S)
+        await self._webhooks.stop(_STOP_S)
         with contextlib.suppress(RegistryError, TimeoutError):
             async with asyncio.timeout(_STOP_S):
                 await self._lease.release()
@@ -131,22 +131,23 @@ class RolloutController:
         return dict(snapshot.rollouts) if snapshot is not None and self._mirror.is_authoritative else {}
 
     async def reconcile(self) -> RegistryError | None:
-        """Reconcile each rollout once.
+        """Reconcile each rollout once; return the error of one that could not be written.
 
-        It takes the step that the evidence allows now. Raises RegistryError. Returned is what kept one of them from being
-        written, such as a document that is too large: the others go on.
+        It takes the step that the evidence allows now, if this process holds the lease. The returned error kept one rollout
+        from being written, such as a document that is too large: the others go on. Raises RegistryError where the registry
+        itself fails.
         """
         rollouts = self._rollouts()
         active = {name: rollout for name, rollout in rollouts.items() if rollout.active}
-        if not active and not self._outbox.rollouts_with_due_webhooks(rollouts.values()):
+        if not active and not self._webhooks.rollouts_with_due_webhooks(rollouts.values()):
             self._watched.clear()
             return None
-        if not await self._lease.renew():
+        if not await self._lease.acquire_or_renew():
             self._watched.clear()
             return None
         problem: RegistryError | None = None
         try:
-            await self._outbox.deliver_due(rollouts.values())
+            await self._webhooks.start_due_deliveries(rollouts.values())
         except Conflict as error:
             _log.info("webhooks: %s", error)
         except Unavailable:
@@ -197,7 +198,7 @@ class RolloutController:
             await self._figures.delete_ephemeral(FIGURES, report)
         if decision.action == "wait":
             self._log_once(logging.INFO, name, "waits", decision.reason)
-        elif self._lease.held:
+        elif self._lease.is_held:
             await self._act(name, rollout, decision, seen)
 
     def _log_once(self, level: int, name: str, what: str, reason: str) -> None:
@@ -232,22 +233,22 @@ class RolloutController:
                 continue
             if report.rollout == rollout.id:
                 watched.gateways.saw(document, report, now)
-                changed |= watched.assessment.add_report(rollout, report)
+                changed |= watched.assessment.add_new_windows(rollout, report)
         return changed
 
     def _leave_out(
-        self, watched: _Watched, rollout: Rollout, present: set[str], timeout_s: float, now: float
+        self, watched: _Watched, rollout: Rollout, existing: set[str], timeout_s: float, now: float
     ) -> list[str]:
         """The reports of gateways that nobody waits for any more."""
         seen, gateways = watched.assessment, watched.gateways
-        ended, in_vain = gateways.end_turn(present, now, window_s=rollout.plan.window_s, timeout_s=timeout_s)
-        for name in in_vain:
+        departed = gateways.end_turn(existing, now, window_s=rollout.plan.window_s, timeout_s=timeout_s)
+        for name in departed.silent_too_long:
             _log.warning("rollout of %s: it goes on without gateway %s, which is silent", rollout.model, name)
         seen.reporting, seen.silent = gateways.reporting, gateways.silent
-        seen.left_out += len(in_vain)
-        gone = [*ended, *in_vain]
+        seen.left_out += len(departed.silent_too_long)
+        gone = [*departed.ended, *departed.silent_too_long]
         for document in gone:
-            seen.judge_gone_gateway(rollout.plan, document.removeprefix(f"{rollout.model}."))
+            seen.judge_single_version_windows(rollout.plan, document.removeprefix(f"{rollout.model}."))
         return gone
 
     async def _act(self, name: str, rollout: Rollout, decision: Decision, seen: Assessment) -> None:
@@ -276,7 +277,7 @@ class RolloutController:
         self.steps[name] = self.steps.get(name, 0) + 1
         level = logging.WARNING if decision.action in {"return", "hold"} else logging.INFO
         _log.log(level, "rollout of %s: %s (generation %d)", name, decision.reason, generation)
-        await self._outbox.deliver_due([new])
+        await self._webhooks.start_due_deliveries([new])
         await self._clean_up(name, keep=new.id if new.active else "")
 
     async def _verdict(self, name: str, rollout: Rollout, seen: Assessment) -> Put:

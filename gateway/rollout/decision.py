@@ -63,14 +63,14 @@ def _undecided(rollout: Rollout, seen: Assessment) -> str:
     if seen.reporting < plan.min_gateways:
         return f"{seen.reporting} of at least {plan.min_gateways} gateway processes report"
     last = rollout.position + 1 >= len(plan.steps) or plan.steps[rollout.position + 1] == 100
-    contradicted = seen.contradicted_questions() if last else []
+    contradicted = seen.questions_this_step_contradicts() if last else []
     if contradicted:  # that is no lack of evidence, which time makes up for
         return f"undecided: the requests at this step speak against it: {', '.join(contradicted)}"
     if plan.undecided_after_s is not None and seen.waited_s >= plan.undecided_after_s:
         return ""
     if seen.requests < plan.min_requests:
         return f"undecided: {seen.requests} of {plan.min_requests} requests at this step"
-    if seen.too_many_cold_starts(last=last):
+    if seen.too_many_cold_starts(at_last_comparison=last):
         cold = f"{seen.cold_here} of {seen.requests} requests at this step waited for an instance to start"
         return f"undecided: {cold}, or took time that the backend does not account for"
     if last:

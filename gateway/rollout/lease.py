@@ -1,8 +1,8 @@
 """A lease in the registry, so that one of several rollout controllers acts at a time.
 
-When its holder is gone, another process takes over. No clock of one machine is compared with another's. The holder changes
-the document every few seconds; who sees it unchanged for `ttl_s`, by its own monotonic clock, takes it over, by
-compare-and-set. A holder that could not renew in time stops acting before that, by its own clock.
+It holds no expiry time: a process that sees it unchanged for `ttl_s`, by its own monotonic clock, takes it over, by
+compare-and-set. So no clock of one machine is compared with another's. The holder changes the document every few seconds.
+A holder that could not renew in time stops acting before that, by its own clock.
 """
 
 import time
@@ -16,7 +16,10 @@ LEASE: Final = "rollouts"  # of the controller
 
 
 class Lease:
-    """A lease that one process holds at a time. Call `renew` every second or so; `held` says whether this process may act now."""
+    """A lease that one process holds at a time.
+
+    Call `acquire_or_renew` every second or so; `is_held` says whether this process may act now.
+    """
 
     def __init__(
         self,
@@ -37,15 +40,15 @@ class Lease:
         self._renewed_at = float("-inf")
 
     @property
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether this process holds the lease now.
 
         No other process can have taken it over. The second half of `ttl_s` is left for what is under way.
         """
         return self._clock() - self._renewed_at < self.ttl_s / 2
 
-    async def renew(self) -> bool:
-        """Take or renew the lease; return whether this process holds it. Raises RegistryError."""
+    async def acquire_or_renew(self) -> bool:
+        """Acquire the lease if it is free or expired, or renew it. Return whether this process holds it. Raises RegistryError."""
         now = self._clock()
         if now - self._renewed_at < self.ttl_s / 5:
             return True
@@ -61,7 +64,7 @@ class Lease:
 
     async def release(self) -> None:
         """Release the lease. Another process need not wait then. Raises RegistryError."""
-        if self.held and self._revision is not None:
+        if self.is_held and self._revision is not None:
             await self._write("", self._revision, float("-inf"))
 
     async def _write(self, holder: str, revision: int, now: float) -> bool:
@@ -77,7 +80,7 @@ class Lease:
         return True
 
 
-class LeaseRenewalMonitor:
+class LeaseObserver:
     """Observes how long ago a lease was last renewed. It is for a process that does not compete for the lease."""
 
     def __init__(self, registry: Registry, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -87,8 +90,8 @@ class LeaseRenewalMonitor:
         self._seen: tuple[int, str] | None = None
         self._changed_at = clock()
 
-    async def seconds_since_renewal(self) -> float:
-        """The seconds since the lease was last renewed. It is 0.0 where it was just seen to change. Raises RegistryError."""
+    async def seconds_since_observed_renewal(self) -> float:
+        """The seconds since the lease was last seen to change. It is 0.0 where it was just seen to. Raises RegistryError."""
         found = {one.name: one for one in await self._registry.list_ephemeral(LEASES)}.get(self._name)
         seen = (found.revision, str(found.body.get("holder", ""))) if found is not None else (0, "")
         if seen != self._seen:

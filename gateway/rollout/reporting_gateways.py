@@ -3,7 +3,7 @@
 The controller judges this by its own clock, from the time when it first sees a new report.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.registry.base import Document
 from gateway.rollout.process_liveness import has_ended
@@ -18,6 +18,13 @@ class _Gateway:
         self.reported_at = now
         self.process = process
         self.current = current  # its last report was written while we looked
+
+
+class DepartedGateways(NamedTuple):
+    """The gateways that ended or were silent for too long, by the names of their documents."""
+
+    ended: list[str]
+    silent_too_long: list[str]
 
 
 class ReportingGateways:
@@ -46,24 +53,24 @@ class ReportingGateways:
             self._known[name] = _Gateway(document.revision, now, report.process, current=not self._first_turn)
 
     def end_turn(
-        self, present: set[str], now: float, *, window_s: float, timeout_s: float
-    ) -> tuple[list[str], list[str]]:
-        """End the turn, and return the gateways that ended or fell silent.
+        self, existing_documents: set[str], now: float, *, window_s: float, timeout_s: float
+    ) -> DepartedGateways:
+        """End the turn: forget and return the gateways that have ended or were silent for too long.
 
-        Both lists hold names of documents: of gateways that have ended, and of those that were silent for too long.
-        `present`: the documents there are.
+        The others are counted as `reporting` or `silent`. `existing_documents`: the names of all reports that there are; a
+        gateway whose report is gone is forgotten, too.
         """
         self._first_turn = False
         late_s = LATE_WINDOWS * window_s
-        ended, in_vain = self._stopped, []
+        ended, silent_too_long = self._stopped, []
         self._stopped = []
         for name, gateway in list(self._known.items()):
-            if name not in present:
+            if name not in existing_documents:
                 pass
             elif has_ended(gateway.process):
                 ended.append(name)
             elif now - gateway.reported_at >= late_s + window_s + timeout_s:
-                in_vain.append(name)
+                silent_too_long.append(name)
             else:
                 continue
             del self._known[name]
@@ -74,4 +81,4 @@ class ReportingGateways:
         ]
         self.silent = len(silent)
         self.reporting = len(self._known) - self.silent
-        return ended, in_vain
+        return DepartedGateways(ended, silent_too_long)

@@ -20,8 +20,8 @@ from gateway.core.model_updates import to_document
 from gateway.core.rollout_document import Rollout, replaced_versions
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
-from gateway.rollout.lease import LeaseRenewalMonitor
-from gateway.rollout.request_counter import Count, RequestCounter, Tally, WindowCollector
+from gateway.rollout.lease import LeaseObserver
+from gateway.rollout.request_counter import Count, RequestCounter, Tally, VersionWindowCollector
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
 
@@ -69,7 +69,10 @@ class _Open:
         self.number = 0
         self.revision = 0
         self.windows: list[RolloutWindow] = []
-        self.collectors = {rollout.candidate: WindowCollector(), rollout.stable: WindowCollector()}
+        self.collectors = {
+            rollout.candidate: VersionWindowCollector(),
+            rollout.stable: VersionWindowCollector(),
+        }
 
     def close_window(self, now: float) -> None:
         self.number += 1
@@ -78,12 +81,15 @@ class _Open:
                 number=self.number,
                 position=self.rollout.position,
                 after_s=round(self.began - self.stepped_at, 3),
-                versions={version: collector.fold() for version, collector in self.collectors.items()},
+                versions={
+                    version: collector.fold_times_into_tally()
+                    for version, collector in self.collectors.items()
+                },
             )
         )
         del self.windows[:-_WINDOWS]
         for version in self.collectors:
-            self.collectors[version] = WindowCollector()
+            self.collectors[version] = VersionWindowCollector()
         self.began = now
 
     def report(self, gateway: str, process: str, *, final: bool) -> RolloutReport:
@@ -100,8 +106,8 @@ class RolloutReporter:
     """Reports this gateway's request counts for the active rollouts.
 
     It counts the requests, and reports once in each window. Call `follow` with each snapshot. `count_also` installs the
-    counter where requests end, and takes it away. `lease` is that of the controllers: whether one of them is there is
-    looked at with each report.
+    counter where requests end, and takes it away. `controller_lease` shows whether there is a controller: it is looked at
+    with each report.
     """
 
     def __init__(
@@ -110,11 +116,11 @@ class RolloutReporter:
         count_also: Callable[[Callable[[Exchange], None] | None], None],
         *,
         supervisor: Supervisor,
-        lease: LeaseRenewalMonitor | None = None,
+        controller_lease: LeaseObserver | None = None,
         process: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lease = lease
+        self._controller_lease = controller_lease
         self._process = process
         self._unattended = False
         self._store = store
@@ -134,9 +140,9 @@ class RolloutReporter:
         if not active and not self._open:
             return
         now = self._clock()
-        if self._lease is not None and not (active and self._open):
+        if self._controller_lease is not None and not (active and self._open):
             self._unattended = False
-            self._lease.reset()
+            self._controller_lease.reset()
         for name in list(self._open):
             if name not in active or active[name].id != self._open[name].rollout.id:
                 self._ended.append(name)
@@ -212,9 +218,11 @@ class RolloutReporter:
                 return
 
     async def _look_for_controller(self, window_s: float) -> None:
-        if self._lease is None:
+        if self._controller_lease is None:
             return
-        unattended = await self._lease.seconds_since_renewal() > max(_UNATTENDED_S, 4 * window_s)
+        unattended = await self._controller_lease.seconds_since_observed_renewal() > max(
+            _UNATTENDED_S, 4 * window_s
+        )
         if unattended and not self._unattended:
             _log.error("a rollout is under way, and no controller: start one with `chips rollouts run`")
         self._unattended = unattended

@@ -43,9 +43,9 @@ Bucket = Annotated[int, Meta(ge=0, le=4096)]  # far more than a lifetime
 
 @dataclass(slots=True, kw_only=True)  # which the interpreter writes to faster than to a Struct
 class Tally:
-    """The request counts of one window.
+    """The request counts of one version in one window.
 
-    All requests are of one version. `latency` is by bucket; of `requests`, `cold` are not in it. Raises ValueError for
+    `latency` is by bucket; of `requests`, `cold` are not in it. Raises ValueError for
     counts that no gateway can have counted: parts that are more than the requests.
     """
 
@@ -72,10 +72,10 @@ class Tally:
             self.latency[number] = self.latency.get(number, 0) + count
 
 
-class WindowCollector:
-    """Collects the request counts of one window.
+class VersionWindowCollector:
+    """Collects the request counts of one version in one window.
 
-    All requests are of one version. Times go into buckets a few thousand at once, so that few requests pay for that.
+    Times go into buckets a few thousand at once, so that few requests pay for that.
     """
 
     __slots__ = ("tally", "times_s")
@@ -84,8 +84,8 @@ class WindowCollector:
         self.tally = Tally()
         self.times_s: list[float] = []
 
-    def fold(self) -> Tally:
-        """Fold the collected times into the tally, and return it. Times go into latency buckets."""
+    def fold_times_into_tally(self) -> Tally:
+        """Fold the collected times into the window's tally, and return it. Times go into latency buckets; the tally goes on."""
         times_s, self.times_s = self.times_s, []
         tally = self.tally
         tally.requests += len(times_s)
@@ -98,7 +98,7 @@ class RequestCounter:
     """Counts finished requests by model and version. It counts for the models in `collectors`. Call it with the exchange."""
 
     def __init__(self) -> None:
-        self.collectors: dict[str, dict[str, WindowCollector]] = {}
+        self.collectors: dict[str, dict[str, VersionWindowCollector]] = {}
 
     def __call__(self, exchange: Exchange) -> None:
         """Every request pays for this while a rollout runs, so it is one function."""
@@ -129,7 +129,7 @@ class RequestCounter:
         times_s = collector.times_s
         times_s.append(duration_s)
         if len(times_s) >= _FOLD_AT:
-            collector.fold()
+            collector.fold_times_into_tally()
 
 
 def _counts_as_failed(exchange: Exchange, tally: Tally) -> bool:

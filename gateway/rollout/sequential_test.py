@@ -46,13 +46,16 @@ class Counts(NamedTuple):
     hits: int
 
 
-def closest_null_rates(n: int, p: float, m: int, q: float, margin: float) -> tuple[float, float]:
-    """The rates of the null hypothesis that are closest to given rates.
+def closest_null_boundary_rates(
+    candidate_requests: int, candidate_rate: float, stable_requests: int, stable_rate: float, margin: float
+) -> tuple[float, float]:
+    """The rates at the boundary of the null hypothesis that are closest to the given rates.
 
-    They are the rates (r, s) that are closest to (p, q) in Kullback-Leibler divergence. They lie at its edge, r = s +
-    `margin`, where n KL(p, r) + m KL(q, s) is least. Rates are in (0, 1), `margin` in (-1, 1). The derivative along the
+    With n, p of the candidate and m, q of the stable version, they are the rates (r, s) that are closest to (p, q) in
+    Kullback-Leibler divergence: of all with r = s + `margin`, those where n KL(p, r) + m KL(q, s) is least. Rates are in (0, 1), `margin` in (-1, 1). The derivative along the
     line grows with s, so bisection finds its zero.
     """
+    n, p, m, q = candidate_requests, candidate_rate, stable_requests, stable_rate
     # The minimum lies between the points of the line that agree with one version each.
     low, high = sorted((q, min(max(p - margin, 0.0), 1.0)))
     low, high = max(low, -margin), min(high, 1.0 - margin)
@@ -76,7 +79,7 @@ def log_e_value(candidate: Counts, stable: Counts, p: float, q: float, margin: f
     """
     n, k = candidate
     m, j = stable
-    r, s = closest_null_rates(n, p, m, q, margin)
+    r, s = closest_null_boundary_rates(n, p, m, q, margin)
     return (
         k * log(p / r) + (n - k) * log((1 - p) / (1 - r)) + j * log(q / s) + (m - j) * log((1 - q) / (1 - s))
     )

@@ -45,10 +45,10 @@ def webhook_signature(secret: str, identity: str, timestamp: int, body: bytes) -
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-async def post_webhook(url: str, secret: str, identity: str, message: dict[str, Any]) -> bool:
-    """Post a signed message to a webhook. Returns whether it was accepted (2xx).
+async def post_webhook_with_retries(url: str, secret: str, identity: str, message: dict[str, Any]) -> bool:
+    """Post a signed message to a webhook, up to three times. Returns whether it was accepted (2xx).
 
-    It is tried up to three times. Redirects are not followed. Never raises.
+    Redirects are not followed. Never raises.
     """
     body = msgspec.json.encode(message)
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)

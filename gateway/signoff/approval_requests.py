@@ -15,11 +15,11 @@ from gateway.audit.dsse_envelope import SigningError
 from gateway.registry.base import APPROVALS, Document, Put, Registry
 from gateway.registry.hash_chain import text_digest
 from gateway.signoff.approval_subject import Subject
-from gateway.signoff.identity_token_signature import token_key_name
-from gateway.signoff.in_toto_statement import Keys, VerifiedStatement, identity_tokens_in, read_statement
+from gateway.signoff.environment_policy import SignOffPolicy, unfilled_role_places
+from gateway.signoff.in_toto_statement import VerifiedStatement, identity_tokens_in, read_statement
 from gateway.signoff.kept_issuer_keys import KeptIssuerKey, keys_that_verify, with_kept_keys
-from gateway.signoff.policy import SignOffPolicy, missing_roles
 from gateway.signoff.required_evidence import evidence_digests, evidence_problems
+from gateway.signoff.verify_identity_token_signature import IssuerKeys, token_key_name
 
 _REPLACED: Final = "a later word of the same person has replaced it"
 _MAX_SKEW: Final = timedelta(minutes=5)
@@ -82,14 +82,14 @@ def derive_request_id(statement: Mapping[str, Any]) -> str:
     return (text_digest(msgspec.json.encode(statement, order="sorted").decode()) or "")[:32]
 
 
-def with_decision(document: Document, decision: Mapping[str, Any], keys: Keys) -> Put:
-    """The write that adds a decision to an approval request. It adds the issuers' keys that verify the decision, too."""
+def with_decision_and_keys(document: Document, decision: Mapping[str, Any], issuer_keys: IssuerKeys) -> Put:
+    """The write that adds a decision, and the issuers' keys that verify it, to an approval request. Nothing is verified."""
     request = read_request(document)
     body = msgspec.to_builtins(
         msgspec.structs.replace(
             request,
             decisions=(*request.decisions, dict(decision)),
-            keys=(*request.keys, *keys_that_verify(identity_tokens_in(decision), keys)),
+            keys=(*request.keys, *keys_that_verify(identity_tokens_in(decision), issuer_keys)),
         )
     )
     return Put(kind=APPROVALS, name=document.name, body=body, expected=document.revision)
@@ -99,7 +99,7 @@ def evaluate_request(
     request_id: str,
     request: ApprovalRequest,
     stored: StoredPolicy,
-    keys: Keys,
+    keys: IssuerKeys,
     *,
     environment: str,
     now: datetime | None = None,
@@ -141,8 +141,8 @@ def evaluate_request(
         if one.predicate.decision == "reject"
     ]
     if not holds:
-        missing = missing_roles(policy.approvals, [one.person for one in approvals])
-        problems += [f"an approval by a person of the role {role} is missing" for role in missing]
+        unfilled = unfilled_role_places(policy.approvals, [one.person for one in approvals])
+        problems += [f"an approval by a person of the role {role} is missing" for role in unfilled]
     if emergency is not None and not holds:
         ignored.append(
             f"{emergency.person.name}: emergency does not count: it has expired after {policy.valid_days:g} days"
@@ -179,7 +179,7 @@ def request_problems(
 def version_sign_offs_until(
     documents: Sequence[Document],
     stored: StoredPolicy,
-    keys: Keys,
+    keys: IssuerKeys,
     *,
     environment: str,
     title: str,
@@ -229,7 +229,7 @@ def version_sign_offs_until(
 
 
 def _read_for_audit(
-    content: Mapping[str, Any], request: ApprovalRequest, stored: StoredPolicy, keys: Keys
+    content: Mapping[str, Any], request: ApprovalRequest, stored: StoredPolicy, keys: IssuerKeys
 ) -> VerifiedStatement:
     """The statement by the keys that issuers publish, else by those that were kept. Raises SigningError."""
     try:
@@ -268,7 +268,7 @@ def evaluate_decisions(
     request: ApprovalRequest,
     asked: VerifiedStatement,
     stored: StoredPolicy,
-    keys: Keys,
+    keys: IssuerKeys,
     now: datetime,
 ) -> list[tuple[VerifiedStatement | None, str]]:
     """Evaluate the decisions of a request, in order.
@@ -296,7 +296,7 @@ def evaluate_decisions(
 
 
 def why_last_decision_does_not_count(
-    request_id: str, request: ApprovalRequest, stored: StoredPolicy, keys: Keys
+    request_id: str, request: ApprovalRequest, stored: StoredPolicy, keys: IssuerKeys
 ) -> str:
     """Why the last decision of a request does not count.
 
@@ -314,7 +314,7 @@ def _decisions(
     request: ApprovalRequest,
     asked: VerifiedStatement,
     stored: StoredPolicy,
-    keys: Keys,
+    keys: IssuerKeys,
     now: datetime,
 ) -> tuple[list[VerifiedStatement], list[str]]:
     """The last decision of each person that counts, and why others do not."""
@@ -330,7 +330,7 @@ def _decisions(
 
 
 def _why_no_longer(
-    content: Mapping[str, Any], request: ApprovalRequest, stored: StoredPolicy, keys: Keys
+    content: Mapping[str, Any], request: ApprovalRequest, stored: StoredPolicy, keys: IssuerKeys
 ) -> str:
     """Why a decision that counted when it was made does not count now; empty where it never did."""
     try:

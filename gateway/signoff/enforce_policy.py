@@ -32,12 +32,12 @@ from gateway.signoff.approval_requests import (
     read_request,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
-from gateway.signoff.policy import policy_digest
+from gateway.signoff.environment_policy import policy_digest
 from gateway.signoff.read_sign_off_records import (
     SignOffRecords,
     parse_stored_policy,
     policy_precondition,
-    read_records,
+    read_requests_and_keys,
 )
 
 _FREE: Final = ("enabled", "description", "owner", "traffic", "sticky")  # slots follow the traffic
@@ -91,7 +91,7 @@ async def check_write(
         return WriteClearance(
             (), unchanged
         )  # without a request to any issuer: a bad version must go also while it is away
-    records = await read_records(registry, stored)
+    records = await read_requests_and_keys(registry, stored)
     found = tuple(find_approval(subject, records) for subject in subjects)
     requests = {
         one.request.name: Precondition(kind=APPROVALS, name=one.request.name, expected=one.request.revision)
@@ -105,7 +105,7 @@ def find_approval(
 ) -> ApprovedSubject:
     """Find the request that approves `subject`. Raises NotApproved where none does."""
     nearest: ApprovalStatus | None = None
-    stored, keys = records.stored, records.keys
+    stored, keys = records.stored, records.issuer_keys
     for document in records.requests:
         try:
             request = read_request(document)

@@ -20,9 +20,8 @@ from gateway.signoff.approval_requests import (
     read_request,
     request_problems,
     why_last_decision_does_not_count,
-    with_decision,
+    with_decision_and_keys,
 )
-from gateway.signoff.identity_token_signature import signature_audience
 from gateway.signoff.in_toto_statement import (
     PAYLOAD_TYPE,
     Decision,
@@ -31,7 +30,8 @@ from gateway.signoff.in_toto_statement import (
     unsigned_statement,
 )
 from gateway.signoff.read_sign_off_records import SignOffRecords, policy_precondition
-from gateway.signoff.unreviewed_emergencies import emergency_changes
+from gateway.signoff.unreviewed_emergency_records import emergency_changes
+from gateway.signoff.verify_identity_token_signature import signature_audience
 
 DECISIONS: Final = ("approve", "reject", "review")  # an emergency is declared at a terminal alone
 _FRESH: Final = timedelta(minutes=30)
@@ -96,7 +96,7 @@ def verify_decision(
     _asked(document, records)
     content = _envelope(payload, kind, signature)
     try:
-        signed = read_statement(content, records.stored.policy, records.keys)
+        signed = read_statement(content, records.stored.policy, records.issuer_keys)
     except SigningError as error:
         raise DecisionNotAccepted(str(error)) from None
     said = signed.predicate
@@ -106,13 +106,13 @@ def verify_decision(
         raise DecisionNotAccepted("the statement is too old, or dated ahead: make it again")
     if said.decision == "reject" and not said.reason:
         raise DecisionNotAccepted("a rejection needs a reason")
-    change = with_decision(document, content, records.keys)
+    change = with_decision_and_keys(document, content, records.issuer_keys)
     after = read_request(msgspec.structs.replace(document, body=change.body))
-    why_not = why_last_decision_does_not_count(document.name, after, records.stored, records.keys)
+    why_not = why_last_decision_does_not_count(document.name, after, records.stored, records.issuer_keys)
     if why_not:
         raise DecisionNotAccepted(why_not)
     verdict = evaluate_request(
-        document.name, after, records.stored, records.keys, environment=records.environment
+        document.name, after, records.stored, records.issuer_keys, environment=records.environment
     )
     return VerifiedDecision(change, signed, after.title, verdict)
 
@@ -135,7 +135,7 @@ async def write_decision(registry: Registry, judged: VerifiedDecision, policy: D
 def _asked(document: Document, records: SignOffRecords) -> VerifiedStatement:
     try:
         request = read_request(document)
-        asked = read_statement(request.request, records.stored.policy, records.keys)
+        asked = read_statement(request.request, records.stored.policy, records.issuer_keys)
     except (ValueError, SigningError) as error:
         raise DecisionNotAccepted(f"the request does not count: {error}") from None
     problems = request_problems(document.name, request, asked, records.environment)

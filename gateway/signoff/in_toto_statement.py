@@ -16,18 +16,17 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import Signature
 
 from gateway.audit.dsse_envelope import SigningError, parse_unverified_envelope
-from gateway.auth.jwks import PublicKey
 from gateway.registry.base import now_rfc3339
-from gateway.signoff import identity_token_signature, ssh_signature
+from gateway.signoff import ssh_keygen_signature, verify_identity_token_signature
 from gateway.signoff.approval_subject import Subject
-from gateway.signoff.policy import Person, SignOffPolicy
+from gateway.signoff.environment_policy import Person, SignOffPolicy
+from gateway.signoff.verify_identity_token_signature import IssuerKeys
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "urn:chips:predicate:sign-off:v1"
 
 Decision = Literal["request", "approve", "reject", "emergency", "review"]
-Keys = Mapping[str, Mapping[str, PublicKey]]  # of issuers of identity tokens
 _SSH: Final = "ssh"
 _TOKEN: Final = "token"  # noqa: S105  (a kind of signature)
 
@@ -73,13 +72,16 @@ Sign = Callable[[bytes], tuple[str, bytes]]  # the message -> kind and bytes of 
 
 
 def ssh_signer(key: Path) -> Sign:
-    """A function that signs with an SSH key. Raises SshError when it is used."""
-    return lambda message: (_SSH, ssh_signature.sign(message, key))
+    """A function that signs with an SSH key. Raises SshKeygenError when it is used."""
+    return lambda message: (_SSH, ssh_keygen_signature.sign(message, key))
 
 
 def token_signer(fetch: Callable[[str], str]) -> Sign:
     """A function that signs with an identity token. `fetch` returns one for the audience that it is given."""
-    return lambda message: (_TOKEN, fetch(identity_token_signature.signature_audience(message)).encode())
+    return lambda message: (
+        _TOKEN,
+        fetch(verify_identity_token_signature.signature_audience(message)).encode(),
+    )
 
 
 def make_statement(
@@ -119,7 +121,7 @@ def unsigned_statement(
 
 
 def read_statement(
-    signed_statement: Mapping[str, Any], policy: SignOffPolicy, keys: Keys
+    signed_statement: Mapping[str, Any], policy: SignOffPolicy, keys: IssuerKeys
 ) -> VerifiedStatement:
     """Read a signed statement, and verify its signature.
 
@@ -166,11 +168,11 @@ def identity_tokens_in(signed_statement: Mapping[str, Any]) -> list[bytes]:
 
 
 def _is_good(
-    key_id: str, signature: bytes, envelope: Envelope, person: Person, keys: Keys, at: datetime
+    key_id: str, signature: bytes, envelope: Envelope, person: Person, keys: IssuerKeys, at: datetime
 ) -> bool:
     kind = key_id.partition(":")[0]
     if kind == _SSH:
-        return ssh_signature.has_signed(envelope.pae(), signature, person.name, person.ssh_keys)
+        return ssh_keygen_signature.has_signed(envelope.pae(), signature, person.name, person.ssh_keys)
     if kind == _TOKEN:
-        return identity_token_signature.has_signed(envelope.pae(), signature, person.tokens, keys, at)
+        return verify_identity_token_signature.has_signed(envelope.pae(), signature, person.tokens, keys, at)
     return False

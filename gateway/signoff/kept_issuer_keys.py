@@ -14,12 +14,11 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from gateway.auth.jwks import PublicKey, parse_key
+from gateway.auth.jwks import parse_key
 from gateway.registry.base import now_rfc3339
 from gateway.registry.hash_chain import canonical_json
-from gateway.signoff.identity_token_signature import token_key_name
+from gateway.signoff.verify_identity_token_signature import IssuerKeys, token_key_name
 
-Keys = Mapping[str, Mapping[str, PublicKey]]  # of issuers of identity tokens, by key id
 _REQUIRED: Final = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y")}  # RFC 7638, section 3.2
 
 
@@ -39,7 +38,7 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(canonical_json(required)).digest()).decode().rstrip("=")
 
 
-def keys_that_verify(tokens: Iterable[bytes], keys: Keys) -> list[KeptIssuerKey]:
+def keys_that_verify(tokens: Iterable[bytes], keys: IssuerKeys) -> list[KeptIssuerKey]:
     """The issuers' keys that verify `tokens`. They are to be kept. `keys` are those that issuers publish now."""
     found = []
     for token in tokens:
@@ -62,7 +61,7 @@ def keys_that_verify(tokens: Iterable[bytes], keys: Keys) -> list[KeptIssuerKey]
     return found
 
 
-def with_kept_keys(keys: Keys, kept: Iterable[KeptIssuerKey]) -> Keys:
+def with_kept_keys(keys: IssuerKeys, kept: Iterable[KeptIssuerKey]) -> IssuerKeys:
     """The keys that issuers publish, and the kept ones.
 
     A kept key is added only where its issuer no longer publishes it. A published key is never replaced.

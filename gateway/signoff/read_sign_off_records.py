@@ -1,7 +1,7 @@
-"""Read all that a registry holds about sign-off.
+"""Read the sign-off policy, the approval requests and the token issuers' keys.
 
-It is the policy, the requests with their decisions, and the issuers' keys. What refuses a write, what shows it, and
-what audits it read the same records here, so that they cannot disagree.
+The policy and the requests, with their decisions, are in the registry; the keys are those that the issuers publish now.
+What refuses a write, what shows it, and what audits it read the same records here, so that they cannot disagree.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 
 from gateway.registry.base import APPROVALS, SIGN_OFF, Document, Precondition, Registry
 from gateway.signoff.approval_requests import StoredPolicy, version_sign_offs_until
-from gateway.signoff.identity_token_signature import fetch_keys
-from gateway.signoff.in_toto_statement import Keys, VerifiedStatement
-from gateway.signoff.policy import POLICY, SignOffPolicy, parse_policy, policy_digest
+from gateway.signoff.environment_policy import POLICY, SignOffPolicy, parse_policy, policy_digest
+from gateway.signoff.in_toto_statement import VerifiedStatement
+from gateway.signoff.verify_identity_token_signature import IssuerKeys, fetch_available_keys
 
 _RECENT_S: Final = 30.0
 
@@ -23,7 +23,7 @@ class SignOffRecords(NamedTuple):
     """The sign-off policy in force, with its requests and keys. These decide what it approves."""
 
     stored: StoredPolicy
-    keys: Keys  # that the issuers of the policy's identity tokens publish now
+    issuer_keys: IssuerKeys  # that the issuers of the policy's identity tokens publish now
     requests: tuple[Document, ...]
     environment: str  # the registry's id
 
@@ -34,7 +34,7 @@ class SignOffRecords(NamedTuple):
         return version_sign_offs_until(
             self.requests,
             self.stored,
-            self.keys,
+            self.issuer_keys,
             environment=self.environment,
             title=title,
             artifact=artifact,
@@ -59,15 +59,18 @@ def parse_stored_policy(document: Document) -> StoredPolicy:
     )
 
 
-async def read_records(
+async def read_requests_and_keys(
     registry: Registry, stored: StoredPolicy, issuer_key_cache: "IssuerKeyCache | None" = None
 ) -> SignOffRecords:
-    """Read the requests and keys that the policy `stored` is applied to. `issuer_key_cache` is for a page that decides nothing."""
+    """Read the approval requests, and fetch the issuers' keys, that the policy `stored` is applied to.
+
+    `issuer_key_cache` is only for a page that decides nothing.
+    """
     requests = await registry.list(APPROVALS)
     keys = await (
         issuer_key_cache.find(stored.policy)
         if issuer_key_cache is not None
-        else fetch_issuer_keys(stored.policy)
+        else fetch_current_issuer_keys(stored.policy)
     )
     return SignOffRecords(stored, keys, requests, (await registry.head()).registry_id)
 
@@ -78,16 +81,17 @@ async def read_policy_and_records(registry: Registry) -> SignOffRecords | None:
     None where there is no policy. ValueError says what is wrong with the policy.
     """
     stored = await read_policy(registry)
-    return None if stored is None else await read_records(registry, stored)
+    return None if stored is None else await read_requests_and_keys(registry, stored)
 
 
-async def fetch_issuer_keys(policy: SignOffPolicy) -> Keys:
-    """Fetch the public keys of all token issuers that the policy names.
+async def fetch_current_issuer_keys(policy: SignOffPolicy) -> IssuerKeys:
+    """Fetch the public keys that the token issuers of the policy publish now.
 
-    They are those of now. Without such an issuer no request is made.
+    An issuer that cannot be reached has no keys in the result. Where the policy names no issuer, no request is
+    made.
     """
     issuers = _issuers(policy)
-    return await fetch_keys(issuers) if issuers else {}
+    return await fetch_available_keys(issuers) if issuers else {}
 
 
 def _issuers(policy: SignOffPolicy) -> list[str]:
@@ -104,15 +108,15 @@ class IssuerKeyCache:
         self._now = now
         self._lock = asyncio.Lock()
         self._issuers: list[str] = []
-        self._keys: Keys = {}
+        self._keys: IssuerKeys = {}
         self._until = 0.0
 
-    async def find(self, policy: SignOffPolicy) -> Keys:
+    async def find(self, policy: SignOffPolicy) -> IssuerKeys:
         """The public keys of the policy's token issuers, from the cache. They are at most half a minute old."""
         issuers = _issuers(policy)
         async with self._lock:
             if issuers != self._issuers or self._now() >= self._until:
-                self._keys = await fetch_issuer_keys(policy)
+                self._keys = await fetch_current_issuer_keys(policy)
                 self._issuers, self._until = issuers, self._now() + _RECENT_S
             return self._keys
 

@@ -9,7 +9,7 @@ import msgspec
 from gateway.core.version_evidence import CARD
 from gateway.registry.hash_chain import text_digest
 from gateway.signoff.approval_subject import Subject
-from gateway.signoff.policy import SignOffPolicy
+from gateway.signoff.environment_policy import SignOffPolicy
 
 _MAX_SKEW: Final = timedelta(minutes=5)
 

@@ -69,7 +69,7 @@ class RouteToBackend:
         if snapshot is None:
             raise RegistryUnavailable("The gateway has not been able to read its registry yet.")
         try:
-            entry = await self._mirror.read_through(name)
+            entry = await self._mirror.read_missing_model(name)
         except RegistryError as error:
             # "There is none" would be a lie, and one that callers remember.
             raise RegistryUnavailable(

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.artifacts.read_model_card import SECTIONS, card_evidence
+from gateway.artifacts.model_card_sections import SECTIONS, card_evidence
 from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.core.version_evidence import CARD
@@ -16,14 +16,14 @@ from gateway.signoff.approval_requests import (
     evaluate_request,
     find_request,
     read_request,
-    with_decision,
+    with_decision_and_keys,
 )
 from gateway.signoff.approval_subject import subject_of
+from gateway.signoff.environment_policy import parse_policy_toml, policy_digest
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
-from gateway.signoff.policy import parse_policy_toml, policy_digest
 from gateway.signoff.read_sign_off_records import read_policy_and_records
 from gateway.signoff.required_evidence import evidence_digests
-from gateway.signoff.unreviewed_emergencies import emergency_changes
+from gateway.signoff.unreviewed_emergency_records import emergency_changes
 from tests.unit.signoff.people import People
 
 WROTE = "<img src=x onerror=alert(1)> Trained on **45** wines."
@@ -82,10 +82,12 @@ class SignOffScene:
         records = await read_policy_and_records(self.registry)
         assert found is not None
         assert records is not None
-        change = with_decision(found[0], self.statement(decision, self.id, who, reason), records.keys)
+        change = with_decision_and_keys(
+            found[0], self.statement(decision, self.id, who, reason), records.issuer_keys
+        )
         after = read_request(msgspec.structs.replace(found[0], body=change.body))
         verdict = evaluate_request(
-            self.id, after, records.stored, records.keys, environment=records.environment
+            self.id, after, records.stored, records.issuer_keys, environment=records.environment
         )
         by = f"{who}@example.com"
         more = await emergency_changes(self.registry, self.id, "wine@4", decision, verdict, by)
@@ -97,7 +99,7 @@ class SignOffScene:
         assert found is not None
         assert records is not None
         verdict = evaluate_request(
-            self.id, found[1], records.stored, records.keys, environment=records.environment
+            self.id, found[1], records.stored, records.issuer_keys, environment=records.environment
         )
         return {"approved": verdict.approved, "by": [one.person.name for one in verdict.approvals]}
 

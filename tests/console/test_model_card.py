@@ -1,6 +1,6 @@
 """The model card on a model's page: as the text that its author wrote, never as markup."""
 
-from gateway.artifacts.read_model_card import SECTIONS, card_evidence
+from gateway.artifacts.model_card_sections import SECTIONS, card_evidence
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.registry.base import EVIDENCE, Put

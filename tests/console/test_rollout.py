@@ -24,7 +24,7 @@ async def test_a_rollout_is_shown_with_its_evidence_and_its_commands(stage: Stag
     rollout = hold(begun, "<b>lunch</b>")
     seen = Assessment.begin(rollout)
     window = RolloutWindow(number=1, position=-1, after_s=60.0, versions={"4": tally(50, 3), "3": tally(900)})
-    seen.add_report(rollout, RolloutReport(rollout="r1", gateway="g1", windows=(window,)))
+    seen.add_new_windows(rollout, RolloutReport(rollout="r1", gateway="g1", windows=(window,)))
     await stage.registry.write_ephemeral(ASSESSMENTS, "forecast", to_document(seen), expected=0)
     await stage.registry.write(
         Put(kind=ROLLOUTS, name="forecast", body=to_document(rollout), expected=0),

@@ -19,7 +19,7 @@ from gateway.registry.firestore.document_layout import (
     encode_head,
     encode_stored,
 )
-from gateway.registry.firestore.listen_stream import TARGET_ID
+from gateway.registry.firestore.listen_change_aggregator import TARGET_ID
 
 Response = firestore.ListenResponse.pb()
 Document = document.Document.pb()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.artifacts.read_model_card import SECTIONS
+from gateway.artifacts.model_card_sections import SECTIONS
 from gateway.free_ports import free_port
 from gateway.registry.base import Unavailable
 from tests.contract.backends import broken

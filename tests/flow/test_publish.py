@@ -14,13 +14,13 @@ from random import Random
 import pytest
 import requests
 
-from gateway.artifacts.artifact_store import (
+from gateway.artifacts.artifact_store_interface import (
     PermissionRefused,
     PublishedWithOtherContent,
     StoreError,
     StoreUnavailable,
 )
-from gateway.artifacts.manifest import Manifest, build_manifest, collect_files, parse_manifest
+from gateway.artifacts.manifest import Manifest, build_manifest, list_all_files, parse_manifest
 from gateway.artifacts.open_store_by_url import open_store
 from tests.gcs.fixture import Gcs
 from tests.patience import patience
@@ -46,7 +46,7 @@ def source(tmp_path: Path) -> Path:
 
 def manifest_of(source: Path, version: str = "1", by: str = "ana") -> Manifest:
     return build_manifest(
-        collect_files(source), model="wine", version=version, format="joblib", created_by=by
+        list_all_files(source), model="wine", version=version, format="joblib", created_by=by
     )
 
 
@@ -55,21 +55,21 @@ def store(request: pytest.FixtureRequest, tmp_path: Path):
     url = str(tmp_path / "store")
     if request.param == "bucket":
         url = f"gs://{request.getfixturevalue('gcs').bucket}/models"
-    opened = open_store(url, state_folder=tmp_path / "state")
+    opened = open_store(url, upload_state_folder=tmp_path / "state")
     yield opened
     opened.close()
 
 
 @pytest.fixture
 def bucket(gcs: Gcs, tmp_path: Path):
-    opened = open_store(f"gs://{gcs.bucket}/models", state_folder=tmp_path / "state")
+    opened = open_store(f"gs://{gcs.bucket}/models", upload_state_folder=tmp_path / "state")
     yield opened
     opened.close()
 
 
 def publish(store, source: Path, manifest: Manifest | None = None) -> tuple[bool, int]:
     told: list[int] = []
-    new = store.publish(manifest or manifest_of(source), dict(collect_files(source)), told.append)
+    new = store.publish(manifest or manifest_of(source), dict(list_all_files(source)), told.append)
     return new, sum(told)
 
 
@@ -141,9 +141,9 @@ def test_another_run_goes_on_where_this_one_was_stopped(bucket, source, gcs, tmp
             raise Stopped
 
     with pytest.raises(Stopped):
-        bucket.publish(manifest_of(source), dict(collect_files(source)), stop_in_the_middle)
+        bucket.publish(manifest_of(source), dict(list_all_files(source)), stop_in_the_middle)
     gcs.clear()
-    opened = open_store(f"gs://{gcs.bucket}/models", state_folder=tmp_path / "state")
+    opened = open_store(f"gs://{gcs.bucket}/models", upload_state_folder=tmp_path / "state")
     assert publish(opened, source)[0]
     opened.close()
     parts = [path for method, path in gcs.requests() if method == "PUT" and "upload_id" in path]
@@ -183,7 +183,7 @@ def test_no_permission(bucket, source, gcs):
 
 
 def test_no_such_bucket(source, gcs, tmp_path):
-    opened = open_store("gs://nobody-has-this/x", state_folder=tmp_path)
+    opened = open_store("gs://nobody-has-this/x", upload_state_folder=tmp_path)
     with pytest.raises(StoreError, match="no bucket"):
         publish(opened, source)
     opened.close()
@@ -225,7 +225,9 @@ def test_a_lookalike_from_a_run_that_broke_off_is_replaced(bucket, source, gcs):
     assert publish(bucket, source)[0]
     manifest = bucket.manifest("wine", "1")
     (stored,) = [entry for entry in manifest.files if entry.path.endswith("joblib")]
-    assert hashlib.sha256(b"".join(bucket.file_blocks(manifest, stored))).hexdigest() == file.sha256
+    assert (
+        hashlib.sha256(b"".join(bucket.unverified_file_blocks(manifest, stored))).hexdigest() == file.sha256
+    )
 
 
 def test_an_object_of_another_content_in_the_way_is_replaced(bucket, source, gcs):
@@ -239,7 +241,7 @@ def test_an_object_of_another_content_in_the_way_is_replaced(bucket, source, gcs
 @pytest.mark.parametrize("url", ["", "ftp://x/y", "gs:///x"])
 def test_stores_that_are_none(url, tmp_path):
     with pytest.raises(StoreError):
-        open_store(url, state_folder=tmp_path)
+        open_store(url, upload_state_folder=tmp_path)
 
 
 # -- the command

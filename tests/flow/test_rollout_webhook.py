@@ -47,7 +47,7 @@ def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("secret", ["secret", "whsec_c2VjcmV0"])
 async def test_a_message_is_signed_as_standard_webhooks_are(secret: str):
     async with Receiver() as receiver:
-        assert await webhook.post_webhook(receiver.url, secret, "r1-3", MESSAGE)
+        assert await webhook.post_webhook_with_retries(receiver.url, secret, "r1-3", MESSAGE)
     ((fields, body),) = receiver.got
     signed = f"r1-3.{fields['webhook-timestamp']}.".encode() + body
     digest = hmac.new(b"secret", signed, hashlib.sha256).digest()
@@ -60,17 +60,17 @@ async def test_a_message_is_signed_as_standard_webhooks_are(secret: str):
 async def test_a_message_that_is_not_taken_is_sent_again_under_the_same_id():
     async with Receiver() as receiver:
         receiver.answers = [500, 302, 204]
-        assert await webhook.post_webhook(receiver.url, "secret", "r1-3", MESSAGE)
+        assert await webhook.post_webhook_with_retries(receiver.url, "secret", "r1-3", MESSAGE)
     assert [fields["webhook-id"] for fields, _ in receiver.got] == ["r1-3"] * 3
 
 
 async def test_a_webhook_that_never_takes_it_is_an_error_in_the_log(caplog: pytest.LogCaptureFixture):
     async with Receiver() as receiver:
         receiver.answers = [500]
-        assert not await webhook.post_webhook(receiver.url, "secret", "r1-3", MESSAGE)
+        assert not await webhook.post_webhook_with_retries(receiver.url, "secret", "r1-3", MESSAGE)
     assert len(receiver.got) == 3
     assert "status 500 after 3 attempts" in caplog.text
-    assert not await webhook.post_webhook(receiver.url, "secret", "r1-3", MESSAGE)
+    assert not await webhook.post_webhook_with_retries(receiver.url, "secret", "r1-3", MESSAGE)
     assert "secret" not in caplog.text
 
 
@@ -78,7 +78,7 @@ async def test_a_webhook_that_never_takes_it_is_an_error_in_the_log(caplog: pyte
 async def test_a_host_name_that_cannot_exist_is_an_error_in_the_log(
     host: str, caplog: pytest.LogCaptureFixture
 ):
-    assert not await webhook.post_webhook(f"https://{host}/hook", "secret", "r1-3", MESSAGE)
+    assert not await webhook.post_webhook_with_retries(f"https://{host}/hook", "secret", "r1-3", MESSAGE)
     assert re.search(
         r"Unicode(Encode)?Error after 3 attempts", caplog.text
     )  # the longer name since Python 3.13

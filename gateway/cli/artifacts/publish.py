@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.artifacts.artifact_store import (
+from gateway.artifacts.artifact_store_interface import (
     ArtifactStore,
     PermissionRefused,
     PublishedWithOtherContent,
@@ -125,7 +125,7 @@ def publish(
         return
     try:
         settings = console.settings_for(None)
-        with closing(open_store(store or settings.artifacts, state_folder=state_folder())) as opened:
+        with closing(open_store(store or settings.artifacts, upload_state_folder=state_folder())) as opened:
             console.confirm_protected_write(settings, store=store or settings.artifacts)
             tried = "" if not trying or is_published(opened, manifest) else _try(prepared, command)
             with transfer_progress("published", manifest.total_bytes, shown=not as_json) as told:

@@ -12,7 +12,7 @@ import msgspec
 import typer
 from rich.table import Table
 
-from gateway.artifacts.artifact_store import ArtifactStore, Progress, StoreError
+from gateway.artifacts.artifact_store_interface import ArtifactStore, Progress, StoreError
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
 from gateway.artifacts.open_store_by_url import open_store
 from gateway.cli.artifacts.publish import EX_CANTCREAT, store_failure
@@ -195,7 +195,7 @@ def _read(
     digest, size = hashlib.sha256(), 0
     stream = target.open("xb") if target is not None else None
     try:
-        for block in store.file_blocks(manifest, file):
+        for block in store.unverified_file_blocks(manifest, file):
             digest.update(block)
             size += len(block)
             if size > file.bytes:
@@ -220,7 +220,7 @@ def _read(
 def _opened(url: str | None) -> Iterator[ArtifactStore]:
     try:
         with closing(
-            open_store(url or console.settings_for(None).artifacts, state_folder=state_folder())
+            open_store(url or console.settings_for(None).artifacts, upload_state_folder=state_folder())
         ) as opened:
             yield opened
     except StoreError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Final
 
-from gateway.artifacts.artifact_store import (
+from gateway.artifacts.artifact_store_interface import (
     ArtifactStore,
     PublishedWithOtherContent,
     StoreError,
@@ -95,7 +95,7 @@ class DeploymentRun:
         return self.settings.artifacts or (str(state_folder() / "artifacts") if is_local else "")
 
     def open_artifact_store(self) -> ArtifactStore:
-        return open_store(self.artifact_store_url, state_folder=state_folder())
+        return open_store(self.artifact_store_url, upload_state_folder=state_folder())
 
 
 class StepReporter:

@@ -5,7 +5,7 @@ It checks everything that can be checked this way, and shows the steps.
 
 from contextlib import closing
 
-from gateway.artifacts.artifact_store import StoreError
+from gateway.artifacts.artifact_store_interface import StoreError
 from gateway.cli.artifacts.publish import store_failure
 from gateway.cli.deployment.deployment_run import (
     DeploymentRun,

@@ -17,12 +17,12 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.cli.support.read_published_artifact import published_card
-from gateway.cli.support.verified_before_traffic import check_verified, newly_served_versions
+from gateway.cli.support.verified_before_traffic import check_verified, newly_served_versions, why_unverified
 from gateway.core.model import Backend, Model, Resources, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
 from gateway.core.version_evidence import CARD, VERIFY, EvidenceRecord, evidence_address
 from gateway.registry.base import MODELS, Document, Put, Registry
-from gateway.registry.evidence_records import evidence_change, read_evidence, why_unverified
+from gateway.registry.evidence_records import evidence_change, read_evidence
 from gateway.settings import Settings
 
 _OUR_PATH = "/predict"

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.artifacts.registered_model_cards import RegisteredCard, read_registered_cards
+from gateway.artifacts.model_cards_from_registry import RegisteredCard, read_registered_cards
 from gateway.cli.support import console
 from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, Document, Registry
@@ -61,7 +61,9 @@ def show(
     async def work(registry: Registry) -> tuple[Document, Any, list[RegisteredCard]]:
         document = await console.find_model_document(registry, name)
         changes = await registry.history(kind=MODELS, name=name, limit=1)
-        return document, changes, await read_registered_cards(registry, _readable(document))
+        model = _readable(document)
+        cards = await read_registered_cards(registry, model) if model is not None else []
+        return document, changes, cards
 
     document, changes, cards = console.with_registry(registry_url, work)
     last = changes[0] if changes else None
@@ -114,4 +116,7 @@ def _readable(document: Document) -> Model | None:
 
 
 def _about_card(cards: Sequence[RegisteredCard]) -> str:
-    return "".join(f"does not count: {card.why_not}" if card.why_not else card.summary for card in cards)
+    return "".join(
+        f"does not count: {card.why_not_applicable}" if card.why_not_applicable else card.summary
+        for card in cards
+    )

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from gateway.audit.export_history import to_csv, to_html, to_json
-from gateway.audit.model_states_at import ModelState, model_states_at, parse_time
+from gateway.audit.model_states_at import ModelState, model_states_at, parse_time_with_zone
 from gateway.audit.verify_history import AnchoredHead, HistoryReport, verify_history
 from gateway.cli.support import console
 from gateway.cli.support.audit_second_place_and_keys import (
@@ -104,7 +104,7 @@ def _with_registry(settings: Settings, work: Callable[[Registry], Awaitable[Any]
 
 def _show_time(settings: Settings, name: str | None, text: str, *, as_json: bool) -> None:
     try:
-        at = parse_time(text)
+        at = parse_time_with_zone(text)
     except ValueError as error:
         raise Failure(str(error), code=EX_USAGE) from None
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.artifacts.read_model_card import read_card_sections
+from gateway.artifacts.model_card_sections import read_card_sections
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.version_evidence import CARD, VERIFY, verdict_sample_size, why_evidence_does_not_apply

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from gateway.artifacts.artifact_store import StoreError
+from gateway.artifacts.artifact_store_interface import StoreError
 from gateway.artifacts.open_store_by_url import open_store
 from gateway.cli.support import console
 from gateway.cli.support.connection_errors import connection_error_text
@@ -133,7 +133,7 @@ def check_artifact_store(settings: Settings) -> Finding:
             "set CHIPS_ARTIFACTS, or artifacts in the environment",
         )
     try:
-        with closing(open_store(settings.artifacts, state_folder=state_folder())) as store:
+        with closing(open_store(settings.artifacts, upload_state_folder=state_folder())) as store:
             store.manifest("chips-doctor", "0")  # that it is not there is an answer
     except StoreError as error:
         return Finding(

@@ -46,7 +46,7 @@ async def check_sign_off(registry: Registry, models: Sequence[Model]) -> AsyncGe
 
 async def _check_approvals(registry: Registry, models: Sequence[Model]) -> AsyncGenerator[Finding, None]:
     from gateway.signoff.read_sign_off_records import read_policy_and_records
-    from gateway.signoff.ssh_signature import SshError
+    from gateway.signoff.ssh_keygen_signature import SshKeygenError
 
     try:
         records = await read_policy_and_records(registry)
@@ -58,7 +58,7 @@ async def _check_approvals(registry: Registry, models: Sequence[Model]) -> Async
     try:
         for finding in _approval_findings(records, models):
             yield finding
-    except SshError as error:
+    except SshKeygenError as error:
         yield Finding("sign-off", "wrong", f"no signature can be checked: {error}")
 
 
@@ -138,7 +138,7 @@ def _drifted(
 
 def _enough(signed: "Sequence[tuple[str, VerifiedStatement]]", required: Mapping[str, int]) -> list[str]:
     """The people who have signed one request, where they suffice; approvals of different requests do not add up."""
-    from gateway.signoff.policy import missing_roles
+    from gateway.signoff.environment_policy import unfilled_role_places
 
     by_request: dict[str, list[VerifiedStatement]] = {}
     for request, one in signed:
@@ -146,7 +146,7 @@ def _enough(signed: "Sequence[tuple[str, VerifiedStatement]]", required: Mapping
     for decisions in by_request.values():
         approvers = [one.person for one in decisions if one.predicate.decision == "approve"]
         alone = any(one.predicate.decision == "emergency" for one in decisions)
-        if alone or not missing_roles(required, approvers):
+        if alone or not unfilled_role_places(required, approvers):
             return list(dict.fromkeys(one.person.name for one in decisions))
     return []
 

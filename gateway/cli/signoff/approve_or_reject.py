@@ -28,12 +28,17 @@ from gateway.signoff.approval_requests import (
     read_request,
     request_problems,
     why_last_decision_does_not_count,
-    with_decision,
+    with_decision_and_keys,
 )
 from gateway.signoff.approval_subject import Subject
-from gateway.signoff.in_toto_statement import Decision, Keys, read_statement
-from gateway.signoff.read_sign_off_records import SignOffRecords, fetch_issuer_keys, read_records
-from gateway.signoff.unreviewed_emergencies import emergency_changes
+from gateway.signoff.in_toto_statement import Decision, read_statement
+from gateway.signoff.read_sign_off_records import (
+    SignOffRecords,
+    fetch_current_issuer_keys,
+    read_requests_and_keys,
+)
+from gateway.signoff.unreviewed_emergency_records import emergency_changes
+from gateway.signoff.verify_identity_token_signature import IssuerKeys
 
 _DONE: Final = {"approve": "approved", "reject": "rejected", "emergency": "emergency", "review": "reviewed"}
 
@@ -105,7 +110,7 @@ def approvals(
     """
 
     async def work(registry: Registry) -> list[dict[str, Any]]:
-        records = await read_records(registry, await read_sign_off_policy(registry))
+        records = await read_requests_and_keys(registry, await read_sign_off_policy(registry))
         documents = [one for one in records.requests if request_id in {None, one.name}]
         if request_id is not None and not documents:
             await _find(registry, request_id)  # says what there is
@@ -134,13 +139,13 @@ def _decide(
 ) -> None:
     async def work(registry: Registry) -> dict[str, Any]:
         stored = await read_sign_off_policy(registry)
-        keys = await fetch_issuer_keys(stored.policy)
+        keys = await fetch_current_issuer_keys(stored.policy)
         document, request = await _find(registry, request_id)
         who = identify_signer(stored.policy, ssh_key, token_command, name)
         environment = (await registry.head()).registry_id
         subject = _subject(request_id, request, stored, keys, environment)
         statement = sign_and_verify(who, stored.policy, keys, decision, request_id, subject, reason)
-        change = with_decision(document, statement, keys)
+        change = with_decision_and_keys(document, statement, keys)
         after = read_request(_with(document, change.body))
         why_not = why_last_decision_does_not_count(request_id, after, stored, keys)
         if why_not:
@@ -198,7 +203,7 @@ async def _find(registry: Registry, request_id: str) -> tuple[Document, Approval
 
 
 def _subject(
-    request_id: str, request: ApprovalRequest, stored: StoredPolicy, keys: Keys, environment: str
+    request_id: str, request: ApprovalRequest, stored: StoredPolicy, keys: IssuerKeys, environment: str
 ) -> Subject:
     try:
         asked = read_statement(request.request, stored.policy, keys)
@@ -225,7 +230,7 @@ def _facts(document: Document, records: SignOffRecords) -> dict[str, Any]:
             "title": "?",
             **_verdict_facts(ApprovalStatus(approved=False, problems=(str(error),))),
         }
-    stored, keys = records.stored, records.keys
+    stored, keys = records.stored, records.issuer_keys
     verdict = evaluate_request(document.name, request, stored, keys, environment=records.environment)
     facts: dict[str, Any] = {"id": document.name, "title": request.title, **_verdict_facts(verdict)}
     try:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar
 import msgspec
 import typer
 
-from gateway.artifacts.artifact_store import ArtifactStore, StoreError
+from gateway.artifacts.artifact_store_interface import ArtifactStore, StoreError
 from gateway.artifacts.copy_artifact import copy_artifact, require_manifest_digest
 from gateway.artifacts.open_store_by_url import open_store
 from gateway.cli.artifacts.publish import store_failure
@@ -43,7 +43,7 @@ from gateway.settings import Settings, state_folder
 from gateway.signoff.approval_requests import StoredPolicy
 from gateway.signoff.approval_subject import subject_of
 from gateway.signoff.enforce_policy import NotApproved, find_approval
-from gateway.signoff.read_sign_off_records import read_policy, read_records
+from gateway.signoff.read_sign_off_records import read_policy, read_requests_and_keys
 
 _WAIT_S: Final = 10.0
 
@@ -200,7 +200,7 @@ async def _approval(registry: Registry, stored: StoredPolicy | None, source: Ver
         return "no approvals asked for"
     subject = approvable_subject(source, stored, environment)
     try:
-        found = find_approval(subject, await read_records(registry, stored), with_evidence=True)
+        found = find_approval(subject, await read_requests_and_keys(registry, stored), with_evidence=True)
     except NotApproved as error:
         raise Failure(
             str(error), hint="chips request-approval asks for what is missing", code=EX_NOPERM
@@ -306,7 +306,7 @@ def _copy(plan: PromotionPlan, source: str, target: str, *, as_json: bool) -> No
 
 
 def _open(url: str) -> ArtifactStore:
-    return _asked(lambda: open_store(url, state_folder=state_folder()))
+    return _asked(lambda: open_store(url, upload_state_folder=state_folder()))
 
 
 def _asked(work: Callable[[], Result]) -> Result:

@@ -37,11 +37,12 @@ from gateway.signoff.approval_requests import (
     derive_request_id,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
-from gateway.signoff.in_toto_statement import Keys, identity_tokens_in
+from gateway.signoff.environment_policy import SignOffPolicy, policy_digest, policy_document
+from gateway.signoff.in_toto_statement import identity_tokens_in
 from gateway.signoff.kept_issuer_keys import keys_that_verify
-from gateway.signoff.policy import SignOffPolicy, policy_digest, policy_document
-from gateway.signoff.read_sign_off_records import fetch_issuer_keys
+from gateway.signoff.read_sign_off_records import fetch_current_issuer_keys
 from gateway.signoff.required_evidence import evidence_digests, evidence_problems
+from gateway.signoff.verify_identity_token_signature import IssuerKeys
 
 
 def request_approval(
@@ -93,7 +94,7 @@ def request_approval(
         async with console.open_registry_of(target) as registry:
             stored = await read_sign_off_policy(registry)
             identity = identify_signer(stored.policy, ssh_key, token_command, name)
-            keys = await fetch_issuer_keys(stored.policy)
+            keys = await fetch_current_issuer_keys(stored.policy)
             if policy is not None:
                 proposal = policy_document(read_policy_from(policy))
                 new = policy_digest(proposal)
@@ -212,7 +213,7 @@ def approvable_subject(source: VersionWithEvidence, stored: StoredPolicy, enviro
 async def _write(
     registry: Registry,
     stored: StoredPolicy,
-    keys: Keys,
+    keys: IssuerKeys,
     identity: SignerIdentity,
     subject: Subject,
     reason: str,

@@ -10,7 +10,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.cli.support.signer_options import read_sign_off_policy
 from gateway.registry.base import SIGN_OFF, Put, Registry
-from gateway.signoff.policy import (
+from gateway.signoff.environment_policy import (
     POLICY,
     SignOffPolicy,
     parse_policy_toml,

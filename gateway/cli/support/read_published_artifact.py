@@ -8,11 +8,11 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from gateway.artifacts.artifact_store import ArtifactStore, StoreError
+from gateway.artifacts.artifact_store_interface import ArtifactStore, StoreError
 from gateway.artifacts.copy_artifact import require_manifest_digest
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from gateway.artifacts.model_card_sections import CARD_NAME, MAX_BYTES, card_evidence
 from gateway.artifacts.open_store_by_url import open_store
-from gateway.artifacts.read_model_card import CARD_NAME, MAX_BYTES, card_evidence
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
 from gateway.core.model import Backend
@@ -70,7 +70,7 @@ def published_card(store_url: str, model: str, backend: Backend) -> EvidenceReco
     if not root:
         return None
     try:
-        with closing(open_store(root, state_folder=state_folder())) as store:
+        with closing(open_store(root, upload_state_folder=state_folder())) as store:
             content = _card_in(store, model, backend)
     except StoreError as error:
         console.note(f"the model card cannot be read: {error}")
@@ -85,7 +85,7 @@ def _root_of(store_url: str, model: str, backend: Backend) -> str:
         return ""
     if store_url:
         try:
-            with closing(open_store(store_url, state_folder=state_folder())) as store:
+            with closing(open_store(store_url, upload_state_folder=state_folder())) as store:
                 if address in {"", store.address(model, backend.version).rstrip("/")}:
                     return store_url
         except StoreError:
@@ -104,7 +104,7 @@ def _card_in(store: ArtifactStore, model: str, backend: Backend) -> bytes | None
         return None
     content, where = b"", store.address(model, backend.version)
     try:
-        for block in store.file_blocks(manifest, file):
+        for block in store.unverified_file_blocks(manifest, file):
             content += block
             if len(content) > MAX_BYTES:  # no card, whatever its digest
                 return content
@@ -120,7 +120,7 @@ def _manifest_at(settings: Settings, address: str, model: str, version: str) -> 
         return None
     if settings.artifacts:
         try:
-            with closing(open_store(settings.artifacts, state_folder=state_folder())) as store:
+            with closing(open_store(settings.artifacts, upload_state_folder=state_folder())) as store:
                 if store.address(model, version).rstrip("/") == address.rstrip("/"):
                     return store.manifest_content(model, version)
         except StoreError as error:

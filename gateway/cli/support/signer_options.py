@@ -15,18 +15,18 @@ from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.registry.base import Registry
 from gateway.signoff.approval_requests import StoredPolicy
 from gateway.signoff.approval_subject import Subject
+from gateway.signoff.environment_policy import SignOffPolicy
 from gateway.signoff.in_toto_statement import (
     Decision,
-    Keys,
     Sign,
     make_statement,
     read_statement,
     ssh_signer,
     token_signer,
 )
-from gateway.signoff.policy import SignOffPolicy
 from gateway.signoff.read_sign_off_records import read_policy
-from gateway.signoff.ssh_signature import SshError, public_key_of
+from gateway.signoff.ssh_keygen_signature import SshKeygenError, public_key_of
+from gateway.signoff.verify_identity_token_signature import IssuerKeys
 
 _TOKEN_S = 120.0
 
@@ -69,7 +69,7 @@ def identify_signer(
         return _by_token(policy, token_command, name)
     try:
         public = public_key_of(ssh_key)
-    except SshError as error:
+    except SshKeygenError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
     known = next((person for person in policy.people if public in person.ssh_keys), None)
     if known is None:
@@ -108,7 +108,7 @@ def _by_token(policy: SignOffPolicy, command: str, name: str | None) -> SignerId
 def sign_and_verify(
     identity: SignerIdentity,
     policy: SignOffPolicy,
-    keys: Keys,
+    keys: IssuerKeys,
     decision: Decision,
     request: str,
     subject: Subject,
@@ -121,7 +121,7 @@ def sign_and_verify(
     try:
         statement = make_statement(decision, request, identity.name, subject, identity.sign, reason=reason)
         read_statement(statement, policy, keys)
-    except (SshError, SigningError) as error:
+    except (SshKeygenError, SigningError) as error:
         raise Failure(f"it could not be signed: {error}", code=EX_DATAERR) from None
     return statement
 

@@ -6,10 +6,11 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.core.model import Model
+from gateway.core.model import Backend, Model
 from gateway.core.rollout_document import backend_fingerprint
+from gateway.core.version_evidence import VERIFY, why_evidence_does_not_apply
 from gateway.registry.base import ROLLOUTS, Registry
-from gateway.registry.evidence_records import why_unverified
+from gateway.registry.evidence_records import read_evidence
 from gateway.registry.snapshot import read_rollout
 
 ForceOption = Annotated[
@@ -36,6 +37,17 @@ def newly_served_versions(before: Model | None, after: Model) -> list[str]:
         for one in after.backends
         if after.traffic.get(one.version) and served.get(one.version) != backend_fingerprint(one)
     ]
+
+
+async def why_unverified(registry: Registry, model: str, backend: Backend) -> str:
+    """Why the version counts as unverified. Then it may not get traffic; empty where it may. Raises RegistryError."""
+    record = await read_evidence(registry, model, backend.version, VERIFY)
+    if record is None:
+        return "it was never verified"
+    elsewhere = why_evidence_does_not_apply(record, backend)
+    if elsewhere:
+        return f"its verification does not count: {elsewhere}"
+    return "" if record.passed else f"it failed its verification: {record.summary}"
 
 
 async def check_verified(registry: Registry, model: Model, versions: list[str], *, force: bool) -> str:

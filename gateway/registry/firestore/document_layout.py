@@ -26,12 +26,12 @@ from gateway.registry.base import (
     Entry,
     Head,
     RegistryError,
+    RegistryStoreDamaged,
     StoredDocument,
     decode_or_mark_damaged,
 )
-from gateway.registry.damaged_records import (
+from gateway.registry.damaged_record_placeholders import (
     DAMAGED,
-    RegistryDamaged,
     StoredValues,
     entry_from_values,
     values_or_problem,
@@ -127,7 +127,7 @@ def decode_head(fields: Fields | None) -> RegistryHead | None:
         return None
     registry_id, generation = fields.get("registry_id"), fields.get("generation")
     if not isinstance(registry_id, str) or not registry_id or not isinstance(generation, int):
-        raise RegistryDamaged(
+        raise RegistryStoreDamaged(
             "the registry's head document in Firestore is damaged: it must hold registry_id (text) and generation "
             "(a whole number). Restore it from a backup, or correct it by hand."
         )
@@ -140,7 +140,7 @@ def read_chain_head(head: RegistryHead, fields: Fields) -> Head:
     if sequence is None and digest is None:
         return Head(registry_id=head.registry_id, generation=head.generation)
     if not isinstance(sequence, int) or not isinstance(digest, str):
-        raise RegistryDamaged(
+        raise RegistryStoreDamaged(
             "the registry's head document in Firestore is damaged: sequence must be a whole number and digest a text. "
             "`chips audit --verify` needs it; restore it from a backup."
         )

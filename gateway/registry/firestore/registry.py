@@ -19,6 +19,7 @@ from gateway.registry.base import (
     Delete,
     Document,
     Entry,
+    Generation,
     Head,
     MirroredListing,
     Precondition,
@@ -30,12 +31,16 @@ from gateway.registry.base import (
     now_rfc3339,
 )
 from gateway.registry.firestore import document_layout, ephemeral_documents
-from gateway.registry.firestore.document_layout import HEAD, CollectionNames, FirestoreDocument, RegistryHead
-from gateway.registry.firestore.history_migration import read_documents_as_stored, read_entries_newest_first
-from gateway.registry.firestore.listen_stream import DocumentRemovedByHand, ListenTarget
+from gateway.registry.firestore.document_layout import HEAD, CollectionNames, RegistryHead
+from gateway.registry.firestore.documents_at_generation import DocumentsAtGeneration, mirrored_document
+from gateway.registry.firestore.listen_change_aggregator import (
+    ConsistentChanges,
+    DocumentRemovedByHand,
+    ListenTarget,
+)
 from gateway.registry.firestore.location import FirestoreLocation, parse_location
-from gateway.registry.firestore.mirrored_state import MirroredState, mirrored_document
-from gateway.registry.firestore.retried_batch_write import RetriedBatchWrite, document_location
+from gateway.registry.firestore.read_as_stored import read_documents_as_stored, read_entries_newest_first
+from gateway.registry.firestore.retried_commit import RetriedCommit, document_location
 from gateway.registry.hash_chain import GENESIS
 
 if TYPE_CHECKING:
@@ -75,7 +80,7 @@ class FirestoreRegistry:
         self._connected: FirestoreRpc | None = None
         self._connecting = asyncio.Lock()
         self._writing = asyncio.Lock()  # our own writes need not compete with each other
-        self._last: MirroredState | None = None
+        self._last: DocumentsAtGeneration | None = None
         self._closed = False
 
     # -- the contract
@@ -85,7 +90,7 @@ class FirestoreRegistry:
 
     async def watch(self, since: MirroredListing | None = None) -> AsyncIterator[MirroredListing | None]:
         rpc = await self._rpc()
-        view = self._last or (MirroredState.from_listing(since) if since is not None else None)
+        view = self._last or (DocumentsAtGeneration.from_listing(since) if since is not None else None)
         told = False
         while True:
             if view is None:
@@ -137,13 +142,13 @@ class FirestoreRegistry:
         author: str,
         reason: str = "",
         preconditions: Sequence[Precondition] = (),
-    ) -> int:
+    ) -> Generation:
         rpc = await self._rpc()
         async with self._writing:
-            batch = RetriedBatchWrite(
+            commit = RetriedCommit(
                 rpc, self._names, changes, author, reason, self._place, preconditions=preconditions
             )
-            return await batch.run()
+            return await commit.run()
 
     async def history(
         self, *, kind: str | None = None, name: str | None = None, limit: int = 100
@@ -212,7 +217,7 @@ class FirestoreRegistry:
         found = (await rpc.get(location)).get(location)
         return document_layout.decode_head(found.fields if found is not None else None)
 
-    async def _read_whole(self, rpc: "FirestoreRpc") -> MirroredState:
+    async def _read_whole(self, rpc: "FirestoreRpc") -> DocumentsAtGeneration:
         head: RegistryHead | None = None
         documents = {}
         async for found in rpc.query(self._names.mirror):  # one query is one moment
@@ -222,7 +227,7 @@ class FirestoreRegistry:
                 documents[found.identity] = document
         if head is None:
             head = await self._begin(rpc)
-        return MirroredState(head, documents)
+        return DocumentsAtGeneration(head, documents)
 
     async def _begin(self, rpc: "FirestoreRpc") -> RegistryHead:
         """Make the registry, unless somebody else just did."""
@@ -251,7 +256,7 @@ class FirestoreRegistry:
 
     async def _follow(
         self, rpc: "FirestoreRpc", since: int
-    ) -> AsyncGenerator[tuple[RegistryHead | None, dict[str, FirestoreDocument]], None]:
+    ) -> AsyncGenerator[tuple[RegistryHead | None, ConsistentChanges], None]:
         """What changes, state by state, beginning with all of generation `since` and later.
 
         Without a head: that is what there is, nothing new. Raises RegistryReplaced where what is there is older than `since`.

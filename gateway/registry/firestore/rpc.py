@@ -1,8 +1,7 @@
-"""The calls to Firestore that a registry needs.
+"""The calls to Firestore that a registry needs, each bounded in time and none retried.
 
-Each is bounded in time, and none is retried implicitly. Google's client retries for minutes, and its `timeout` does not
-bound that; `retry=None` with a `timeout` does. Importing this module imports Google's packages, which takes some 250
-ms: do it in a thread.
+Google's client retries for minutes, and its `timeout` does not bound that; `retry=None` with a `timeout` does. Importing
+this module imports Google's packages, which takes some 250 ms: do it in a thread.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ from google.cloud.firestore_v1.types import common, document, firestore, query, 
 
 from gateway.registry.base import RegistryError, Unavailable
 from gateway.registry.firestore.document_layout import Fields, FirestoreDocument, document_from_protobuf
-from gateway.registry.firestore.listen_stream import TARGET_ID
+from gateway.registry.firestore.listen_change_aggregator import TARGET_ID
 from gateway.registry.firestore.location import FirestoreLocation
 
 _READ_S: Final = 5.0

@@ -15,7 +15,7 @@ from chips_backend.baseline import sketch_of
 from msgspec import UNSET
 from sklearn.dummy import DummyRegressor
 
-from gateway.artifacts.baseline_statistics import Baseline, ColumnStatistics, parse_baseline
+from gateway.artifacts.read_baseline_statistics import Baseline, ColumnStatistics, parse_baseline
 from tests.conftest import require
 from tests.contract.backends.languages import Julia, run_r
 

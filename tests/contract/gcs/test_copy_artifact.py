@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.artifacts.artifact_store import StoreError
+from gateway.artifacts.artifact_store_interface import StoreError
 from gateway.artifacts.copy_artifact import copy_artifact, require_manifest_digest
 from gateway.artifacts.local import LocalStore
 from gateway.artifacts.open_store_by_url import open_store
@@ -32,7 +32,7 @@ def published(url: str, folder: Path) -> tuple[Any, str]:
     (source / "model.joblib").write_bytes(b"\x80weights")
     (source / "more.bin").write_bytes(b"more")
     prepared = prepare_artifact(source, model="wine", version="4", created_by="ana")
-    store = open_store(url, state_folder=folder / "state")
+    store = open_store(url, upload_state_folder=folder / "state")
     store.publish(prepared.manifest, dict(prepared.files), nothing)
     manifest = store.manifest("wine", "4")
     assert manifest is not None
@@ -42,13 +42,13 @@ def published(url: str, folder: Path) -> tuple[Any, str]:
 def test_between_buckets_and_into_a_folder(gcs: Gcs, tmp_path: Path):
     store, digest = published(f"gs://{gcs.bucket}/qa", tmp_path)
     for target in (
-        open_store(f"gs://{gcs.bucket}/prod", state_folder=tmp_path / "state"),
+        open_store(f"gs://{gcs.bucket}/prod", upload_state_folder=tmp_path / "state"),
         LocalStore(tmp_path / "prod"),
     ):
         assert copy_artifact(store, target, "wine", "4", digest, nothing)
         assert target.manifest_content("wine", "4") == store.manifest_content("wine", "4")
         manifest = require_manifest_digest(target, "wine", "4", digest)
-        assert {b"".join(target.file_blocks(manifest, file)) for file in manifest.files} == {
+        assert {b"".join(target.unverified_file_blocks(manifest, file)) for file in manifest.files} == {
             b"\x80weights",
             b"more",
         }
@@ -59,7 +59,7 @@ def test_between_buckets_and_into_a_folder(gcs: Gcs, tmp_path: Path):
 
 def test_from_a_folder_into_a_bucket_is_refused_where_the_digest_would_change(gcs: Gcs, tmp_path: Path):
     store, digest = published(str(tmp_path / "qa"), tmp_path)
-    target = open_store(f"gs://{gcs.bucket}/prod", state_folder=tmp_path / "state")
+    target = open_store(f"gs://{gcs.bucket}/prod", upload_state_folder=tmp_path / "state")
     with pytest.raises(StoreError, match="copy between stores of one kind"):
         copy_artifact(store, target, "wine", "4", digest, nothing)
     assert target.versions() == [], "the version is still free for the artifact that was approved"

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.registry.base import AUDIT, MODELS, Delete, Entry, Head, Put, Registry, StoredDocument
-from gateway.registry.hash_chain import GENESIS, TAKEOVER, entry_digest, seal, take_over_history
+from gateway.registry.hash_chain import GENESIS, TAKEOVER, entry_digest, seal, take_over_unchained_history
 
 Key = tuple[str, str]
 
@@ -245,7 +245,7 @@ def _launder(who: Adversary, state: State) -> None:
     state.entries = [msgspec.structs.replace(entry, **plain) for entry in state.entries]
     state.entries[i] = msgspec.structs.replace(state.entries[i], author="mallory")
     head = Head(registry_id=state.head.registry_id, generation=state.head.generation)
-    takeover, end = take_over_history(head, reversed(state.entries), state.documents.values())
+    takeover, end = take_over_unchained_history(head, reversed(state.entries), state.documents.values())
     body = msgspec.json.encode(takeover).decode()
     was = state.documents.get((AUDIT, TAKEOVER))
     entry = Entry(

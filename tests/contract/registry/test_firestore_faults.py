@@ -8,7 +8,7 @@ import pytest
 
 from gateway.registry import mirror as mirror_module
 from gateway.registry.base import MODELS, REVOCATIONS, Conflict, Delete, Put, RegistryError, Unavailable
-from gateway.registry.firestore import retried_batch_write
+from gateway.registry.firestore import retried_commit
 from gateway.registry.firestore import rpc as rpc_module
 from gateway.registry.firestore.document_layout import Fields
 from gateway.registry.firestore.registry import FirestoreRegistry
@@ -91,7 +91,7 @@ async def test_a_killed_emulator_that_comes_back_empty(own_emulator: Emulator, o
     url = registry_url(own_emulator)
     registry, registrar = opened(url), opened(url)
     await registrar.write(wine(), author="ana")
-    mirror = await mirrored(registry, hold_s=0.0)
+    mirror = await mirrored(registry, accept_reset_after_s=0.0)
     assert sorted(mirror.snapshot.entries) == ["wine"]
     own_emulator.kill()
     await until(lambda: not mirror.connected)
@@ -100,7 +100,7 @@ async def test_a_killed_emulator_that_comes_back_empty(own_emulator: Emulator, o
     with pytest.raises(Unavailable, match=r"Nothing was written\."):
         await registrar.write(wine("beer"), author="ana")
     with pytest.raises(Unavailable):
-        await mirror.read_through("beer")
+        await mirror.read_missing_model("beer")
     await until(lambda: mirror.age_s > age_s)
     own_emulator.start()
     await until(lambda: "is gone" in mirror.last_error)
@@ -186,7 +186,7 @@ async def test_a_write_of_which_nothing_is_known_says_so(
         cable.lose_answers()
         await commit(self, writes)
 
-    monkeypatch.setattr(retried_batch_write, "_WRITE_S", 1.0)
+    monkeypatch.setattr(retried_commit, "_WRITE_S", 1.0)
 
     monkeypatch.setattr(rpc_module.FirestoreRpc, "commit", commit_into_the_void)
     with pytest.raises(Unavailable, match="it was written whole, as generation 2") as caught:

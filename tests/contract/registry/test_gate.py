@@ -21,10 +21,15 @@ from gateway.registry.base import (
 )
 from gateway.registry.open_by_url import open_registry
 from gateway.settings import Settings, load_settings
-from gateway.signoff.approval_requests import ApprovalRequest, derive_request_id, find_request, with_decision
+from gateway.signoff.approval_requests import (
+    ApprovalRequest,
+    derive_request_id,
+    find_request,
+    with_decision_and_keys,
+)
 from gateway.signoff.approval_subject import Subject, subject_of
+from gateway.signoff.environment_policy import parse_policy_toml, policy_digest
 from gateway.signoff.in_toto_statement import Decision, make_statement, ssh_signer
-from gateway.signoff.policy import parse_policy_toml, policy_digest
 from tests.unit.signoff.people import People
 
 WINE: dict[str, Any] = {
@@ -71,7 +76,7 @@ class Scene:
         found = await find_request(self.registry, self.id)
         assert found is not None
         await self.registry.write(
-            with_decision(found[0], self.statement(decision, self.id, who), {}), author=who
+            with_decision_and_keys(found[0], self.statement(decision, self.id, who), {}), author=who
         )
 
     async def write(self, between: Callable[[], Awaitable[object]]) -> None:

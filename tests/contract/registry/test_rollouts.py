@@ -57,8 +57,8 @@ async def test_a_version_that_fails_returns(scene: Scene):
 
 async def test_a_lease_has_one_holder(scene: Scene):
     leases = [Lease(scene.registry, LEASE, name, clock=scene.clock) for name in ("a", "b", "c")]
-    assert [await lease.renew() for lease in leases] == [True, False, False]
+    assert [await lease.acquire_or_renew() for lease in leases] == [True, False, False]
     scene.clock.now += 11
-    taken = [await lease.renew() for lease in leases[1:]]
+    taken = [await lease.acquire_or_renew() for lease in leases[1:]]
     assert taken == [True, False]
-    assert not await leases[0].renew()
+    assert not await leases[0].acquire_or_renew()

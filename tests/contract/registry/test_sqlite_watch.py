@@ -19,7 +19,7 @@ from gateway.registry.base import (
     MirroredListing,
     Put,
 )
-from gateway.registry.damaged_records import document_from_values
+from gateway.registry.damaged_record_placeholders import document_or_mark_damaged
 from gateway.registry.sqlite import SqliteRegistry
 
 Opener = Callable[[], SqliteRegistry]
@@ -42,7 +42,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the documents that were read, in their order."""
     names: list[str] = []
-    decode = document_from_values
+    decode = document_or_mark_damaged
 
     def noted(kind: str, name: str, revision: int, body: str | None) -> Document | None:
         found = decode(kind, name, revision, body)
@@ -50,7 +50,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             names.append(name)
         return found
 
-    monkeypatch.setattr(sqlite_read, "document_from_values", noted)
+    monkeypatch.setattr(sqlite_read, "document_or_mark_damaged", noted)
     return names
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from gateway.artifacts.baseline_statistics import parse_baseline
 from gateway.artifacts.manifest import Signature
 from gateway.artifacts.prepare_artifact import prepare_artifact
+from gateway.artifacts.read_baseline_statistics import parse_baseline
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 

@@ -302,7 +302,7 @@ def test_the_status_shows_the_evidence(shell: Shell):
         window = RolloutWindow(
             number=1, position=0, after_s=60.0, versions={"4": tally(50, 3), "3": tally(900)}
         )
-        seen.add_report(rollout, RolloutReport(rollout=rollout.id, gateway="g1", windows=(window,)))
+        seen.add_new_windows(rollout, RolloutReport(rollout=rollout.id, gateway="g1", windows=(window,)))
         seen.reporting, seen.silent, seen.left_out = 3, 2, 1
         await registry.write_ephemeral(ASSESSMENTS, "wine", to_document(seen), expected=0)
         await registry.close()

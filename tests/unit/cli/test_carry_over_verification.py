@@ -7,10 +7,11 @@ import pytest
 
 from gateway.cli.signoff.carry_over_verification import carry_over_verification
 from gateway.cli.signoff.request_approval import VersionWithEvidence
+from gateway.cli.support.verified_before_traffic import why_unverified
 from gateway.core.model import Backend, Model
 from gateway.core.version_evidence import VERIFY, EvidenceRecord, evidence_address, parse_evidence
 from gateway.registry.base import Put, Registry
-from gateway.registry.evidence_records import evidence_change, why_unverified
+from gateway.registry.evidence_records import evidence_change
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.sqlite import SqliteRegistry
 from gateway.settings import Settings, load_settings

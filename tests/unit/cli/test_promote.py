@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from gateway.artifacts.artifact_store import StoreError
+from gateway.artifacts.artifact_store_interface import StoreError
 from gateway.artifacts.copy_artifact import copy_artifact
 from gateway.artifacts.local import LocalStore
 from gateway.artifacts.manifest import MANIFEST_NAME
-from gateway.artifacts.read_model_card import SECTIONS, card_evidence
+from gateway.artifacts.model_card_sections import SECTIONS, card_evidence
 from gateway.cli.support import console
 from gateway.core.model import parse_model
 from gateway.core.model_updates import to_document

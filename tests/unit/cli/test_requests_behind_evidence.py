@@ -10,8 +10,8 @@ from gateway.core.model_updates import to_document
 from gateway.core.version_evidence import EvidenceRecord
 from gateway.registry.base import APPROVALS, EVIDENCE, SIGN_OFF
 from gateway.registry.sqlite import SqliteRegistry
-from gateway.signoff.approval_review import review_document
-from gateway.signoff.read_sign_off_records import read_records
+from gateway.signoff.approval_review_document import review_document
+from gateway.signoff.read_sign_off_records import read_requests_and_keys
 from tests.unit.cli.sign_off_stage import ARTIFACT, Stage
 
 
@@ -68,7 +68,7 @@ def _review(stage: Stage, identity: str) -> dict[str, Any]:
 
     async def work() -> dict[str, Any]:
         registry = SqliteRegistry(stage.folder / "prod.db")
-        records = await read_records(registry, await read_sign_off_policy(registry))
+        records = await read_requests_and_keys(registry, await read_sign_off_policy(registry))
         await registry.close()
         return await asyncio.to_thread(review_document, document, records, None, policy)
 

@@ -13,7 +13,7 @@ from gateway.cli.support import console
 from gateway.core.model_updates import to_document
 from gateway.core.version_evidence import EvidenceRecord
 from gateway.registry.base import APPROVALS, EMERGENCIES, EVIDENCE, MODELS, SIGN_OFF
-from gateway.signoff import ssh_signature
+from gateway.signoff import ssh_keygen_signature
 from tests.unit.cli.sign_off_stage import ARTIFACT, IMAGE, Stage
 
 
@@ -383,7 +383,9 @@ def test_a_key_or_a_program_that_is_not_there_is_told(stage: Stage, monkeypatch:
         ended = stage.refused("approve", identity, "--ssh-key", key)
         assert "is not the file of an SSH key" in ended.err
     # Each command is a process of its own, which has verified nothing yet.
-    monkeypatch.setattr("gateway.signoff.ssh_signature._verify", ssh_signature._verify.__wrapped__)
+    monkeypatch.setattr(
+        "gateway.signoff.ssh_keygen_signature._verify", ssh_keygen_signature._verify.__wrapped__
+    )
     monkeypatch.setenv("PATH", str(stage.folder))
     for words in (("approvals",), ("approve", identity, "--ssh-key", stage.people.key("bea"))):
         ended = stage.refused(*words)

@@ -115,7 +115,7 @@ def test_taking_out_of_service_asks_no_issuer(stage: Stage, monkeypatch: pytest.
     async def unreachable(policy: object) -> None:
         raise AssertionError(policy)
 
-    monkeypatch.setattr("gateway.signoff.read_sign_off_records.fetch_issuer_keys", unreachable)
+    monkeypatch.setattr("gateway.signoff.read_sign_off_records.fetch_current_issuer_keys", unreachable)
     stage.prod("disable", "wine")
     stage.prod("deregister", "wine", "--yes")
 

@@ -71,7 +71,7 @@ SHOWN = {
     "stages/rate_limit.py": "test_refusals_for_a_rate",
     "stages/ip_allowlist.py": "test_refusals_for_an_address",
     "telemetry/access_log.py": "test_details_in_the_log",
-    "signoff/ssh_signature.py": "tests/unit/signoff/test_in_toto_statement.py",
+    "signoff/ssh_keygen_signature.py": "tests/unit/signoff/test_in_toto_statement.py",
     "cost/read_price_tables.py": "the prices, which are part of the release",
     "control/console_assets.py": "the console's files, which are part of the release",
 }
@@ -524,23 +524,23 @@ async def test_reading_through():
     registry, clock = Scripted(), Clock()
     mirror = Mirror(cast(Registry, registry), clock=clock, sleep=clock.sleep)
     await mirror._accept(listing(1))
-    assert await mirror.read_through("wine") is None
+    assert await mirror.read_missing_model("wine") is None
     registry.documents["wine"] = model()
-    assert await mirror.read_through("wine") is None, "for two seconds"
+    assert await mirror.read_missing_model("wine") is None, "for two seconds"
     clock.now += 3
-    assert await mirror.read_through("wine") is not None
+    assert await mirror.read_missing_model("wine") is not None
     mirror._fail(Unavailable("down"))
-    assert await mirror.read_through("wine") is not None, "what is there can be served"
-    assert await _outcome_of(mirror.read_through("beer")) is Unavailable
+    assert await mirror.read_missing_model("wine") is not None, "what is there can be served"
+    assert await _outcome_of(mirror.read_missing_model("beer")) is Unavailable
 
 
 async def test_while_the_registry_is_away_nothing_is_said_to_be_missing():
     registry, clock = Scripted(), Clock()
     mirror = Mirror(cast(Registry, registry), clock=clock, sleep=clock.sleep)
     await mirror._accept(listing(1))
-    assert await mirror.read_through("wine") is None
+    assert await mirror.read_missing_model("wine") is None
     mirror._fail(Unavailable("down"))
-    assert await _outcome_of(mirror.read_through("wine")) is Unavailable
+    assert await _outcome_of(mirror.read_missing_model("wine")) is Unavailable
 
 
 async def test_what_was_read_before_a_snapshot_is_not_remembered_after_it():
@@ -549,7 +549,7 @@ async def test_what_was_read_before_a_snapshot_is_not_remembered_after_it():
     await mirror._accept(listing(1))
     registry.documents["wine"] = model()
     registry.read_gate = asyncio.Event()
-    asking = asyncio.create_task(mirror.read_through("wine"))
+    asking = asyncio.create_task(mirror.read_missing_model("wine"))
     while not registry.reads:
         await asyncio.sleep(0)
     found = registry.documents["wine"]
@@ -558,7 +558,7 @@ async def test_what_was_read_before_a_snapshot_is_not_remembered_after_it():
     registry.read_gate.set()
     await asking
     registry.read_gate = None
-    assert await mirror.read_through("wine") is None, found
+    assert await mirror.read_missing_model("wine") is None, found
 
 
 async def _outcome_of(awaitable: Any) -> object:

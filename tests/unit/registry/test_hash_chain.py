@@ -16,7 +16,7 @@ from gateway.registry.hash_chain import (
     canonical_json,
     entry_digest,
     seal,
-    take_over_history,
+    take_over_unchained_history,
 )
 
 HEAD = Head(registry_id="r1", generation=6, sequence=11, digest="ab" * 32)
@@ -83,20 +83,22 @@ def test_a_takeover_lists_the_documents_that_are_not_as_the_history_says():
         StoredDocument(kind="models", name="tea", revision=1, body="{}"),
     ]
     head = Head(registry_id="r1", generation=7)
-    takeover, end = take_over_history(head, [new, old], documents)
+    takeover, end = take_over_unchained_history(head, [new, old], documents)
     assert (takeover.entries, len(takeover.history_sha256)) == (2, 64)
     assert [(kind, name, revision) for kind, name, revision, _ in takeover.documents] == [
         ("models", "beer", 0),
         ("models", "tea", 1),
     ]
     assert end == Head(registry_id="r1", generation=7, sequence=2, digest="")
-    assert take_over_history(head, [old, new], documents)[0].history_sha256 != takeover.history_sha256
+    assert (
+        take_over_unchained_history(head, [old, new], documents)[0].history_sha256 != takeover.history_sha256
+    )
     assert msgspec.convert(msgspec.to_builtins(takeover), Takeover) == takeover
 
 
 def test_a_takeover_after_a_chained_part_follows_it():
     chained, end = seal(entry(), HEAD)
-    takeover, follows = take_over_history(end, [entry(generation=8), chained], [])
+    takeover, follows = take_over_unchained_history(end, [entry(generation=8), chained], [])
     assert takeover.entries == 1
     assert (follows.sequence, follows.digest) == (chained.sequence + 1, chained.digest)
 

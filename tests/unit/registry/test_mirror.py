@@ -126,7 +126,7 @@ async def test_nothing_was_ever_read(registry: Scripted, start):
     assert mirror.snapshot is None
     assert not mirror.connected
     with pytest.raises(Unavailable):
-        await mirror.read_through("wine")
+        await mirror.read_missing_model("wine")
 
 
 # -- another registry, or an older one
@@ -134,7 +134,7 @@ async def test_nothing_was_ever_read(registry: Scripted, start):
 
 async def test_a_wiped_registry_does_not_empty_the_gateway(registry: Scripted, clock: Clock, start):
     registry.tell(listing(5, model("wine")))
-    mirror = await start(hold_s=300)
+    mirror = await start(accept_reset_after_s=300)
     registry.tell(listing(0, registry_id="two"))
     await registry.told()
     assert names(mirror) == ["wine"]
@@ -160,7 +160,7 @@ async def test_another_state_is_believed_after_a_while(
     registry: Scripted, clock: Clock, start, other: MirroredListing
 ):
     registry.tell(listing(5, model("wine")))
-    mirror = await start(hold_s=300)
+    mirror = await start(accept_reset_after_s=300)
     registry.tell(other)
     await registry.told()
     assert names(mirror) == ["wine"]
@@ -178,7 +178,7 @@ async def test_another_state_is_believed_after_a_while(
 
 async def test_the_registry_that_we_knew_comes_back(registry: Scripted, start):
     registry.tell(listing(5, model("wine")))
-    mirror = await start(hold_s=300)
+    mirror = await start(accept_reset_after_s=300)
     registry.tell(listing(1, model("beer"), registry_id="two"))
     await registry.told()
     assert mirror.held
@@ -197,7 +197,7 @@ async def test_after_a_restore_another_history_is_not_taken_for_ours_by_its_numb
         return model("wine", revision, backends=[{"version": "1", "url": url}])
 
     registry.tell(listing(100, at(7, "http://lost")))
-    mirror = await start(hold_s=300)
+    mirror = await start(accept_reset_after_s=300)
     registry.tell(listing(99, at(6, "http://restored")))
     await registry.told()
     assert mirror.held
@@ -209,7 +209,7 @@ async def test_after_a_restore_another_history_is_not_taken_for_ours_by_its_numb
 
 async def test_what_is_revoked_meanwhile_is_dead_at_once(registry: Scripted, start):
     registry.tell(listing(5, model("wine"), revocation("a")))
-    mirror = await start(hold_s=300)
+    mirror = await start(accept_reset_after_s=300)
     registry.tell(listing(1, revocation("b"), registry_id="two"))
     assert await _until(lambda: mirror.snapshot.revoked == {"a", "b"})
     assert names(mirror) == ["wine"]
@@ -262,7 +262,7 @@ async def test_a_model_that_the_stream_has_not_told_yet(registry: Scripted, star
     registry.tell(listing(1))
     mirror = await start()
     registry.documents["wine"] = model("wine")
-    entry = await mirror.read_through("wine")
+    entry = await mirror.read_missing_model("wine")
     assert entry is not None
     assert entry.model.name == "wine"
 
@@ -271,7 +271,7 @@ async def test_all_who_miss_at_once_share_one_read(registry: Scripted, start):
     registry.tell(listing(1))
     mirror = await start()
     registry.read_gate = asyncio.Event()
-    asking = [asyncio.create_task(mirror.read_through("wine")) for _ in range(50)]
+    asking = [asyncio.create_task(mirror.read_missing_model("wine")) for _ in range(50)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     asking[0].cancel()  # one who leaves takes the answer from nobody
@@ -285,9 +285,9 @@ async def test_what_is_not_there_is_asked_for_once_in_two_seconds(registry: Scri
     registry.tell(listing(1))
     mirror = await start()
     for _ in range(10):
-        assert await mirror.read_through("wine") is None
+        assert await mirror.read_missing_model("wine") is None
     clock.now += 2.1
-    assert await mirror.read_through("wine") is None
+    assert await mirror.read_missing_model("wine") is None
     assert registry.reads == ["wine", "wine"]
 
 
@@ -295,11 +295,11 @@ async def test_reads_are_rationed(registry: Scripted, clock: Clock, start):
     registry.tell(listing(1))
     mirror = await start()
     for n in range(1000):
-        assert await mirror.read_through(f"m{n}") is None
+        assert await mirror.read_missing_model(f"m{n}") is None
     assert len(registry.reads) == 20
     clock.now += 60
     for n in range(1000):
-        assert await mirror.read_through(f"n{n}") is None
+        assert await mirror.read_missing_model(f"n{n}") is None
     assert len(registry.reads) == 40
 
 
@@ -307,7 +307,7 @@ async def test_reads_are_rationed(registry: Scripted, clock: Clock, start):
 async def test_what_can_be_no_model_is_not_asked_for(registry: Scripted, start, name: str):
     registry.tell(listing(1))
     mirror = await start()
-    assert await mirror.read_through(name) is None
+    assert await mirror.read_missing_model(name) is None
     assert registry.reads == []
 
 
@@ -316,14 +316,14 @@ async def test_a_registry_that_does_not_answer_is_not_called_empty(registry: Scr
     mirror = await start()
     registry.read_error = RegistryError("permission denied")
     with pytest.raises(RegistryError):
-        await mirror.read_through("wine")
+        await mirror.read_missing_model("wine")
     registry.read_error = None
     registry.down = True
     registry.tell(Unavailable("gone"))
     await registry.told()
     assert await _until(lambda: not mirror.connected)
     with pytest.raises(Unavailable):
-        await mirror.read_through("beer")
+        await mirror.read_missing_model("beer")
     assert registry.reads == ["wine"]
 
 

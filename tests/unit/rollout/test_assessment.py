@@ -39,18 +39,18 @@ def test_a_window_is_taken_in_once():
     rollout = rollout_of(position=0)
     seen = Assessment.begin(rollout)
     report = _report((0, tally(10), tally(190)))
-    assert seen.add_report(rollout, report)
-    assert not seen.add_report(rollout, report)
+    assert seen.add_new_windows(rollout, report)
+    assert not seen.add_new_windows(rollout, report)
     assert seen.requests == 10
-    assert seen.add_report(rollout, _report((0, tally(10), tally(190)), (0, tally(5), tally(95))))
+    assert seen.add_new_windows(rollout, _report((0, tally(10), tally(190)), (0, tally(5), tally(95))))
     assert seen.requests == 15
-    assert seen.add_report(rollout, _report((0, tally(1), tally(1)), gateway="g2"))
+    assert seen.add_new_windows(rollout, _report((0, tally(1), tally(1)), gateway="g2"))
 
 
 def test_requests_of_an_earlier_step_are_evidence_but_do_not_count_for_the_next():
     rollout = rollout_of(position=1)
     seen = Assessment.begin(rollout)
-    seen.add_report(rollout, _report((0, tally(100, 100), tally(1900))))
+    seen.add_new_windows(rollout, _report((0, tally(100, 100), tally(1900))))
     assert seen.requests == 0
     assert seen.found_worse()
 
@@ -58,7 +58,7 @@ def test_requests_of_an_earlier_step_are_evidence_but_do_not_count_for_the_next(
 def test_a_step_begins_at_nothing_and_keeps_the_evidence():
     rollout = rollout_of(position=0)
     seen = Assessment.begin(rollout)
-    seen.add_report(rollout, _report((0, tally(100), tally(1900))))
+    seen.add_new_windows(rollout, _report((0, tally(100), tally(1900))))
     seen.waited_s = 60.0
     seen.enter_step(1)
     assert (seen.requests, seen.waited_s) == (0, 0.0)
@@ -79,7 +79,7 @@ def _run_windows(factor: float, windows: int, *, seed: int = 1, after_s: float =
     seen = Assessment.begin(rollout)
     for number in range(1, windows + 1):
         window = (0, _times(rng, 20, factor), _times(rng, 380))
-        seen.add_report(rollout, _report(window, first=number, after_s=after_s))
+        seen.add_new_windows(rollout, _report(window, first=number, after_s=after_s))
     return seen
 
 
@@ -110,7 +110,7 @@ def test_cold_starts_are_counted_and_not_judged():
         candidate = _times(rng, 20)
         candidate.requests += 5
         candidate.cold += 5
-        seen.add_report(rollout, _report((0, candidate, _times(rng, 380)), first=number))
+        seen.add_new_windows(rollout, _report((0, candidate, _times(rng, 380)), first=number))
     assert not seen.found_worse()
     assert seen.cold == 5 * 59
     assert seen.evidence()["cold_starts"] == 5 * 59
@@ -120,7 +120,7 @@ def test_times_that_are_all_alike_can_be_proved_fine():
     rollout = rollout_of(position=0)
     seen = Assessment.begin(rollout)
     for number in range(1, 120):
-        seen.add_report(rollout, _report((0, tally(20), tally(380)), first=number))
+        seen.add_new_windows(rollout, _report((0, tally(20), tally(380)), first=number))
     assert seen.questions_not_yet_fine() == []
     assert not seen.found_worse()
 
@@ -128,14 +128,14 @@ def test_times_that_are_all_alike_can_be_proved_fine():
 def test_refusals_of_a_stricter_version_are_found():
     rollout = rollout_of(position=0)
     seen = Assessment.begin(rollout)
-    seen.add_report(rollout, _report((0, tally(30, refusals=30), tally(570, refusals=6))))
+    seen.add_new_windows(rollout, _report((0, tally(30, refusals=30), tally(570, refusals=6))))
     assert "refuses more" in seen.found_worse()
 
 
 def test_without_enough_stable_requests_there_is_no_threshold():
     rollout = rollout_of(position=0)
     seen = Assessment.begin(rollout)
-    seen.add_report(rollout, _report((0, tally(50, seconds=5.0), tally(50))))
+    seen.add_new_windows(rollout, _report((0, tally(50, seconds=5.0), tally(50))))
     assert seen.stable_bucket_exceeded_by(0.05) is None
     assert not seen.found_worse()
 
@@ -144,7 +144,7 @@ def test_the_memory_of_the_stable_version_is_bounded():
     rollout = rollout_of(position=0, plan=PLAN)
     seen = Assessment.begin(rollout)
     for number in range(1, 20):
-        seen.add_report(rollout, _report((0, tally(1), tally(5000)), first=number))
+        seen.add_new_windows(rollout, _report((0, tally(1), tally(5000)), first=number))
     assert sum(seen.stable_latency.values()) <= 25_000
 
 
@@ -165,7 +165,7 @@ def _sparse(failing: float, *, stable: float = 0.01, windows: int, seed: int) ->
             rate = 1.0 if process == 0 else failing if to_candidate else stable
             one = tally(1, int(rng.random() < rate))
             window = (0, one, tally(0)) if to_candidate else (0, tally(0), one)
-            seen.add_report(rollout, _report(window, gateway=f"g{process}", first=number))
+            seen.add_new_windows(rollout, _report(window, gateway=f"g{process}", first=number))
     return seen
 
 
@@ -182,12 +182,12 @@ def test_requests_wait_for_their_pair_for_two_minutes():
     rollout = rollout_of(position=0)
     seen = Assessment.begin(rollout)
     alone = (0, tally(0), tally(1, 1))
-    seen.add_report(rollout, _report(*[alone] * 8))
-    seen.add_report(rollout, _report((0, tally(9), tally(0)), first=9))
+    seen.add_new_windows(rollout, _report(*[alone] * 8))
+    seen.add_new_windows(rollout, _report((0, tally(9), tally(0)), first=9))
     kept = msgspec.convert(to_document(seen), Assessment, str_keys=True)
     assert seen.questions["errors"].blocks == 0, "too long ago to be compared"
     for one in (seen, kept):
-        one.add_report(rollout, _report((0, tally(0), tally(9)), first=10))
+        one.add_new_windows(rollout, _report((0, tally(0), tally(9)), first=10))
         assert one.questions["errors"].blocks == 1
         assert one.unpaired == {}
     assert (seen.questions["errors"].candidate_total, seen.questions["errors"].stable_total) == (
@@ -199,7 +199,7 @@ def test_requests_wait_for_their_pair_for_two_minutes():
 def test_cold_starts_and_requests_count_at_once_though_their_pair_is_missing():
     rollout = rollout_of(position=0)
     seen = Assessment.begin(rollout)
-    seen.add_report(rollout, _report((0, tally(7), tally(0))))
+    seen.add_new_windows(rollout, _report((0, tally(7), tally(0))))
     assert seen.requests == 7
 
 
@@ -211,6 +211,6 @@ def test_what_waits_is_small_however_many_processes_there_are():
     for number in range(1, 20):
         for process in range(50):
             window = (0, tally(0), _times(rng, 7))
-            seen.add_report(rollout, _report(window, gateway=f"g{process}", first=number))
+            seen.add_new_windows(rollout, _report(window, gateway=f"g{process}", first=number))
     assert sum(one.stable.requests for one in seen.unpaired.values()) < 20 * 50
     assert seen.questions["errors"].stable_total[0] > 50 * 7 * 15

@@ -199,7 +199,7 @@ async def test_two_that_both_believe_to_hold_the_lease_take_a_step_once(scene: S
         return True
 
     for controller in (first, second):
-        controller._lease.renew = always  # type: ignore[method-assign]
+        controller._lease.acquire_or_renew = always  # type: ignore[method-assign]
         controller._lease._renewed_at = float("inf")
     await asyncio.gather(first.reconcile(), second.reconcile())
     assert first.steps.get("wine", 0) + second.steps.get("wine", 0) == 1

@@ -41,7 +41,7 @@ def _seen(
             after_s=60.0,
             versions={"4": tally(requests, errors), "3": tally(950)},
         )
-        seen.add_report(rollout, RolloutReport(rollout="r1", gateway="g1", windows=(window,)))
+        seen.add_new_windows(rollout, RolloutReport(rollout="r1", gateway="g1", windows=(window,)))
     seen.waited_s = waited_s
     return seen
 
@@ -134,7 +134,7 @@ def test_a_version_that_begins_to_fail_at_its_last_step_does_not_advance_on_what
         window = RolloutWindow(
             number=number, position=1, after_s=60.0, versions={"4": tally(50, errors), "3": tally(950)}
         )
-        seen.add_report(rollout, RolloutReport(rollout="r1", gateway="g1", windows=(window,)))
+        seen.add_new_windows(rollout, RolloutReport(rollout="r1", gateway="g1", windows=(window,)))
         seen.waited_s = 60.0 if number > 205 else 30.0
         decisions.append(decide(rollout, _model(rollout), seen))
     actions = [decision.action for decision in decisions]

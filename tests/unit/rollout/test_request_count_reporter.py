@@ -12,7 +12,7 @@ from gateway.core.model_updates import to_document
 from gateway.registry.base import MODELS, ROLLOUTS, Delete, Put, Unavailable
 from gateway.registry.memory import MemoryRegistry, SharedStore
 from gateway.registry.snapshot import compile_snapshot
-from gateway.rollout.lease import Lease, LeaseRenewalMonitor
+from gateway.rollout.lease import Lease, LeaseObserver
 from gateway.rollout.request_count_reporter import FIGURES, RolloutReport, RolloutReporter
 from gateway.rollout.request_counter import RequestCounter, Tally
 from gateway.task_supervisor import Supervisor
@@ -221,7 +221,7 @@ async def test_a_rollout_without_a_controller_is_noticed(clock: Clock, caplog: p
         scene.registry,
         scene.counting.append,
         supervisor=Supervisor(),
-        lease=LeaseRenewalMonitor(scene.registry, "rollouts", clock=clock),
+        controller_lease=LeaseObserver(scene.registry, "rollouts", clock=clock),
         clock=clock,
     )
     controller = Lease(scene.registry, "rollouts", "a", clock=clock)
@@ -236,7 +236,7 @@ async def test_a_rollout_without_a_controller_is_noticed(clock: Clock, caplog: p
     assert [await report(number) for number in range(4)] == [0.0] * 4
     assert await report(5) == 1.0  # for more than a minute nobody has come
     assert "chips rollouts run" in caplog.text
-    await controller.renew()
+    await controller.acquire_or_renew()
     assert await report(6) == 0.0
     for number in range(4):
         assert await report(number) == 0.0

@@ -6,21 +6,21 @@ import msgspec
 import pytest
 
 from gateway.core.errors import DeadlineExceeded, Overloaded, UpstreamBroken
-from gateway.rollout.request_counter import RequestCounter, Tally, WindowCollector, latency_bucket
+from gateway.rollout.request_counter import RequestCounter, Tally, VersionWindowCollector, latency_bucket
 from tests.unit.telemetry.exchanges import make_exchange
 
 
 @pytest.fixture
 def counter() -> RequestCounter:
     counter = RequestCounter()
-    counter.collectors = {"wine": {"3": WindowCollector(), "4": WindowCollector()}}
+    counter.collectors = {"wine": {"3": VersionWindowCollector(), "4": VersionWindowCollector()}}
     return counter
 
 
 def _count(counter: RequestCounter, *, took_s: float = 0.1, **changes) -> Tally:
     counter(make_exchange(version="4", took_s=took_s, **changes))
-    assert counter.collectors["wine"]["3"].fold() == Tally()
-    return counter.collectors["wine"]["4"].fold()
+    assert counter.collectors["wine"]["3"].fold_times_into_tally() == Tally()
+    return counter.collectors["wine"]["4"].fold_times_into_tally()
 
 
 def test_a_good_answer_counts_with_its_time(counter: RequestCounter):
@@ -37,7 +37,7 @@ def test_the_callers_own_upload_and_reading_are_not_the_versions_time(counter: R
     slow.arrived -= 5.0
     slow.ended += 7.0  # it read the answer slowly
     counter(slow)
-    (number,) = counter.collectors["wine"]["4"].fold().latency
+    (number,) = counter.collectors["wine"]["4"].fold_times_into_tally().latency
     assert abs(number - latency_bucket(0.1)) <= 1
 
 
@@ -46,7 +46,7 @@ def test_the_time_to_open_a_connection_is_not_the_versions(counter: RequestCount
     fresh = make_exchange(version="4", took_s=0.15)
     fresh.attempts[-1].opening_s = 0.05
     counter(fresh)
-    (number,) = counter.collectors["wine"]["4"].fold().latency
+    (number,) = counter.collectors["wine"]["4"].fold_times_into_tally().latency
     assert abs(number - latency_bucket(0.1)) <= 1
 
 
@@ -84,7 +84,10 @@ def test_models_and_versions_of_no_rollout_are_left_alone(counter: RequestCounte
     counter(make_exchange(model="iris"))
     counter(make_exchange(version="9"))
     counter(make_exchange(model=None))
-    assert [collector.fold() for collector in counter.collectors["wine"].values()] == [Tally(), Tally()]
+    assert [collector.fold_times_into_tally() for collector in counter.collectors["wine"].values()] == [
+        Tally(),
+        Tally(),
+    ]
 
 
 def test_what_is_kept_of_a_window_is_bounded(counter: RequestCounter):
@@ -93,17 +96,17 @@ def test_what_is_kept_of_a_window_is_bounded(counter: RequestCounter):
         counter(exchange)
     collector = counter.collectors["wine"]["4"]
     assert len(collector.times_s) < 5000
-    tally = collector.fold()
+    tally = collector.fold_times_into_tally()
     assert tally.requests == sum(tally.latency.values()) == 10_000
 
 
 def test_a_cold_start_is_told_apart_by_what_the_backend_accounts_for(counter: RequestCounter):
     assert _count(counter, took_s=8.0, server_timing=b"predict;dur=12.5").cold == 1
-    assert counter.collectors["wine"]["4"].fold().latency == {}
+    assert counter.collectors["wine"]["4"].fold_times_into_tally().latency == {}
     # It was slow itself, or does not say: then it is slow.
     assert _count(counter, took_s=8.0, server_timing=b"predict;dur=7500").cold == 1
     assert _count(counter, took_s=8.0).cold == 1
-    assert sum(counter.collectors["wine"]["4"].fold().latency.values()) == 2
+    assert sum(counter.collectors["wine"]["4"].fold_times_into_tally().latency.values()) == 2
 
 
 def test_a_cold_start_that_fails_is_an_error(counter: RequestCounter):

@@ -10,7 +10,7 @@ from gateway.rollout.sequential_test import (
     ALPHA,
     Counts,
     HigherRateTest,
-    closest_null_rates,
+    closest_null_boundary_rates,
     judge,
     log_e_value,
 )
@@ -62,7 +62,7 @@ def test_the_projection_is_the_nearest_point(margin: float) -> None:
         (300, 0.0001, 10, 0.02),
         (5, 0.999, 50, 0.1),
     ]:
-        r, s = closest_null_rates(n, p, m, q, margin)
+        r, s = closest_null_boundary_rates(n, p, m, q, margin)
         assert r == pytest.approx(s + margin, abs=1e-9)
         grid = [x for x in np.linspace(0.0005, 0.9995, 1500) if 0 < x + margin < 1]
         best = min(divergence(n, p, m, q, float(x)) for x in grid)

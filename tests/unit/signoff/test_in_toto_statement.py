@@ -10,10 +10,10 @@ import pytest
 from securesystemslib.dsse import Envelope
 
 from gateway.audit.dsse_envelope import SigningError
-from gateway.signoff import ssh_signature
+from gateway.signoff import ssh_keygen_signature
 from gateway.signoff.approval_subject import Subject
+from gateway.signoff.environment_policy import SignOffPolicy, parse_policy_toml
 from gateway.signoff.in_toto_statement import PREDICATE_TYPE, make_statement, read_statement, ssh_signer
-from gateway.signoff.policy import SignOffPolicy, parse_policy_toml
 from tests.unit.signoff.people import People
 
 SUBJECT = Subject(
@@ -149,46 +149,46 @@ def test_a_signature_of_somebody_else_or_for_something_else_is_none(people: Peop
 
 
 def test_keys_that_cannot_sign_are_told(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert ssh_signature.public_key_of(Path(people.key("bea"))) == people.public("bea")
+    assert ssh_keygen_signature.public_key_of(Path(people.key("bea"))) == people.public("bea")
     (tmp_path / "key").write_text("no key")
-    with pytest.raises(ssh_signature.SshError, match="ssh-keygen: "):
-        ssh_signature.sign(b"x", tmp_path / "key")
-    with pytest.raises(ssh_signature.SshError):
-        ssh_signature.public_key_of(tmp_path / "key")
+    with pytest.raises(ssh_keygen_signature.SshKeygenError, match="ssh-keygen: "):
+        ssh_keygen_signature.sign(b"x", tmp_path / "key")
+    with pytest.raises(ssh_keygen_signature.SshKeygenError):
+        ssh_keygen_signature.public_key_of(tmp_path / "key")
     (tmp_path / "key.pub").write_text("word")
-    with pytest.raises(ssh_signature.SshError, match="not an SSH public key"):
-        ssh_signature.public_key_of(tmp_path / "key")
+    with pytest.raises(ssh_keygen_signature.SshKeygenError, match="not an SSH public key"):
+        ssh_keygen_signature.public_key_of(tmp_path / "key")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ssh_signature.SshError, match="apt install openssh-client"):
-        ssh_signature.sign(b"x", Path(people.key("bea")))
+    with pytest.raises(ssh_keygen_signature.SshKeygenError, match="apt install openssh-client"):
+        ssh_keygen_signature.sign(b"x", Path(people.key("bea")))
 
 
 def test_a_good_signature_is_verified_once(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A page that is open asks every few seconds; what was refused is asked for again, it may have been for want of memory."""
-    signature = ssh_signature.sign(b"once", Path(people.key("bea")))
+    signature = ssh_keygen_signature.sign(b"once", Path(people.key("bea")))
     keys = [people.public("bea")]
-    assert ssh_signature.has_signed(b"once", signature, "bea", keys)
-    assert not ssh_signature.has_signed(b"twice", signature, "bea", keys)
+    assert ssh_keygen_signature.has_signed(b"once", signature, "bea", keys)
+    assert not ssh_keygen_signature.has_signed(b"twice", signature, "bea", keys)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert ssh_signature.has_signed(b"once", signature, "bea", keys)
-    assert not ssh_signature.has_signed(b"once", signature, "bea", [])
+    assert ssh_keygen_signature.has_signed(b"once", signature, "bea", keys)
+    assert not ssh_keygen_signature.has_signed(b"once", signature, "bea", [])
     for message, who, public in (
         (b"twice", "bea", "bea"),
         (b"once", "dan", "bea"),
         (b"once", "bea", "dan"),
     ):
-        with pytest.raises(ssh_signature.SshError, match="not installed"):
-            ssh_signature.has_signed(message, signature, who, [people.public(public)])
+        with pytest.raises(ssh_keygen_signature.SshKeygenError, match="not installed"):
+            ssh_keygen_signature.has_signed(message, signature, who, [people.public(public)])
 
 
 def test_a_good_signature_is_remembered_by_all_that_it_depends_on(people: People):
     bea, dan = people.public("bea"), people.public("dan")
-    signature = ssh_signature.sign(b"yes", Path(people.key("bea")))
-    other = ssh_signature.sign(b"yes", Path(people.key("dan")))
+    signature = ssh_keygen_signature.sign(b"yes", Path(people.key("bea")))
+    other = ssh_keygen_signature.sign(b"yes", Path(people.key("dan")))
     for _ in range(2):
-        assert ssh_signature.has_signed(b"yes", signature, "bea", [bea])
-        assert ssh_signature.has_signed(b"yes", other, "bea", [bea, dan])
-        assert not ssh_signature.has_signed(b"no", signature, "bea", [bea])
-        assert not ssh_signature.has_signed(b"yes", other, "bea", [bea])
-        assert not ssh_signature.has_signed(b"yes", signature, "bea", [dan])
-        assert not ssh_signature.has_signed(b"yes", signature, "bea", [])
+        assert ssh_keygen_signature.has_signed(b"yes", signature, "bea", [bea])
+        assert ssh_keygen_signature.has_signed(b"yes", other, "bea", [bea, dan])
+        assert not ssh_keygen_signature.has_signed(b"no", signature, "bea", [bea])
+        assert not ssh_keygen_signature.has_signed(b"yes", other, "bea", [bea])
+        assert not ssh_keygen_signature.has_signed(b"yes", signature, "bea", [dan])
+        assert not ssh_keygen_signature.has_signed(b"yes", signature, "bea", [])

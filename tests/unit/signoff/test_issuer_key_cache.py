@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.auth.jwks import PublicKey
-from gateway.signoff.policy import AcceptedIdentity, Person, SignOffPolicy
+from gateway.signoff.environment_policy import AcceptedIdentity, Person, SignOffPolicy
 from gateway.signoff.read_sign_off_records import IssuerKeyCache
 
 
@@ -25,7 +25,7 @@ async def test_issuers_are_asked_twice_a_minute_however_many_look(monkeypatch: p
         await asyncio.sleep(0)
         return {issuer: {} for issuer in issuers}
 
-    monkeypatch.setattr("gateway.signoff.read_sign_off_records.fetch_keys", fetch)
+    monkeypatch.setattr("gateway.signoff.read_sign_off_records.fetch_available_keys", fetch)
     now = 100.0
     recent = IssuerKeyCache(lambda: now)
     found = await asyncio.gather(*(recent.find(policy("https://a")) for _ in range(5)))

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.core.version_evidence import CARD, VERIFY
 from gateway.signoff.approval_subject import Subject
-from gateway.signoff.policy import parse_policy_toml
+from gateway.signoff.environment_policy import parse_policy_toml
 from gateway.signoff.required_evidence import evidence_problems
 from tests.unit.signoff.people import People
 

@@ -28,7 +28,7 @@ class StillMirror:
         self._away = away
         self.asked: list[str] = []
 
-    async def read_through(self, name: str) -> Any:
+    async def read_missing_model(self, name: str) -> Any:
         self.asked.append(name)
         if self._away:
             raise Unavailable("away")

@@ -6,14 +6,14 @@ import pytest
 from chips_backend.manifest import Signature, Tensor
 from chips_backend.model_card_draft import draft_card
 
-from gateway.artifacts.prepare_artifact import prepare_artifact
-from gateway.artifacts.read_model_card import (
+from gateway.artifacts.model_card_sections import (
     MAX_BYTES,
     SECTIONS,
     card_evidence,
     parse_card,
     read_card_sections,
 )
+from gateway.artifacts.prepare_artifact import prepare_artifact
 from gateway.core.model import Backend
 
 CARD = """# Wine

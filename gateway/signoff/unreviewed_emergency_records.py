@@ -1,4 +1,4 @@
-"""Records of emergencies that nobody else has reviewed yet.
+"""Add and remove the registry's records of emergencies that nobody else has reviewed yet.
 
 Gateways warn of them. Each is a registry document, which is deleted after the review.
 """

@@ -1,7 +1,7 @@
-"""The interface of an artifact store, and its errors.
+"""The interface of an artifact store: an immutable folder for each version, with its manifest. And its errors.
 
-A version is a folder `<root>/<model>/<version>/` with the files and, written last, their manifest. Until the manifest
-is there nothing is published; once it is there nothing changes any more.
+The folder is `<root>/<model>/<version>/`, with the files and, written last, their manifest. Until the manifest
+is there nothing is published; once it is there nothing changes any more. The interface has no deletion.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -51,8 +51,11 @@ class ArtifactStore(Protocol):
     def versions(self, model: str | None = None) -> list[tuple[str, str]]:
         """List the published versions. They are those of one model or of all, as (model, version) in order."""
 
-    def file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
-        """The content of one file of an artifact, block by block. Raises FileNotFoundError where it is not there."""
+    def unverified_file_blocks(self, manifest: Manifest, file: File) -> Iterator[bytes]:
+        """The content of one file of an artifact, block by block, as it is stored.
+
+        It is not verified: the caller compares its SHA-256 with the manifest. Raises FileNotFoundError where it is not there.
+        """
 
     def with_stored_paths(self, manifest: Manifest) -> Manifest:
         """The manifest with the paths under which this store keeps its files. In a bucket they begin with the file's digest."""

@@ -1,6 +1,6 @@
-"""Delivers the steps of rollouts to their webhooks. Each is delivered at least once.
+"""Deliver each step of a rollout to its webhook at least once, from the last delivered one on.
 
-It does so whichever controller took the step, and however that controller ended. The steps in a rollout's document are the
+That holds whichever controller took the step, and however that controller ended. The steps in a rollout's document are the
 messages. An ephemeral document next to it says how many of them were delivered, so the next holder of the lease goes on
 there, under the same ids.
 """
@@ -32,10 +32,10 @@ class DeliveredSteps(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
 
 
-class WebhookOutbox:
-    """Delivers the steps of rollouts to their webhooks. Each is delivered at least once.
+class StepWebhookDelivery:
+    """Delivers each step of a rollout to its webhook at least once, from the last delivered one on.
 
-    Call `deliver_due` in each turn, while the lease is held.
+    Call `start_due_deliveries` in each turn, while the lease is held.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class WebhookOutbox:
             and now >= self._pauses.get(one.model, (0.0, 0.0))[0]
         ]
 
-    async def deliver_due(self, rollouts: Iterable[Rollout]) -> None:
-        """Begin to deliver the webhooks that are due. Each delivery is a task of its own. Raises RegistryError."""
+    async def start_due_deliveries(self, rollouts: Iterable[Rollout]) -> None:
+        """Start the deliveries that are due, each in a task of its own. Raises RegistryError."""
         pending = self.rollouts_with_due_webhooks(rollouts)
         if not pending:
             return
@@ -153,7 +153,9 @@ class WebhookOutbox:
         for number in range(sent + 1, len(rollout.steps) + 1):
             message = _message(rollout, number, generations.get(number))
             identity = f"{rollout.id}-{number}"
-            if not await webhook.post_webhook(rollout.plan.webhook, self._secret, identity, message):
+            if not await webhook.post_webhook_with_retries(
+                rollout.plan.webhook, self._secret, identity, message
+            ):
                 raise _NotTaken(revision)
             revision = await self._keep(
                 rollout.model, DeliveredSteps(rollout=rollout.id, steps=number), revision

@@ -1,7 +1,4 @@
-"""Write a batch of documents to Firestore, and retry until the outcome is known.
-
-The documents are written all at once or not at all.
-"""
+"""Commit a batch of documents to Firestore, all at once or not at all, and retry until the outcome is known."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,6 +11,7 @@ from gateway.core.pseudo_random import random_between
 from gateway.registry.base import (
     Delete,
     Entry,
+    Generation,
     Head,
     Precondition,
     Put,
@@ -23,8 +21,8 @@ from gateway.registry.base import (
 )
 from gateway.registry.firestore import document_layout
 from gateway.registry.firestore.document_layout import HEAD, CollectionNames, FirestoreDocument
-from gateway.registry.firestore.history_migration import migrate_history_to_chain
 from gateway.registry.firestore.location import FirestoreLocation
+from gateway.registry.firestore.migrate_history_to_chain import migrate_history_to_chain
 from gateway.registry.hash_chain import GENESIS, check_expected, entry_of_change, seal
 
 if TYPE_CHECKING:
@@ -33,16 +31,12 @@ if TYPE_CHECKING:
 
 _MAX_REMARK: Final = 10_000
 _WRITE_S: Final = 30.0  # how long a write tries, against other writers and broken connections
-
-
 _FIRST_DELAY_S: Final = 0.02
-
-
 _LONGEST_DELAY_S: Final = 1.0
 
 
-class RetriedBatchWrite:
-    """One batch write of several documents, retried until its outcome is known.
+class RetriedCommit:
+    """One atomic commit of several documents, retried until its outcome is known.
 
     Every attempt reads what it depends on and commits only if none of it has changed. The head, which all writers
     share, changes often under many writers: that is tried again. A named document that is not at the expected revision
@@ -89,7 +83,7 @@ class RetriedBatchWrite:
         self._head_at = (names.mirror, HEAD)
         self._asked = 0  # the generation that a commit without an answer would have made
 
-    async def run(self) -> int:
+    async def run(self) -> Generation:
         from gateway.registry.firestore.rpc import CommitOutcomeUnknown, PreconditionFailed
 
         clock = asyncio.get_running_loop().time

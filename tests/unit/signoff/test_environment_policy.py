@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.signoff.policy import Person, missing_roles, parse_policy_toml, policy_digest
+from gateway.signoff.environment_policy import Person, parse_policy_toml, policy_digest, unfilled_role_places
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB1aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 GOOD = f"""
@@ -81,11 +81,13 @@ def person(name: str, *roles: str) -> Person:
 
 def test_each_person_fills_one_place():
     both, risk, plain = person("a", "approver", "risk"), person("b", "risk"), person("c", "approver")
-    assert missing_roles({"approver": 1, "risk": 1}, [both]) == ["risk"]
-    assert missing_roles({"approver": 1, "risk": 1}, [both, risk]) == []
-    assert missing_roles({"approver": 1, "risk": 1}, [both, plain]) == [], "who has both roles makes room"
-    assert missing_roles({"approver": 2}, [plain]) == ["approver"]
-    assert missing_roles({"approver": 1}, []) == ["approver"]
+    assert unfilled_role_places({"approver": 1, "risk": 1}, [both]) == ["risk"]
+    assert unfilled_role_places({"approver": 1, "risk": 1}, [both, risk]) == []
+    assert unfilled_role_places({"approver": 1, "risk": 1}, [both, plain]) == [], (
+        "who has both roles makes room"
+    )
+    assert unfilled_role_places({"approver": 2}, [plain]) == ["approver"]
+    assert unfilled_role_places({"approver": 1}, []) == ["approver"]
 
 
 def test_a_digest_does_not_depend_on_the_order_of_fields():

@@ -1,6 +1,6 @@
-"""Read an artifact's model card (`card.md`).
+"""Read an artifact's model card: the Markdown sections of `card.md`, without front matter.
 
-It says, in Markdown (CommonMark), what people who approve or call a model must know. Its sections are the headings of
+The card says, in CommonMark, what people who approve or call a model must know. Its sections are the headings of
 the second level; five of them every card has. It is read strictly and shown as text: a card that somebody could read in
 two ways is refused.
 """
@@ -52,7 +52,10 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_card(content: bytes) -> ModelCard:
-    """Parse a model card. ValueError says what is wrong, and in which line."""
+    """Parse a model card: Markdown sections below headings. Front matter is refused.
+
+    ValueError says what is wrong, and in which line where it is about one line.
+    """
     if len(content) > MAX_BYTES:
         raise ValueError(f"{CARD_NAME} has more than {MAX_BYTES} bytes")
     try:

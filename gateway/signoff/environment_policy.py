@@ -1,8 +1,7 @@
-"""An environment's sign-off policy.
+"""The sign-off policy of one environment: whose approvals and what evidence a version needs there, and how long they hold.
 
-It says whose approvals and what evidence a version needs, and for how long they hold. It is a document of the environment's
-registry, written from a file in TOML. Its digest is part of what every approval binds: when the policy changes, all
-approvals end.
+It is a document of the environment's registry, written from a file in TOML. Its digest is part of what every approval
+binds: when the policy changes, all approvals end.
 """
 
 import re
@@ -181,10 +180,10 @@ def _person_problems(person: Person) -> list[str]:
     return problems
 
 
-def missing_roles(required: Mapping[str, int], approvers: Sequence[Person]) -> list[str]:
-    """The required roles that the approvers leave open.
+def unfilled_role_places(required: Mapping[str, int], approvers: Sequence[Person]) -> list[str]:
+    """The places of the required roles that the approvers leave unfilled: a role once for each missing person.
 
-    There is one entry for each missing person. Each person fills one place of one role.
+    Each person fills one place of one role.
     """
     places = [role for role, count in required.items() for _ in range(count)]
     filled: dict[int, Person] = {}

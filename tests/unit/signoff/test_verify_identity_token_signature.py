@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from gateway.auth.jwks import parse_keys
-from gateway.signoff.identity_token_signature import fetch_keys, has_signed, signature_audience
-from gateway.signoff.policy import AcceptedIdentity
+from gateway.signoff.environment_policy import AcceptedIdentity
+from gateway.signoff.verify_identity_token_signature import (
+    fetch_available_keys,
+    has_signed,
+    signature_audience,
+)
 from tests.damage import one_bit_off
 from tests.flow.issuer import KeyServer, signer
 
@@ -105,7 +109,7 @@ def test_a_token_of_another_key_or_algorithm_is_none():
 
 async def test_keys_come_by_the_issuers_discovery_document():
     async with KeyServer(signer()) as server:
-        keys = await fetch_keys([server.issuer, "http://127.0.0.1:9"])
+        keys = await fetch_available_keys([server.issuer, "http://127.0.0.1:9"])
         assert set(keys[server.issuer]) == {"k1"}
         assert keys["http://127.0.0.1:9"] == {}
         bea = AcceptedIdentity(email="bea@example.com", issuer=server.issuer)

@@ -1,8 +1,8 @@
-"""Reads the model cards of a model's versions from the registry. The registry keeps them as evidence."""
+"""Read the model cards of a model's versions from the registry, which keeps them as evidence."""
 
 import msgspec
 
-from gateway.artifacts.read_model_card import CardSection, read_card_sections
+from gateway.artifacts.model_card_sections import CardSection, read_card_sections
 from gateway.core.model import Model
 from gateway.core.version_evidence import CARD, why_evidence_does_not_apply
 from gateway.registry.base import Registry
@@ -10,32 +10,33 @@ from gateway.registry.evidence_records import read_evidence
 
 
 class RegisteredCard(msgspec.Struct, frozen=True, kw_only=True):
-    """The model card of one registered version. It says why it does not count for what is registered now, if so."""
+    """The model card of one registered version.
+
+    `why_not_applicable` says why it does not count for what is registered now. The console and `chips show` get it as JSON.
+    """
 
     version: str
-    passed: bool  # everything is written
+    complete: bool = msgspec.field(name="passed")  # everything is written
     summary: str
-    why_not: str  # why it says nothing about this version; empty where it counts
+    why_not_applicable: str = msgspec.field(name="why_not")  # empty where it counts
     sections: tuple[CardSection, ...]
 
 
-async def read_registered_cards(registry: Registry, model: Model | None) -> list[RegisteredCard]:
+async def read_registered_cards(registry: Registry, model: Model) -> list[RegisteredCard]:
     """Read the model cards of the registered versions.
 
     Only versions that have one are in the list, in the model's order. Raises RegistryError.
     """
     found = []
-    if model is None:
-        return []
     for backend in model.backends:
         record = await read_evidence(registry, model.name, backend.version, CARD)
         if record is not None:
             found.append(
                 RegisteredCard(
                     version=backend.version,
-                    passed=record.passed,
+                    complete=record.passed,
                     summary=record.summary,
-                    why_not=why_evidence_does_not_apply(record, backend),
+                    why_not_applicable=why_evidence_does_not_apply(record, backend),
                     sections=read_card_sections(record.facts),
                 )
             )

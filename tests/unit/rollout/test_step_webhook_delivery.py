@@ -13,7 +13,7 @@ from gateway.core.rollout_document import traffic_at_share
 from gateway.registry.base import Registry, Unavailable
 from gateway.rollout.controller import RolloutController
 from gateway.rollout.decision import abort
-from gateway.rollout.webhook_outbox import DELIVERIES
+from gateway.rollout.step_webhook_delivery import DELIVERIES
 from tests.unit.rollout.fleet import PLAN, Clock, Scene, rollout_of, tally, wine
 
 HOOK = msgspec.structs.replace(PLAN, webhook="https://example.com/hook")
@@ -45,13 +45,13 @@ def scene(clock: Clock) -> Scene:
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Receiver:
     receiver = Receiver()
-    monkeypatch.setattr("gateway.rollout.webhook.post_webhook", receiver.post)
+    monkeypatch.setattr("gateway.rollout.webhook.post_webhook_with_retries", receiver.post)
     return receiver
 
 
 async def _delivered(controller: RolloutController) -> None:
-    while controller._outbox._running:
-        await asyncio.gather(*controller._outbox._running.values(), return_exceptions=True)
+    while controller._webhooks._running:
+        await asyncio.gather(*controller._webhooks._running.values(), return_exceptions=True)
         await asyncio.sleep(0)
 
 
@@ -77,7 +77,7 @@ async def test_each_step_is_told_once_with_its_evidence(
     )
     assert message["evidence"]["errors"]["finding"] == "worse"
     assert "s3cret" not in caplog.text
-    assert controller._outbox.rollouts_with_due_webhooks([await scene.rollout()]) == []
+    assert controller._webhooks.rollouts_with_due_webhooks([await scene.rollout()]) == []
 
 
 async def test_without_a_secret_no_webhook_is_told_and_nothing_is_held_up(
@@ -153,7 +153,7 @@ async def test_a_webhook_that_was_mistyped_does_not_hold_up_the_one_of_the_next_
             told.append((identity, message["state"]))
         return url == "https://example.com/hook"
 
-    monkeypatch.setattr("gateway.rollout.webhook.post_webhook", post)
+    monkeypatch.setattr("gateway.rollout.webhook.post_webhook_with_retries", post)
     await scene.begin(msgspec.structs.replace(PLAN, webhook="https://example.org/hook"))
     controller = scene.controller(secret="s3cret")
     await scene.turn(controller)
@@ -228,7 +228,7 @@ async def test_controllers_die_at_each_operation_of_a_whole_rollout(
                 await scene.turn(controller, seconds=seconds)
             await _delivered(controller)
         rollout = await scene.rollout()
-        if not rollout.active and not controller._outbox.rollouts_with_due_webhooks([rollout]):
+        if not rollout.active and not controller._webhooks.rollouts_with_due_webhooks([rollout]):
             break
         assert number < 60
     assert [step.percent for step in rollout.steps] == [5, 25, 100]

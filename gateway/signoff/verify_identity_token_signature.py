@@ -1,9 +1,8 @@
-"""Identity tokens (OpenID Connect) as signatures.
+"""Verify an identity token (OpenID Connect) as a signature of one statement.
 
-It verifies that a token was made for one statement alone. An identity token says who somebody is, not what they agree
-to. So it counts only where its audience or its nonce is the digest of the statement: it was then asked for to approve
-this, and is worth nothing anywhere else. Google makes such tokens for service accounts (`gcloud auth
-print-identity-token --audiences=…`); other issuers take a nonce.
+An identity token says who somebody is, not what they agree to. So it counts only where its audience or its nonce is the
+digest of the statement: it was then asked for to approve this, and is worth nothing anywhere else. Google makes such tokens
+for service accounts (`gcloud auth print-identity-token --audiences=…`); other issuers take a nonce.
 
 Every site where somebody signs in chooses the nonce of their token. So a nonce counts only in a token for a client that the
 policy names: any other site could have somebody sign in, and gets their approval.
@@ -18,8 +17,9 @@ import jwt
 import msgspec
 
 from gateway.auth.jwks import JwksKeySet, PublicKey, open_ssrf_guarded_session
-from gateway.signoff.policy import AcceptedIdentity
+from gateway.signoff.environment_policy import AcceptedIdentity
 
+IssuerKeys = Mapping[str, Mapping[str, PublicKey]]  # of issuers of identity tokens, by key id
 _PREFIX: Final = "chips-approval:sha256:"
 _MAX_BYTES: Final = 8 * 1024
 _SKEW_S: Final = 300.0
@@ -46,10 +46,10 @@ def signature_audience(message: bytes) -> str:
     return _PREFIX + hashlib.sha256(message).hexdigest()
 
 
-async def fetch_keys(issuers: Sequence[str]) -> dict[str, dict[str, PublicKey]]:
-    """Fetch the present public keys of token issuers.
+async def fetch_available_keys(issuers: Sequence[str]) -> dict[str, dict[str, PublicKey]]:
+    """Fetch the present public keys of the token issuers that can be reached.
 
-    Their discovery documents say where. There are none of an issuer that cannot be reached.
+    Their discovery documents say where. An issuer that cannot be reached has no keys in the result.
     """
     sets = {issuer: JwksKeySet("", issuer=issuer) for issuer in issuers}
     async with open_ssrf_guarded_session(keys.host for keys in sets.values()) as session:
@@ -75,7 +75,7 @@ def has_signed(
     message: bytes,
     token: bytes,
     tokens: Sequence[AcceptedIdentity],
-    keys: Mapping[str, Mapping[str, PublicKey]],
+    keys: IssuerKeys,
     at: datetime,
 ) -> bool:
     """Whether `token` signs `message`.

@@ -1,4 +1,4 @@
-"""The review of an approval request, for the people who decide. It is one document.
+"""The document that people read before they decide on an approval request.
 
 It shows what the request binds, what differs, evidence, decisions.
 """
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.artifacts.read_model_card import read_card_sections
+from gateway.artifacts.model_card_sections import read_card_sections
 from gateway.audit.dsse_envelope import SigningError
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import differences, merge_document, with_backend
@@ -24,10 +24,11 @@ from gateway.signoff.approval_requests import (
     read_request,
 )
 from gateway.signoff.approval_subject import Subject, subject_of
-from gateway.signoff.in_toto_statement import Keys, VerifiedStatement, read_statement
-from gateway.signoff.policy import policy_digest
+from gateway.signoff.environment_policy import policy_digest
+from gateway.signoff.in_toto_statement import VerifiedStatement, read_statement
 from gateway.signoff.read_sign_off_records import SignOffRecords
 from gateway.signoff.required_evidence import evidence_problems
+from gateway.signoff.verify_identity_token_signature import IssuerKeys
 
 _ADDRESSES: Final = (": url", ": artifact", ": audience")  # differ between environments, and are not bound
 _BINDS: Final = {
@@ -51,11 +52,11 @@ def request_summary(document: Document, records: SignOffRecords) -> dict[str, An
     except ValueError as error:
         return {"id": document.name, "title": "?", "state": "unreadable", "problems": [str(error)]}
     verdict = evaluate_request(
-        document.name, request, records.stored, records.keys, environment=records.environment
+        document.name, request, records.stored, records.issuer_keys, environment=records.environment
     )
     found = {"id": document.name, "title": request.title, **_verdict(verdict)}
     try:
-        asked = read_statement(request.request, records.stored.policy, records.keys)
+        asked = read_statement(request.request, records.stored.policy, records.issuer_keys)
     except SigningError:  # the verdict says it
         return {**found, "requested_at": ""}
     predicate = asked.predicate
@@ -78,7 +79,7 @@ def review_document(
     if found["state"] == "unreadable":
         return found
     request = read_request(document)
-    stored, keys = records.stored, records.keys
+    stored, keys = records.stored, records.issuer_keys
     try:
         asked = read_statement(request.request, stored.policy, keys)
     except SigningError:
@@ -198,7 +199,7 @@ def _model_documents(
 
 
 def _decisions(
-    identity: str, request: ApprovalRequest, asked: VerifiedStatement, stored: StoredPolicy, keys: Keys
+    identity: str, request: ApprovalRequest, asked: VerifiedStatement, stored: StoredPolicy, keys: IssuerKeys
 ) -> list[dict[str, Any]]:
     """Each decision, in the order in which they were made, and why it does not count where it does not."""
     found: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Turns the messages of a Firestore Listen stream into consistent states.
+"""Aggregates the messages of a Firestore Listen stream into consistent states. It opens no stream itself.
 
 The server sends changes as they come, and only now and then says that everything up to here is consistent. Nothing is
 passed on before that, so a batch is never seen in part.
@@ -10,6 +10,7 @@ from gateway.registry.base import Unavailable
 from gateway.registry.firestore.document_layout import FirestoreDocument, document_from_protobuf
 
 TARGET_ID: Final = 1
+ConsistentChanges = dict[str, FirestoreDocument]  # by id: what has changed since the last consistent state
 # google.firestore.v1.TargetChange.TargetChangeType
 _NO_CHANGE: Final = 0
 _REMOVE: Final = 2
@@ -34,16 +35,17 @@ class ListenTarget:
 
     def __init__(self) -> None:
         self._known: set[str] = set()  # ids that the server has told on this stream
-        self._fresh: dict[str, FirestoreDocument] = {}  # told since the last consistent state
+        self._fresh: ConsistentChanges = {}  # told since the last consistent state
         self._told_again: set[str] | None = (
             None  # since a RESET, after which the server sends everything again
         )
         self._current = False
 
-    def apply(self, message: Any) -> dict[str, FirestoreDocument] | None:
-        """Apply a message, and return the changed documents of a complete state.
+    def apply(self, message: Any) -> ConsistentChanges | None:
+        """Apply a message; return the documents that changed, where it completes a consistent state.
 
-        They come by id. None where the message does not complete a consistent state.
+        They are those that changed since the last consistent state, by id. None where the message completes none. Raises
+        StreamBroken and DocumentRemovedByHand.
         """
         kind = message.WhichOneof("response_type")
         if kind == "target_change":
@@ -72,7 +74,7 @@ class ListenTarget:
         elif TARGET_ID in change.removed_target_ids:
             raise DocumentRemovedByHand(f"{found.identity} is no longer as a registry writes it")
 
-    def _target_change(self, change: Any) -> dict[str, FirestoreDocument] | None:
+    def _target_change(self, change: Any) -> ConsistentChanges | None:
         if change.target_ids and TARGET_ID not in change.target_ids:
             return None
         kind = change.target_change_type
@@ -91,7 +93,7 @@ class ListenTarget:
             return self._consistent()
         return None
 
-    def _consistent(self) -> dict[str, FirestoreDocument]:
+    def _consistent(self) -> ConsistentChanges:
         if self._told_again is not None:
             missing = self._known - self._told_again
             if missing:

@@ -1,8 +1,8 @@
-"""Read damaged records of a registry without failing.
+"""Placeholders for damaged records of a registry, so that reading them never fails.
 
 No registry writes such records: values of another type, text that is not UTF-8, rows without a name. Somebody with the
 database's rights can put anything there. A reader of the data plane gets a document with a `problem`; the audit gets
-stand-ins that fit no digest, so that each becomes a finding.
+placeholders that fit no digest, so that each becomes a finding.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.registry.base import Document, Entry, RegistryError, StoredDocument, decode_or_mark_damaged
+from gateway.registry.base import Document, Entry, StoredDocument, decode_or_mark_damaged
 
 DAMAGED: Final = "not as a registry writes it"
 # Stands for what lies in the history and is no entry.
@@ -29,13 +29,6 @@ DAMAGED_ENTRY: Final = Entry(
 )
 
 
-class RegistryDamaged(RegistryError):
-    """The registry's store as a whole is damaged.
-
-    Examples are another table, and a head that says nothing. It does not pass by itself.
-    """
-
-
 class StoredValues(NamedTuple):
     """The revision and body of a stored document, or the problem with it. `body` is None where the document was deleted."""
 
@@ -45,7 +38,7 @@ class StoredValues(NamedTuple):
 
 
 def values_or_problem(revision: object, body: object) -> StoredValues:
-    """The stored values, or stand-ins for damaged ones with the problem."""
+    """The stored values, or placeholders for damaged ones with the problem."""
     problem = ""
     if not isinstance(revision, int) or revision < 1:
         revision, problem = 1, "its revision is not a whole number"
@@ -54,8 +47,8 @@ def values_or_problem(revision: object, body: object) -> StoredValues:
     return StoredValues(revision, body, problem)
 
 
-def document_from_values(kind: object, name: object, revision: object, body: object) -> Document | None:
-    """The document in these stored values. None where it was deleted."""
+def document_or_mark_damaged(kind: object, name: object, revision: object, body: object) -> Document | None:
+    """The document in these stored values, with its `problem` where they are damaged. None where it was deleted."""
     stored = values_or_problem(revision, body)
     if stored.body is None:
         return None
@@ -66,8 +59,13 @@ def document_from_values(kind: object, name: object, revision: object, body: obj
     return msgspec.structs.replace(document, body={}, problem=problem) if problem else document
 
 
-def stored_document(kind: object, name: object, revision: object, body: object) -> StoredDocument:
-    """The document in these values, exactly as it is stored. One that is damaged gets a body that no registry writes."""
+def stored_document_or_placeholder(
+    kind: object, name: object, revision: object, body: object
+) -> StoredDocument:
+    """The document in these values, exactly as it is stored, or a placeholder for a damaged one.
+
+    A placeholder has a body that no registry writes.
+    """
     stored = values_or_problem(revision, body)
     if stored.problem or not (isinstance(kind, str) and isinstance(name, str)):
         return StoredDocument(kind=_text(kind), name=_text(name), revision=0, body=DAMAGED)

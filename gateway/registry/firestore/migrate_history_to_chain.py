@@ -1,10 +1,6 @@
-"""Migrates a Firestore registry's history to the hash chain.
+"""Migrate a Firestore registry's history, of an older release, to the hash chain. It is one commit."""
 
-The history is that of an older release. The functions that read a stored history are also here.
-"""
-
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import msgspec
@@ -18,38 +14,13 @@ from gateway.registry.base import (
     Unavailable,
     now_rfc3339,
 )
-from gateway.registry.damaged_records import DAMAGED_ENTRY
 from gateway.registry.firestore import document_layout
 from gateway.registry.firestore.document_layout import HEAD, CollectionNames, FirestoreDocument
-from gateway.registry.hash_chain import TAKEOVER, TAKEOVER_REASON, seal
-from gateway.registry.hash_chain import take_over_history as plan_takeover
+from gateway.registry.firestore.read_as_stored import read_documents_as_stored, read_entries_newest_first
+from gateway.registry.hash_chain import TAKEOVER, TAKEOVER_REASON, seal, take_over_unchained_history
 
 if TYPE_CHECKING:
     from gateway.registry.firestore.rpc import FirestoreRpc
-
-_PAGE: Final = 1000  # entries read at once
-
-
-async def read_entries_newest_first(rpc: "FirestoreRpc", names: CollectionNames) -> AsyncIterator[Entry]:
-    """The history's entries, from the newest to the oldest. Each is exactly as it is stored."""
-    first: str | None = None
-    while True:
-        count, last = 0, first
-        async for found in rpc.query(names.history, first=first, limit=_PAGE):
-            count, last = count + 1, found.identity
-            if found.identity != first:  # a page begins with the last entry of the page before
-                yield document_layout.decode_entry(found) or DAMAGED_ENTRY
-        if count < _PAGE:
-            return
-        first = last
-
-
-async def read_documents_as_stored(
-    rpc: "FirestoreRpc", names: CollectionNames, kind: str
-) -> AsyncIterator[StoredDocument]:
-    """Every document of a kind, exactly as stored. Tombstones are included."""
-    async for found in rpc.query(names.for_kind(kind), first=f"{kind}:", end=f"{kind};"):
-        yield document_layout.read_as_stored(found)
 
 
 async def migrate_history_to_chain(
@@ -70,8 +41,8 @@ async def migrate_history_to_chain(
     entries = [entry async for entry in read_entries_newest_first(rpc, names)]
     kinds = KINDS | {entry.kind for entry in entries if entry.kind}
     documents = [one for kind in sorted(kinds) async for one in read_documents_as_stored(rpc, names, kind)]
-    takeover, end = plan_takeover(head, entries, documents)
-    entry, new_head = _sealed(takeover, end, documents)
+    takeover, previous_head = take_over_unchained_history(head, entries, documents)
+    entry, new_head = _sealed(takeover, previous_head, documents)
     at = (names.for_kind(AUDIT), document_layout.document_id(AUDIT, TAKEOVER))
     was = (await rpc.get(at)).get(at)
     stored = document_layout.encode_stored(AUDIT, TAKEOVER, entry.revision, entry.generation, entry.after)
@@ -94,12 +65,14 @@ async def migrate_history_to_chain(
     return True
 
 
-def _sealed(takeover: msgspec.Struct, end: Head, documents: list[StoredDocument]) -> tuple[Entry, Head]:
+def _sealed(
+    takeover: msgspec.Struct, previous_head: Head, documents: list[StoredDocument]
+) -> tuple[Entry, Head]:
     before = next((one for one in documents if (one.kind, one.name) == (AUDIT, TAKEOVER)), None)
     return seal(
         Entry(
             sequence=0,
-            generation=end.generation + 1,
+            generation=previous_head.generation + 1,
             at=now_rfc3339(),
             author="chips",
             reason=TAKEOVER_REASON,
@@ -111,5 +84,5 @@ def _sealed(takeover: msgspec.Struct, end: Head, documents: list[StoredDocument]
             after=msgspec.json.encode(takeover).decode(),
             write_id=uuid4().hex,
         ),
-        end,
+        previous_head,
     )

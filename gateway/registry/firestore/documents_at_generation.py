@@ -1,6 +1,4 @@
-"""The mirrored documents of a Firestore registry at one generation. They are kept from one Listen stream to the next."""
-
-from typing import TYPE_CHECKING
+"""The mirrored documents of a Firestore registry at one generation, kept from one Listen stream to the next."""
 
 from gateway.registry.base import (
     MIRRORED,
@@ -10,19 +8,19 @@ from gateway.registry.base import (
 from gateway.registry.firestore import document_layout
 from gateway.registry.firestore.document_layout import FirestoreDocument, RegistryHead
 
-if TYPE_CHECKING:
-    pass
 
+class DocumentsAtGeneration:
+    """The mirrored documents of a registry at one generation. They do not change: `with_updates` makes the next ones.
 
-class MirroredState:
-    """The mirrored documents of a registry at one generation. They are kept from one Listen stream to the next."""
+    They are kept from one Listen stream to the next.
+    """
 
     def __init__(self, head: RegistryHead, documents: dict[str, Document]) -> None:
         self.head = head
         self.documents = documents  # by id
 
     @classmethod
-    def from_listing(cls, listing: MirroredListing) -> "MirroredState":
+    def from_listing(cls, listing: MirroredListing) -> "DocumentsAtGeneration":
         head = RegistryHead(listing.registry_id, listing.generation)
         return cls(head, {document_layout.document_id(d.kind, d.name): d for d in listing.documents})
 
@@ -33,7 +31,9 @@ class MirroredState:
             documents=tuple(self.documents.values()),
         )
 
-    def with_updates(self, head: RegistryHead, fresh: dict[str, FirestoreDocument]) -> "MirroredState":
+    def with_updates(
+        self, head: RegistryHead, fresh: dict[str, FirestoreDocument]
+    ) -> "DocumentsAtGeneration":
         documents = dict(self.documents)
         for identity, found in fresh.items():
             document = mirrored_document(found)
@@ -41,7 +41,7 @@ class MirroredState:
                 documents.pop(identity, None)
             else:
                 documents[identity] = document
-        return MirroredState(head, documents)
+        return DocumentsAtGeneration(head, documents)
 
 
 def mirrored_document(found: FirestoreDocument) -> Document | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Literal
 
 from rich.console import RenderableType
 from rich.padding import Padding
@@ -32,7 +33,7 @@ def key_lines(document: Document, last_used: str | None) -> Iterator[RenderableT
     yield _below(f"made {_day(key.created)}, {expires}, {used}")
 
 
-def key_state(key: Key) -> str:
+def key_state(key: Key) -> Literal["valid", "expired", "revoked"]:
     """The state of a key: `valid`, `expired` or `revoked`."""
     if key.revoked is not None:
         return "revoked"

@@ -40,7 +40,7 @@ class EnvironmentLedger(NamedTuple):
     plans: list[PlanComparison]
 
     @property
-    def price_dates(self) -> set[str]:
+    def applied_price_table_dates(self) -> set[str]:
         """The dates of the price tables that price the ledger's days."""
         return {prices_at(self.tables, day).date for day in self.days} or {self.tables[-1].date}
 

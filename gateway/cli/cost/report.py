@@ -70,7 +70,9 @@ def cost(
         "month": month,
         "by": by,
         "currency": currencies.pop(),
-        "prices": sorted({table for ledger in ledgers.values() for table in ledger.price_dates}),
+        "prices": sorted(
+            {table for ledger in ledgers.values() for table in ledger.applied_price_table_dates}
+        ),
         "lines": [_document(line) for line in lines],
         "total": _document(total),
         "billed": _billed(ledgers, total, by),
@@ -109,7 +111,7 @@ def _one(registry_url: str | None, month: str) -> EnvironmentLedger:
 
 
 async def _read(settings: Settings, month: str) -> EnvironmentLedger:
-    async with console.open_registry_of(settings) as registry:
+    async with console.open_guarded_registry(settings) as registry:
         try:
             return await read_ledger(registry, settings, month)
         except ValueError as error:

@@ -175,7 +175,9 @@ def _write(
         needs = _installed(_EXAMPLE_NEEDS) if language == "python" else ()
         write_scaffold(language, name, target, needs)
     else:
-        needs = julia_requirements_lines(prepared) if language == "julia" else requirements_lines(prepared)
+        needs = (
+            saved_julia_dependency_lines(prepared) if language == "julia" else requirements_lines(prepared)
+        )
         write_scaffold(language, name, target, needs, left_out=_TRAINING_SCRIPTS)
         copy_prepared_artifact(prepared, target / COPY_NAME)
     if predict:
@@ -203,11 +205,10 @@ def _check_packages(
             )
 
 
-def julia_requirements_lines(prepared: PreparedArtifact) -> list[str]:
-    """The packages that a Julia model needs, as lines of a Project.toml.
+def saved_julia_dependency_lines(prepared: PreparedArtifact) -> list[str]:
+    """The packages that a Julia model needs, from the Project.toml that `save_model` wrote next to the model.
 
-    They are read from the Project.toml that `save_model` wrote next to the model, and continue the section [deps]. Empty
-    where there is none. Raises Failure.
+    They are lines of a Project.toml, and continue its section [deps]. Empty where none was written. Raises Failure.
     """
     project = dict(prepared.files).get("Project.toml")
     if project is None:

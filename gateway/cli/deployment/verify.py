@@ -10,9 +10,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway.cli.deployment.stage_unpublished_backend import StagedBackend, stage_backend
+from gateway.cli.deployment.prepare_unpublished_backend import StagedBackend, stage_backend
 from gateway.cli.support import console
-from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
+from gateway.cli.support.backend_credentials import HeaderOption, headers_or_id_token, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.read_published_artifact import RowsOption
 from gateway.core.model import normalize_backend_url
@@ -135,7 +135,7 @@ def _run_checks(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     async def work() -> VerificationReport:
-        fields = tuple(given) if url is None else await credentials_for(url, list(given))
+        fields = tuple(given) if url is None else await headers_or_id_token(url, list(given))
         async with _backend(url, starts) as (address, process):
             return await run_checks(
                 address,

@@ -16,7 +16,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.open_figures_store import open_figures_store
 from gateway.cli.support.read_published_artifact import published_manifest
-from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
+from gateway.cli.support.wait_until_gateway_serves import WatchedGatewayOption, wait_until_served
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.core.rollout_document import backend_fingerprint
@@ -133,7 +133,7 @@ def shadow(
     }
 
     async def work() -> None:
-        async with console.open_registry_of(settings) as registry:
+        async with console.open_guarded_registry(settings) as registry:
             model, document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
             tables, _ = await read_all_price_tables(registry)
             prices = prices_now(tables)
@@ -269,7 +269,7 @@ async def _begin(
 async def _look(
     settings: Settings, name: str, *, stop: bool, by: str | None, reason: str, as_json: bool
 ) -> None:
-    async with console.open_registry_of(settings) as registry:
+    async with console.open_guarded_registry(settings) as registry:
         document = await registry.read(SHADOWS, name)
         if document is None:
             raise Failure(

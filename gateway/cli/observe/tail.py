@@ -9,7 +9,7 @@ import typer
 
 from gateway.cli.observe.why import request_line
 from gateway.cli.support import console
-from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
+from gateway.cli.support.operator_pages_client import GatewayOption, KeyOption, operator_pages_client
 from gateway.control.recorded_requests import request_row
 from gateway.settings import load_settings
 from gateway.telemetry.recorded_request_store import RecordedRequestReader
@@ -100,9 +100,9 @@ async def _from_store(
 
 
 async def _from_gateway(address: str, key: str, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
-    async with gateway_client(address, key) as at:
+    async with operator_pages_client(address, key) as at:
         if last:
-            before = await at.get_json("/-/requests", limit=str(last))
+            before = await at.get_json_or_none("/-/requests", limit=str(last))
             for request in reversed(before["requests"]):
                 yield request
         if follow:

@@ -14,7 +14,7 @@ import typer
 from rich.text import Text
 
 from gateway.cli.support import console
-from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
+from gateway.cli.support.operator_pages_client import GatewayOption, KeyOption, operator_pages_client
 from gateway.core.escape_unprintable import printable
 from gateway.cost.read_price_tables import read_default_prices
 from gateway.settings import load_settings
@@ -143,8 +143,8 @@ async def _choose(slowest_of: str | None, *, errors: bool, gateway: str, key: st
             query = {"kind": "slowest", "limit": 1, "model": model} | (
                 {"version": version} if version else {}
             )
-        async with gateway_client(gateway, key) as at:
-            document = await at.get_json(f"/-/requests?{urlencode(query)}")
+        async with operator_pages_client(gateway, key) as at:
+            document = await at.get_json_or_none(f"/-/requests?{urlencode(query)}")
         found = [str(row["request_id"]) for row in (document or {"requests": []})["requests"]]
         place = gateway
     else:
@@ -184,8 +184,8 @@ async def _find(
             return [FoundRequest(summary, path) for summary in found], looked
     if gateway:
         looked.append(gateway)
-        async with gateway_client(gateway, key) as at:
-            document = await at.get_json(f"/-/requests/{request_or_trace_id}")
+        async with operator_pages_client(gateway, key) as at:
+            document = await at.get_json_or_none(f"/-/requests/{request_or_trace_id}")
         if document is not None:
             return [
                 FoundRequest(msgspec.convert(request, RequestSummary), gateway)

@@ -3,7 +3,7 @@
 import asyncio
 
 from gateway.cli.setup.doctor_checks import Finding
-from gateway.cli.support.backend_credentials import CredentialsRefused, credentials_for
+from gateway.cli.support.backend_credentials import CredentialsRefused, headers_or_id_token
 from gateway.cli.support.backend_probe import ModelMetadata, NotAChipsBackend, probe
 from gateway.cli.support.console import Failure
 from gateway.cli.support.model_server_detection import UNKNOWN_KIND, detect_model_server, is_chips_backend
@@ -32,7 +32,7 @@ async def check_registered_backend(model: Model, index: int, gate: asyncio.Semap
     headers: dict[str, str] = {}
     async with gate:
         try:
-            headers = dict(await credentials_for(backend.url, ()))
+            headers = dict(await headers_or_id_token(backend.url, ()))
             metadata = await probe(
                 backend.url, model.name, wait_s=0, progress=lambda _: None, headers=headers
             )

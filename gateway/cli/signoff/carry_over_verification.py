@@ -28,7 +28,7 @@ async def carry_over_verification(
     known = await read_evidence(registry, model.name, backend.version, VERIFY)
     if known is not None and not why_evidence_does_not_apply(known, backend):
         return []
-    async with console.open_registry_of(origin) as theirs:
+    async with console.open_guarded_registry(origin) as theirs:
         record = await read_evidence(theirs, model.name, backend.version, VERIFY)
     if record is None or not record.passed or why_evidence_does_not_apply(record, source.backend):
         return []

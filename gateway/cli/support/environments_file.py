@@ -1,4 +1,4 @@
-"""Reads the file of named environments.
+"""The file of named environments, and the file that remembers which of them is in use.
 
 An environment says which project, registry and artifact store a command acts on.
 
@@ -16,7 +16,7 @@ An environment says which project, registry and artifact store a command acts on
     gateway = "https://chips.example.com"
     protected = true
 
-The file is written by people; which environment is in use is kept with the other state of the commands.
+People write this file. `chips env use` writes the other one, which is kept with the other state of the commands.
 """
 
 import tomllib

@@ -1,4 +1,7 @@
-"""Check that a version is verified before it gets traffic. It also warns where a rollout is active."""
+"""Check by its evidence in the registry that a version is verified before it gets traffic.
+
+This runs no verification. It also warns where a rollout is active, which a change by hand holds.
+"""
 
 from typing import Annotated
 

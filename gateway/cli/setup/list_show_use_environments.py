@@ -7,13 +7,13 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, Failure
-from gateway.cli.support.environment_store_urls import environment_named
 from gateway.cli.support.environments_file import (
     EXAMPLE,
     Environment,
     EnvironmentsFileError,
     read_environments,
 )
+from gateway.cli.support.store_urls_by_environment import environment_named
 from gateway.settings import environments_file, mask_url
 
 env = typer.Typer(help="Named environments: list them, choose one, look at one.", no_args_is_help=True)

@@ -1,6 +1,6 @@
-"""The checks of `chips doctor` for excessive IAM roles in the project.
+"""The check of `chips doctor` that by the project's IAM roles no approver may deploy, and no account may erase.
 
-They find approvers who may deploy, and accounts that may erase.
+The approvers are those of the sign-off policy. Erasing means deleting what the registry or its stores hold.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ _ERASE: Final = _EVERYTHING | {
 _FIX: Final = "docs/how-to/permissions.md has the roles; deploy/terraform grants them"
 
 
-async def check_excessive_iam_roles(registry: Registry, database: str) -> list[Finding]:
-    """Find accounts with excessive IAM roles on the environment's project.
+async def check_deploy_erase_roles(registry: Registry, database: str) -> list[Finding]:
+    """Find approvers who may deploy, and accounts that may erase, by the IAM roles of the environment's project.
 
     An approver of the sign-off policy must not deploy, and nobody should be able to erase what the registry or its stores
     hold. Empty where the environment names no project.

@@ -1,4 +1,4 @@
-"""Wait until a running gateway serves the registry state that was just written."""
+"""Wait until one running gateway serves the registry state that was just written."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""`chips rollouts`: run the rollout controller, or list the rollouts. The controller takes the steps of all rollouts."""
+"""`chips rollouts`: list the last rollouts, or run the controller that takes the steps of all rollouts."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ rollouts = typer.Typer(
 
 
 @rollouts.command("list")
-def list_rollouts(
+def list_last_rollouts(
     registry_url: console.RegistryOption = None,
     as_json: console.JsonOption = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""HTTP client for a running gateway's operator pages. These are below `/-/`: JSON documents and server-sent events."""
+"""HTTP client for a running gateway's operator pages (`/-/…`), which are JSON documents and server-sent events."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,15 +30,15 @@ KeyOption = Annotated[
 ]
 
 
-class GatewayClient:
-    """An HTTP client for one running gateway. It reads JSON documents and server-sent events."""
+class OperatorPagesClient:
+    """An HTTP client for the operator pages of one running gateway. It reads JSON documents and server-sent events."""
 
     def __init__(self, session: "aiohttp.ClientSession", address: str) -> None:
         self._session = session
         self._address = address.rstrip("/")
 
-    async def get_json(self, path: str, **query: str) -> Any:
-        """Get the JSON document at `path`. None where there is none. Raises Failure."""
+    async def get_json_or_none(self, path: str, **query: str) -> Any:
+        """Get the JSON document at `path`. None where there is none (404). Raises Failure."""
         import aiohttp
 
         try:
@@ -101,13 +101,13 @@ class GatewayClient:
 
 
 @asynccontextmanager
-async def gateway_client(address: str, key: str) -> AsyncIterator[GatewayClient]:
-    """A client for the gateway at `address`, authenticated with an API key. Raises Failure."""
+async def operator_pages_client(address: str, key: str) -> AsyncIterator[OperatorPagesClient]:
+    """A client for the operator pages of the gateway at `address`, authenticated with an API key. Raises Failure."""
     import aiohttp
 
     headers = {"X-Api-Key": key} if key else {}
     try:
         async with aiohttp.ClientSession(trust_env=False, headers=headers) as session:
-            yield GatewayClient(session, address)
+            yield OperatorPagesClient(session, address)
     except aiohttp.InvalidURL:
         raise Failure(f"{address!r} is not an address", code=EX_DATAERR) from None

@@ -1,6 +1,6 @@
-"""`chips deploy --dry-run`: check a deployment without changing anything.
+"""The checks of `chips deploy --dry-run`: what can be checked and tried of a deployment without changing anything.
 
-It checks everything that can be checked this way, and shows the steps.
+They check the owner, the target and the artifact, try the artifact, and look whether it is published. The steps are shown, too.
 """
 
 from contextlib import closing

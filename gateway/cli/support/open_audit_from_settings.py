@@ -1,14 +1,14 @@
-"""Open the audit's second place and keys that the settings name. The keys are the signing key and the trusted keys."""
+"""Open the audit's second place and keys, as the settings name them. The keys are the signing key and the trusted keys."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gateway.audit.anchor_store import AnchorStore, open_anchor_store
 from gateway.cli.support.console import EX_CONFIG, Failure
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Key
+    from securesystemslib.signer import CryptoSigner, Key
 
     from gateway.audit.anchors import AnchorReport
 
@@ -18,8 +18,8 @@ def configured_second_place(settings: Settings) -> AnchorStore | None:
     return open_anchor_store(settings.audit.second_place) if settings.audit.second_place else None
 
 
-def open_signer(settings: Settings) -> Any:
-    """Open the key that signs the audit's heads. Raises Failure."""
+def open_signer(settings: Settings) -> "CryptoSigner":
+    """Open the key that signs the audit's heads. Raises Failure, also where the settings name none."""
     from gateway.audit.dsse_envelope import SigningError, read_signer
 
     if not settings.audit.signing_key:
@@ -34,8 +34,11 @@ def open_signer(settings: Settings) -> Any:
         raise Failure(f"audit.signing_key: {error}", code=EX_CONFIG) from None
 
 
-def read_trusted_keys(settings: Settings) -> "list[Key]":
-    """Read the trusted public keys of the audit. Only their signatures of heads count. Raises Failure."""
+def read_trusted_pem_keys(settings: Settings) -> "list[Key]":
+    """Read the trusted public keys of the audit, from files in PEM. Only their signatures of heads count.
+
+    Where the settings name none, that of the signing key is the only one. Raises Failure.
+    """
     from gateway.audit.dsse_envelope import SigningError, read_public_key
 
     if not settings.audit.trusted_keys:
@@ -53,4 +56,4 @@ async def read_second_place(place: AnchorStore, settings: Settings) -> "AnchorRe
     """
     from gateway.audit.anchors import read_anchors
 
-    return await read_anchors(place, read_trusted_keys(settings))
+    return await read_anchors(place, read_trusted_pem_keys(settings))

@@ -1,4 +1,4 @@
-"""`chips artifacts`: the commands for published artifacts. They list, show, verify and download them."""
+"""`chips artifacts`: list, show, verify and pull (download) published artifacts."""
 
 import hashlib
 import shutil

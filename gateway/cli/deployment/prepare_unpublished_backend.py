@@ -1,4 +1,7 @@
-"""Stage a backend folder so that it can start without a publication. Its artifact is copied to a temporary place."""
+"""Prepare what `chips verify FOLDER` starts: a backend's command and environment, on a copy of its unpublished artifact.
+
+Nothing is started here. The copy is temporary. `chips deploy` tries an artifact with the same command.
+"""
 
 import shlex
 from collections.abc import Iterator
@@ -31,7 +34,7 @@ class StagedBackend(NamedTuple):
 def prepare_backend_command(source: BackendFolder, tell: Tell) -> list[str]:
     """Prepare a backend to run here, and return its command.
 
-    The requirements of a Python backend are installed. Raises DeployError.
+    Requirements are installed for a Python backend alone; others must have their packages already. Raises DeployError.
     """
     python = ""
     if source.runs_in_python:

@@ -14,7 +14,7 @@ from gateway.cli.deployment.deployment_run import (
     check_same_owner,
     run_deployment,
 )
-from gateway.cli.deployment.dry_run import check_without_changes
+from gateway.cli.deployment.dry_run_checks import check_without_changes
 from gateway.cli.deployment.input_signature_changes import input_signature_changes
 from gateway.cli.deployment.redeploy_on_change import watch_folder
 from gateway.cli.deployment.refresh_copied_model import bring_model_up_to_date
@@ -112,7 +112,7 @@ def deploy(
         if dry_run:
             check_without_changes(run, as_json=as_json)
             return
-        report = StepReporter(as_json=as_json)
+        report = StepReporter(json_at_end=as_json)
         console.run_async(check_same_owner(run))
         console.confirm_protected_write(settings)
         report.summarize(run, run_deployment(run, report))
@@ -149,7 +149,7 @@ def undeploy(
     console.confirm_protected_write(settings)
     removed = console.run_async(
         deregister_version(
-            settings, name, version, force=force, author=console.author_name(by), reason=reason
+            settings, name, version, despite_traffic=force, author=console.author_name(by), reason=reason
         )
     )
     try:

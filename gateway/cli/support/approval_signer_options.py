@@ -1,6 +1,6 @@
-"""The options that say who signs an approval.
+"""The options that say who signs an approval. They name an SSH key or an identity token.
 
-Approval commands have them. They name a key or a token, by which this module also signs.
+Approval commands have them. This module also signs, by the key or token.
 """
 
 import shlex
@@ -126,8 +126,8 @@ def sign_and_verify(
     return statement
 
 
-async def read_sign_off_policy(registry: Registry) -> StoredPolicy:
-    """Read the registry's sign-off policy. Raises Failure where there is none."""
+async def require_sign_off_policy(registry: Registry) -> StoredPolicy:
+    """Read the registry's sign-off policy. Raises Failure where there is none, or where it cannot be read."""
     try:
         stored = await read_policy(registry)
     except ValueError as error:

@@ -584,7 +584,7 @@ async def test_a_shadow_that_ends_while_another_one_is_closed_is_closed_too(scen
             if self.meanwhile is not None:
                 shadows._ended.append(self.meanwhile)  # type: ignore[arg-type]
 
-        def stop(self) -> None:
+        def cancel(self) -> None:
             closed.append(self.name)
 
     async def report(_: object) -> None: ...

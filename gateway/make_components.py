@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gateway.auth.authenticator_plugins import API_KEY, CERTIFICATE, TOKEN, load_authenticator_plugin
 from gateway.auth.base import Authenticator
-from gateway.auth.client_certificate import CertificateAuthenticator
+from gateway.auth.forwarded_client_certificate import CertificateAuthenticator
 from gateway.core.ip_network_set import Network, NetworkSet, parse_address, parse_network
 from gateway.cost.usage_documents import UNKNOWN_SIZE, InstanceSize, instance_size_of
 from gateway.cost.usage_reporter import Totals, UsageReporter
@@ -39,7 +39,7 @@ from gateway.upstream.pooled_client import PooledUpstream
 
 if TYPE_CHECKING:
     from gateway.audit.periodic_anchoring import PeriodicAnchoring
-    from gateway.auth.caller_token_for_backend import CallerTokenSigner
+    from gateway.auth.caller_token_signer import CallerTokenSigner
     from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
 
 _log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
     """The signer of caller tokens; None where backends are not told who the caller is."""
     if not upstream.sign_callers:
         return None
-    from gateway.auth.caller_token_for_backend import CallerTokenSigner
+    from gateway.auth.caller_token_signer import CallerTokenSigner
 
     return CallerTokenSigner([Path(file) for file in upstream.signing_keys])
 

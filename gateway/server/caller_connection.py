@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.api_keys import LastKeyDigest
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
-from gateway.core.head_cache import CachedHead, ParsedHead
+from gateway.core.head_template_cache import CachedHead, ParsedHead
 from gateway.core.trace_context import new_trace_id
 from gateway.server.base_caller_protocol import NEVER, BaseCallerProtocol
 from gateway.server.caller_response import CallerResponse
@@ -219,7 +219,7 @@ class CallerConnection(BaseCallerProtocol):
             return parsed, parsed.length, self._known, ()
         known, values = found
         self._known = known
-        return known.parsed, known.length(values), known, values
+        return known.parsed, known.body_length(values), known, values
 
     def _wait_for_head(self, received: bytes) -> None:
         """Refuse at once what can never become a head; give the rest its time."""

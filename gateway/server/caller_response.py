@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.added_response_headers import gateway_field_lines
 from gateway.core.chunked import LAST_CHUNK, encode_chunk, encode_last_chunk
+from gateway.core.direct_response import Response, field_lines
 from gateway.core.errors import HeaderList
 from gateway.core.exchange import Exchange
 from gateway.core.inline_wakeup_future import COMPLETED, InlineWakeupFuture
-from gateway.core.response import Response, field_lines
 
 if TYPE_CHECKING:
     from gateway.server.fast_path_interfaces import CallerTransport

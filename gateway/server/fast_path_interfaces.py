@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.core.exchange import Exchange
-from gateway.core.head_cache import HeadCache
+from gateway.core.head_template_cache import HeadTemplateCache
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.server.open_connections import OpenConnections
 
@@ -49,7 +49,7 @@ class ServerState(Protocol):
     """The state that all connections of a server share. It has the pipeline, caches, limits and time-outs."""
 
     pipeline: Callable[[Exchange], Coroutine[Any, Any, None]]
-    heads: HeadCache
+    heads: HeadTemplateCache
     open: OpenConnections
     requests_count: int
     head_timeout_s: float

@@ -145,7 +145,7 @@ class CallerRequestBody:
 
     # -- to its reader
 
-    def complete_body(self) -> bytes:
+    def buffered_body(self) -> bytes:
         pieces = self._pieces
         if len(pieces) == 1:
             return pieces[0]
@@ -168,7 +168,7 @@ class CallerRequestBody:
             alarm.cancel()
             self._completion = None
 
-    async def read(self) -> bytes:
+    async def read_small_body(self) -> bytes:
         return b"".join([chunk async for chunk in self.iter_chunks()])
 
     def iter_chunks(self) -> AsyncIterator[bytes]:
@@ -185,7 +185,7 @@ class CallerRequestBody:
                 raise self.error
             if self._pieces:
                 self.piping_started = True
-                chunk = self.complete_body()
+                chunk = self.buffered_body()
                 self._pieces = []
                 self._held_bytes = 0
                 self._connection.resume_reading()

@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
 
 from gateway.core.errors import BadRequest
-from gateway.core.head_cache import ParsedHead
+from gateway.core.head_template_cache import ParsedHead
 from gateway.server.request_framing import (
     MAX_FIELDS,
     determine_framing,

@@ -6,7 +6,7 @@ It is compared with the candidate's answer. Recording does not delay the caller.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.response import Response
+from gateway.core.direct_response import Response
 from gateway.upstream.base import RelayingConnection, StreamingResponse, UpstreamRequest
 
 if TYPE_CHECKING:
@@ -222,5 +222,5 @@ class ResendableBody:
     def length(self) -> int:
         return len(self._body)
 
-    def complete_body(self) -> bytes:
+    def buffered_body(self) -> bytes:
         return self._body

@@ -16,7 +16,7 @@ from gateway.registry.snapshot import Snapshot
 from gateway.shadow.comparer_process import ComparerLost, ComparerProcess
 from gateway.shadow.difference_counts import Findings, ShadowReport
 from gateway.shadow.sender import ShadowSender
-from gateway.stages.backend_concurrency import BackendConcurrency
+from gateway.stages.adaptive_backend_concurrency import AdaptiveBackendConcurrency
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.upstream.base import Upstream, UpstreamRequest
 
@@ -75,7 +75,7 @@ class ShadowRunner:
         store: Registry,
         install: Callable[[Observe | None], None],
         upstream: Upstream,
-        slots: BackendConcurrency,
+        slots: AdaptiveBackendConcurrency,
         *,
         supervisor: Supervisor,
     ) -> None:

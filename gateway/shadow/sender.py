@@ -15,7 +15,7 @@ from typing import Final
 from gateway.core.errors import GatewayError
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.model import Backend
-from gateway.core.pseudo_random import random_share
+from gateway.core.per_process_random import random_share
 from gateway.core.shadow_document import Shadow
 from gateway.core.token_bucket import TokenBucket
 from gateway.server.eager_coroutine_runner import EagerCoroutineRunner
@@ -28,8 +28,8 @@ from gateway.shadow.answer_recording import (
 )
 from gateway.shadow.comparer_main import AnswerPair
 from gateway.shadow.decode_answer import Answer, has_known_coding
-from gateway.stages.backend_concurrency import BackendConcurrency
-from gateway.stages.forward import backend_path
+from gateway.stages.adaptive_backend_concurrency import AdaptiveBackendConcurrency
+from gateway.stages.forward import path_below_backend_url
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 _NOT_COMPARED: Final = frozenset({429, 503})  # the backend did not do the work
@@ -73,7 +73,7 @@ class ShadowSender:
         candidate: Backend,
         stable: Backend,
         upstream: Upstream,
-        slots: BackendConcurrency,
+        slots: AdaptiveBackendConcurrency,
         compare: Callable[[AnswerPair], bool],
     ) -> None:
         self.shadow = shadow
@@ -156,7 +156,7 @@ class ShadowSender:
             return
         self.sampled += 1
         body = exchange.body
-        if not body.complete or len(whole := body.complete_body()) >= BUFFERED_BODY_BYTES:
+        if not body.complete or len(whole := body.buffered_body()) >= BUFFERED_BODY_BYTES:
             self._drop("large request")
         elif self._is_full(len(whole)):
             self._drop("busy")
@@ -268,7 +268,10 @@ class ShadowSender:
     async def _send(self, exchange: Exchange, one: _Waiting) -> Answer:
         backend = exchange.backend
         request = UpstreamRequest(
-            exchange.method, backend.url, backend_path(backend, exchange.target), [*one.request.fields, _MARK]
+            exchange.method,
+            backend.url,
+            path_below_backend_url(backend, exchange.target),
+            [*one.request.fields, _MARK],
         )
         response: RecordOnlyResponse = exchange.response  # type: ignore[assignment]
         failure = ""

@@ -1,9 +1,9 @@
 """Apply the model's CORS policy. It answers preflights, and adds the fields that let a browser's page read the response."""
 
+from gateway.core.direct_response import Response
 from gateway.core.errors import Forbidden
 from gateway.core.exchange import Exchange
 from gateway.core.header_classification import ORIGIN
-from gateway.core.response import Response
 
 _TAKES = frozenset({"GET", "HEAD", "POST"})
 _TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}

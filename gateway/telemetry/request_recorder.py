@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 
 from gateway.core.exchange import Exchange
-from gateway.core.pseudo_random import random_share
+from gateway.core.per_process_random import random_share
 from gateway.telemetry.access_log import JsonAccessLogFormatter, TextAccessLogFormatter
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST, RequestMetrics, Series, responsible_side

@@ -4,10 +4,10 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.chunked import ChunkedDecoder
-from gateway.core.errors import UpstreamBroken
+from gateway.core.errors import BrokenUpstreamResponse
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
-from gateway.core.response_url_rewriting import rewrite_urls
+from gateway.core.location_and_link_rewriting import rewrite_urls
 from gateway.tcp_keepalive import enable_tcp_keepalive
 from gateway.upstream.hold_retryable_refusal import REFUSALS, hold_retryable_refusal
 from gateway.upstream.request_upload import (
@@ -98,7 +98,7 @@ class BackendConnection(RequestUpload):
         completion = self._completion = InlineWakeupFuture()
         transport = self.transport
         if transport is None:
-            self._fail(UpstreamBroken("The backend closed the connection."))
+            self._fail(BrokenUpstreamResponse("The backend closed the connection."))
         else:
             transport.write(request)
         return completion
@@ -140,14 +140,14 @@ class BackendConnection(RequestUpload):
         end = data.find(b"\r\n\r\n")
         if end < 0:
             if len(data) > HEAD_LIMIT_BYTES:
-                self._fail(UpstreamBroken("The head of the backend's answer is too long."))
+                self._fail(BrokenUpstreamResponse("The head of the backend's answer is too long."))
             else:
                 self._received = data
             return None
         try:
             head = self._parse_head.__call__(data, end)
         except ValueError as error:
-            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
+            self._fail(BrokenUpstreamResponse("The backend's answer was not valid HTTP."), error)
             return None
         self._received = data[end + 4 :]
         return head
@@ -201,9 +201,9 @@ class BackendConnection(RequestUpload):
     def _interim(self, head: ResponseHead) -> None:
         self._interims += 1
         if self._interims > _INTERIM_LIMIT:
-            self._fail(UpstreamBroken("The backend's answer did not end."))
+            self._fail(BrokenUpstreamResponse("The backend's answer did not end."))
         elif head.status == 101 and not self._upgrading:
-            self._fail(UpstreamBroken("The backend switched protocols without being asked to."))
+            self._fail(BrokenUpstreamResponse("The backend switched protocols without being asked to."))
         elif head.status == 101:
             self._attempt.answered = time.monotonic()
             self._attempt.status = 101
@@ -214,7 +214,7 @@ class BackendConnection(RequestUpload):
             first, self._received = self._received, b""
             self._response.relay_tunnel(head, first, self)
         elif head.length > 0 or head.chunked:  # nor has this one a body
-            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."))
+            self._fail(BrokenUpstreamResponse("The backend's answer was not valid HTTP."))
         elif head.status != 100:  # that one is answered by the gateway itself
             if head.addresses is not None:
                 head.fields += rewrite_urls(self._exchange, head.addresses)
@@ -225,7 +225,7 @@ class BackendConnection(RequestUpload):
         try:
             pieces = dechunker.feed(body) if body else []
         except ValueError as error:
-            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
+            self._fail(BrokenUpstreamResponse("The backend's answer was not valid HTTP."), error)
             return
         self._state = CHUNKS
         if dechunker.done:
@@ -243,7 +243,7 @@ class BackendConnection(RequestUpload):
         try:
             pieces = dechunker.feed(data)
         except ValueError as error:
-            self._fail(UpstreamBroken("The backend broke off in the middle of its answer."), error)
+            self._fail(BrokenUpstreamResponse("The backend broke off in the middle of its answer."), error)
             return
         if pieces:
             self._response.relay_piece(pieces[0] if len(pieces) == 1 else b"".join(pieces))
@@ -346,7 +346,7 @@ class BackendConnection(RequestUpload):
         body, self._body = self._body, None
         if body is not None:
             body.stop_piping()
-        error = UpstreamBroken(
+        error = BrokenUpstreamResponse(
             "The backend broke off in the middle of its answer."
             if self.answer_began
             else "The backend closed the connection before it answered."

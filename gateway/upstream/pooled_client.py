@@ -9,7 +9,7 @@ import time
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
+from gateway.core.errors import BrokenUpstreamResponse, GatewayError, PayloadTooLarge
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.header_classification import asks_for_websocket
 from gateway.core.inline_wakeup_future import InlineWakeupFuture, continue_in_own_task
@@ -248,7 +248,7 @@ def _whole_body(exchange: Exchange, body: PipedBody) -> bytes | None:
         raise body.error
     if not body.complete:
         return None
-    whole = body.complete_body()
+    whole = body.buffered_body()
     size = exchange.bytes_in = len(whole)
     if size > exchange.body_limit_bytes:
         raise PayloadTooLarge(exchange.body_limit_bytes)
@@ -265,7 +265,7 @@ def _may_repeat(
     """Whether the request can go out once more without being done twice, or without harm where it is."""
     return (
         attempt.reused
-        and isinstance(error, UpstreamBroken)
+        and isinstance(error, BrokenUpstreamResponse)
         and not connection.answer_began
         and body.complete
         and not body.piping_started

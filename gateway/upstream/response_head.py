@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.core.head_line_matcher import LineMatcher, byte_table
 from gateway.core.header_classification import RESPONSE_FIELDS_DROPPED, parse_token_list
-from gateway.core.response_url_rewriting import ADDRESS_FIELDS
+from gateway.core.location_and_link_rewriting import ADDRESS_FIELDS
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.errors import UpstreamBroken
+from gateway.core.errors import BrokenUpstreamResponse
 from gateway.telemetry.recorded_request_store import RequestAndTickWriter
 from tests.unit.cli.shell import Shell
 from tests.unit.telemetry.test_recorded_request_store import recorded
@@ -22,7 +22,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RequestAn
 
 
 def test_one_screen_tells_it_all(shell: Shell, store: RequestAndTickWriter):
-    error = UpstreamBroken("The backend closed the connection before it answered.")
+    error = BrokenUpstreamResponse("The backend closed the connection before it answered.")
     kept = recorded(status=502, kept="failed", attempts=2, error=error, cause=ConnectionResetError("peer"))
     store.write([kept], 1)
     for given in (kept.request_id, kept.trace_id):

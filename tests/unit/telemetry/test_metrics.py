@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import BadRequest, Overloaded, UpstreamBroken
+from gateway.core.errors import BadRequest, BrokenUpstreamResponse, Overloaded
 from gateway.core.model import Policy
 from gateway.telemetry.merge_metrics import merge_states, quantile
 from gateway.telemetry.metric_catalog import BY_NAME, LATENCY_BOUNDS, METRICS
@@ -52,7 +52,7 @@ def test_a_request_is_counted_once_everywhere():
     ("error", "status", "left", "side", "code"),
     [
         (BadRequest("x"), 400, False, "caller", "bad-request"),
-        (UpstreamBroken("x"), 502, False, "backend", "upstream-broken"),
+        (BrokenUpstreamResponse("x"), 502, False, "backend", "upstream-broken"),
         (Overloaded("x"), 503, False, "gateway", "overloaded"),
         (None, 500, False, "backend", "answered-5xx"),
         (None, 422, False, "caller", "answered-4xx"),

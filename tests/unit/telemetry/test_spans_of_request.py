@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import UpstreamBroken
+from gateway.core.errors import BrokenUpstreamResponse
 from gateway.telemetry.recorded_request import recorded_request_of
 from gateway.telemetry.spans_of_request import spans_of
 from tests.unit.telemetry.exchanges import ARRIVED, make_exchange
@@ -90,7 +90,7 @@ def test_a_wait_in_the_queue_that_was_in_vain():
 
 
 def test_a_refusal_is_one_span():
-    error = UpstreamBroken("nobody home")
+    error = BrokenUpstreamResponse("nobody home")
     (span,) = spans_of(recorded(model=None, status=502, error=error))
     assert span.error == "nobody home"
     assert span.attributes["error.type"] == "answered-5xx"

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from gateway.core.errors import UpstreamBroken
+from gateway.core.errors import BrokenUpstreamResponse
 from gateway.core.trace_context import continue_trace
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
 from gateway.telemetry.spans_of_request import spans_of
@@ -120,7 +120,7 @@ def test_cloud_trace_gets_the_waterfall(cloud_trace: CloudTraceServer):
         recorded(took_s=3, server_timing=b"a;dur=1, b;dur=2", queued_s=0.5, permitted=1000.5),
         recorded(model=None, status=404, attempts=0),
         recorded(status=499, kept="left", target="/w\u00efne", caller="1"),
-        recorded(status=503, attempts=0, error=UpstreamBroken("x" * 20_000), target="/" + "y" * 300),
+        recorded(status=503, attempts=0, error=BrokenUpstreamResponse("x" * 20_000), target="/" + "y" * 300),
     ],
     ids=["failed", "cold start", "refused", "left", "long"],
 )

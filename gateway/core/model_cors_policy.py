@@ -97,7 +97,7 @@ class CorsPolicy:
         self._any = self._by_origin.pop(b"*", None)
         self._refused = field_lines((VARY,))
 
-    def response_lines(self, origin: bytes | None) -> bytes:
+    def vary_and_cors_lines(self, origin: bytes | None) -> bytes:
         """The CORS field lines to add to a response to a page of `origin`.
 
         `Vary` is always one: a cache must not give one origin's response to another.

@@ -28,12 +28,12 @@ class Cors:
                 headers = _field(exchange, b"access-control-request-headers")
                 fields = cors.preflight_fields(origin, asked, headers, takes)
                 if fields is None:
-                    exchange.added_lines += cors.response_lines(None)
+                    exchange.added_lines += cors.vary_and_cors_lines(None)
                     raise Forbidden(
                         "This model's CORS policy does not allow that page to send such a request."
                     )
                 return Response(204, fields, b"")
-        exchange.added_lines += cors.response_lines(origin)
+        exchange.added_lines += cors.vary_and_cors_lines(origin)
         return None
 
 

@@ -35,7 +35,7 @@ from gateway.artifacts.artifact_store import (
 )
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
 from gateway.cloud_storage_client import storage_client
-from gateway.core.pseudo_random import random_between
+from gateway.core.per_process_random import random_between
 
 _CHUNK_BYTES: Final = 8 * 1024 * 1024  # a multiple of 256 KiB, as the protocol asks
 _TIMEOUT_S: Final = 60.0

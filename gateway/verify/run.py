@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 from gateway.core.model import Tensor
 from gateway.free_ports import free_port
 from gateway.verify.backend_process import BackendProcess
@@ -104,7 +104,7 @@ def read_samples(path: Path) -> ArtifactManifestSubset:
 def parse_manifest_or_samples(content: bytes, name: str) -> ArtifactManifestSubset:
     """Parse a manifest, or a list of samples. A ValueError names the file `name`."""
     try:
-        text = decode_strict_utf8(content)
+        text = decode_text_file(content)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None
     try:

@@ -11,15 +11,16 @@ from gateway.cli.access.key_display import limit_texts
 from gateway.cli.access.keys import find_key
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.core.api_key_document import Key, parse_key
 from gateway.core.api_keys import key_id
-from gateway.core.compiled_policy import principal_from_rule
+from gateway.core.compiled_model_policy import principal_from_rule
 from gateway.core.ip_network_set import Address, Network, NetworkSet, parse_address, parse_network
-from gateway.core.model import Key, Limits, Model, Policy, parse_key
+from gateway.core.model import Model, NetworksAndQuotas, Policy
 from gateway.core.principal import CALLER_VERBS, OPERATE, Principal, Verb
-from gateway.core.token_and_certificate_rules import CertificateRule, IssuerRule, apply_preset
+from gateway.core.token_and_certificate_rules import ForwardedCertificateRule, IssuerRule, apply_preset
 from gateway.registry.base import NETWORKS, Document, Registry
 from gateway.settings import Settings
-from gateway.stages.ip_allowlist import LOOPBACK
+from gateway.stages.gateway_ip_allowlist import LOOPBACK
 
 EX_NO = 1
 
@@ -135,7 +136,7 @@ class MatchedCredentialRule(NamedTuple):
     The rule is an entry of `auth.issuers` or `auth.certificates` in the settings.
     """
 
-    entry: IssuerRule | CertificateRule
+    entry: IssuerRule | ForwardedCertificateRule
     subject: str
 
 
@@ -144,7 +145,7 @@ def _rule(settings: Settings, identifier: str) -> MatchedCredentialRule | None:
     name, colon, subject = identifier.partition(":")
     if not colon:
         return None
-    entries: tuple[IssuerRule | CertificateRule, ...] = (
+    entries: tuple[IssuerRule | ForwardedCertificateRule, ...] = (
         *map(apply_preset, settings.auth.issuers),
         *settings.auth.certificates,
     )
@@ -248,7 +249,7 @@ def _from(
     )
 
 
-def _limits(whose: str, limits: Limits) -> Iterator[AccessReason]:
+def _limits(whose: str, limits: NetworksAndQuotas) -> Iterator[AccessReason]:
     if told := list(limit_texts(limits)):
         yield _for("limits", f"{whose}: {', '.join(told)}")
 

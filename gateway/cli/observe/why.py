@@ -16,7 +16,7 @@ from rich.text import Text
 from gateway.cli.support import console
 from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
 from gateway.core.escape_unprintable import printable
-from gateway.cost.read_price_tables import read_default_prices
+from gateway.cost.registry_price_tables import read_default_prices
 from gateway.settings import load_settings
 from gateway.telemetry.recorded_request_store import RecordedRequestReader, RequestFilter
 from gateway.telemetry.recorded_request_summary import RequestSummary

@@ -23,8 +23,9 @@ from aiohttp import web
 
 from examples.local import write_environment
 from gateway.app import Gateway
+from gateway.core.api_key_document import Key
 from gateway.core.api_keys import digest_key, make_key
-from gateway.core.model import Backend, Key, Model, Policy, Tensor
+from gateway.core.model import Backend, Model, Policy, Tensor
 from gateway.core.model_updates import to_document
 from gateway.core.principal import CALLER_VERBS, VERBS, Verb
 from gateway.free_ports import claim_free_port, is_free

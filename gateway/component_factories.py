@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gateway.auth.authenticator_plugins import API_KEY, CERTIFICATE, TOKEN, load_authenticator_plugin
 from gateway.auth.base import Authenticator
-from gateway.auth.client_certificate import CertificateAuthenticator
+from gateway.auth.forwarded_client_certificate import CertificateAuthenticator
 from gateway.core.ip_network_set import Network, NetworkSet, parse_address, parse_network
 from gateway.cost.usage_documents import UNKNOWN_SIZE, InstanceSize, instance_size_of
 from gateway.cost.usage_reporter import Totals, UsageReporter
@@ -25,7 +25,7 @@ from gateway.rollout.controller import RolloutController
 from gateway.rollout.process_liveness import current_process
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
-from gateway.server.open_file_limit import default_connection_limit, file_limit
+from gateway.server.open_file_limit import current_file_limit, default_connection_limit
 from gateway.settings import Auth, Server, Settings
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.telemetry.logs import LogWriter, should_log_json
@@ -39,7 +39,7 @@ from gateway.upstream.pooled_client import PooledUpstream
 
 if TYPE_CHECKING:
     from gateway.audit.periodic_anchoring import PeriodicAnchoring
-    from gateway.auth.caller_token_for_backend import CallerTokenSigner
+    from gateway.auth.caller_token_signer import CallerTokenSigner
     from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
 
 _log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def build_caller_token_signer(upstream: UpstreamSettings) -> "CallerTokenSigner 
     """The signer of caller tokens; None unless `upstream.sign_callers` is set."""
     if not upstream.sign_callers:
         return None
-    from gateway.auth.caller_token_for_backend import CallerTokenSigner
+    from gateway.auth.caller_token_signer import CallerTokenSigner
 
     return CallerTokenSigner([Path(file) for file in upstream.signing_keys])
 
@@ -239,7 +239,7 @@ def build_upstream(
         connections=upstream.connections,
         connect_timeout_s=upstream.connect_timeout_s,
         idle_s=upstream.idle_s,
-        ca_file=upstream.ca_file,
+        extra_ca_file=upstream.ca_file,
         egress_policy=egress_policy,
         identity=id_tokens,
     )
@@ -255,7 +255,7 @@ def build_shadow_upstream(
         connect_timeout_s=upstream.connect_timeout_s,
         idle_s=upstream.idle_s,
         tunnel_idle_s=upstream.tunnel_idle_s,
-        ca_file=upstream.ca_file,
+        extra_ca_file=upstream.ca_file,
         egress_policy=egress_policy,
         identity=id_tokens,
         supervisor=supervisor,
@@ -287,11 +287,11 @@ def build_caller_connections(settings: Settings, supervisor: Supervisor) -> Open
     """The callers' open connections. Their limits fit this process's open-file limit."""
     server, edge = settings.server, settings.edge
     limit = server.connections or default_connection_limit()
-    if limit >= file_limit():
+    if limit >= current_file_limit():
         _log.warning(
             "server.connections is %d, but this process may open %d files; raise ulimit -n",
             limit,
-            file_limit(),
+            current_file_limit(),
         )
     proxies = NetworkSet(parse_networks(edge.trusted_proxies))
 

@@ -34,7 +34,7 @@ from gateway.artifacts.artifact_store import (
     is_published,
 )
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
-from gateway.core.pseudo_random import random_between
+from gateway.core.per_process_random import random_between
 from gateway.make_cloud_storage_client import make_storage_client
 
 _CHUNK_BYTES: Final = 8 * 1024 * 1024  # a multiple of 256 KiB, as the protocol asks

@@ -75,7 +75,7 @@ class JwksKeySet:
         self._refreshing: asyncio.Task[None] | None = None
 
     @property
-    def host(self) -> str:
+    def issuer_host(self) -> str:
         """The issuer's host, or that of `url` where no issuer is given. It is the host that the settings name."""
         return urlsplit(self._issuer or self.url).hostname or ""
 

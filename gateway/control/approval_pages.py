@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from gateway.control.recorded_requests import parse_query
+from gateway.core.direct_response import Response, json_response
 from gateway.core.errors import (
     BadRequest,
     Forbidden,
@@ -26,7 +27,6 @@ from gateway.core.errors import (
     RegistryUnavailable,
 )
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
-from gateway.core.response import Response, json_response
 from gateway.registry.base import (
     EMERGENCIES,
     MODELS,
@@ -273,7 +273,7 @@ async def _body(exchange: Exchange) -> _HandedIn:
     body = exchange.body
     if not body.complete:
         await body.buffer_start(time.monotonic() + _BODY_S)
-    content = body.complete_body() if body.complete else None
+    content = body.buffered_body() if body.complete else None
     if content is None or len(content) > BUFFERED_BODY_BYTES:
         raise PayloadTooLarge(BUFFERED_BODY_BYTES)
     try:

@@ -23,7 +23,7 @@ from gateway.core.budget import (
     period_end,
     reached_threshold,
 )
-from gateway.core.prices import Prices, prices_at, tables_in_one_currency
+from gateway.core.prices import Prices, prices_at, tables_in_currency_at
 from gateway.core.principal import Principal
 from gateway.cost.ledger import cost_of_reached_requests
 from gateway.cost.registry_price_tables import with_older_default_table
@@ -165,7 +165,7 @@ class BudgetKeeper:
             return
         failure: RegistryError | None = None
         day = utc_day(self._now())
-        tables = tables_in_one_currency(self._tables, day)
+        tables = tables_in_currency_at(self._tables, day)
         days = {one for budget in budgets for one in period_days(budget.period, day)}
         unread = sorted(days - self._past.keys() if self._same(budgets, tables) else days)
         fresh: set[date] = set()

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from gateway.artifacts.manifest import RowsPolicy
 from gateway.artifacts.prepare_artifact import find_sidecar_json
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.suggestions import suggest
 from gateway.deploy.backend_libraries import (
@@ -289,7 +289,7 @@ def sha256_hex(content: bytes) -> str:
 
 def _read(path: Path) -> BackendSettings:
     try:
-        text = decode_strict_utf8(path.read_bytes())
+        text = decode_text_file(path.read_bytes())
     except FileNotFoundError:
         raise FolderError(
             f'there is no {path}; the least it holds is model = "NAME" and version = "1" (docs/how-to/new-model.md)'

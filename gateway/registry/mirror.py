@@ -11,9 +11,9 @@ from typing import Final
 
 from cachetools import TTLCache
 
-from gateway.core.model import Key
+from gateway.core.api_key_document import Key
 from gateway.core.name_validation import check_model_name
-from gateway.core.pseudo_random import random_between
+from gateway.core.per_process_random import random_between
 from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import MODELS, MirroredListing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import NO_KEYS, FallbackKeys, update_fallback_keys

@@ -19,7 +19,7 @@ import msgspec
 from gateway.core.model import DEFAULT_TIMEOUT_S, Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout_document import Rollout, changed_by_hand, with_traffic
-from gateway.core.version_evidence import CANARY, EvidenceRecord, evidence_address
+from gateway.core.version_evidence import CANARY, EvidenceRecord, backend_predict_url
 from gateway.registry.base import (
     MODELS,
     ROLLOUTS,
@@ -290,7 +290,7 @@ class RolloutController:
             sort=CANARY,
             passed=rollout.state == "succeeded" and not seen.questions_not_yet_fine(),
             summary=rollout.reason,
-            backend=evidence_address(backend) if backend is not None else "",
+            backend=backend_predict_url(backend) if backend is not None else "",
             artifact_digest=backend.artifact_digest if backend is not None else "",
             image=image,
             facts={

@@ -17,7 +17,7 @@ import msgspec
 
 from gateway.core.exchange import Exchange
 from gateway.core.model_updates import to_document
-from gateway.core.rollout_document import Rollout, replaced_versions
+from gateway.core.rollout_document import Rollout, version_replaced_since_start
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.lease import LeaseRenewalMonitor
@@ -144,7 +144,7 @@ class RolloutReporter:
         for name, rollout in active.items():
             counted = self._open.get(name)
             entry = snapshot.entries.get(name)
-            counts = entry is not None and not replaced_versions(rollout, entry.model)
+            counts = entry is not None and not version_replaced_since_start(rollout, entry.model)
             if counted is None:
                 counted = self._open[name] = _Open(rollout, now, counts=counts)
             elif counted.rollout.position != rollout.position:

@@ -20,7 +20,7 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
-from gateway.core.escape_unprintable import printable, printable_json, printable_lines
+from gateway.core.escape_unprintable import printable, printable_json, printable_own_lines
 from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _SEVERITIES: Final = {
@@ -222,7 +222,7 @@ class TextFormatter(logging.Formatter):
         line = f"{local_time_of_day(record.created)} {shown} {printable(record.getMessage())}"
         if not record.exc_info:
             return line
-        stack = printable_lines(self.formatException(record.exc_info))
+        stack = printable_own_lines(self.formatException(record.exc_info))
         return f"{line}\n{stack}".replace(
             "\n", "\n    "
         )  # so that none of its lines can pass for one of the log's

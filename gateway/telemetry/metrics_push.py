@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.telemetry.metrics import Metrics, MetricsState
+from gateway.telemetry.metrics import MetricsState, RequestMetrics
 from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 
@@ -26,7 +26,7 @@ class MetricsPusher:
 
     def __init__(
         self,
-        metrics: Metrics,
+        metrics: RequestMetrics,
         open_sink: Callable[[], MetricsSink],
         *,
         every_s: float,

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 from gateway.core.model import Tensor
 from gateway.free_ports import claim_free_port
 from gateway.verify.backend_process import BackendProcess
@@ -105,7 +105,7 @@ def read_samples(path: Path) -> ArtifactManifestSubset:
 def parse_manifest_or_samples(content: bytes, name_in_errors: str) -> ArtifactManifestSubset:
     """Parse a manifest or a list of samples, told apart by the content. Raises ValueError, which names the file."""
     try:
-        text = decode_strict_utf8(content)
+        text = decode_text_file(content)
     except ValueError as error:
         raise ValueError(f"{name_in_errors} {error}") from None
     try:

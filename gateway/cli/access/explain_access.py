@@ -11,15 +11,16 @@ from gateway.cli.access.key_display import limit_texts
 from gateway.cli.access.keys import find_key
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.core.api_key_document import Key, parse_key
 from gateway.core.api_keys import key_id
-from gateway.core.compiled_policy import principal_from_rule
+from gateway.core.compiled_model_policy import principal_from_rule
 from gateway.core.ip_network_set import Address, Network, NetworkSet, parse_address, parse_network
-from gateway.core.model import Key, Limits, Model, Policy, parse_key
+from gateway.core.model import Model, NetworksAndQuotas, Policy
 from gateway.core.principal import CALLER_VERBS, OPERATE, Principal, Verb
 from gateway.core.token_and_certificate_rules import AccessRule, IssuerRule, apply_preset
 from gateway.registry.base import NETWORKS, Document, Registry
 from gateway.settings import Settings
-from gateway.stages.ip_allowlist import LOOPBACK
+from gateway.stages.gateway_ip_allowlist import LOOPBACK
 
 EX_NO = 1
 
@@ -244,7 +245,7 @@ def _from(
     )
 
 
-def _limits(whose: str, limits: Limits) -> Iterator[AccessReason]:
+def _limits(whose: str, limits: NetworksAndQuotas) -> Iterator[AccessReason]:
     if told := list(limit_texts(limits)):
         yield _for("limits", f"{whose}: {', '.join(told)}")
 

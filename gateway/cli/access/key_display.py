@@ -7,9 +7,10 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from gateway.core.api_key_document import Key, parse_key
 from gateway.core.api_keys import key_id
 from gateway.core.escape_unprintable import printable
-from gateway.core.model import Key, Limits, parse_key
+from gateway.core.model import NetworksAndQuotas
 from gateway.registry.base import Document
 
 _INDENT = 14  # an id and two blanks
@@ -41,7 +42,7 @@ def key_state(key: Key) -> str:
     return "valid"
 
 
-def limit_texts(limits: Limits) -> Iterator[str]:
+def limit_texts(limits: NetworksAndQuotas) -> Iterator[str]:
     """The limits as texts, such as `20 requests per second (burst 50)`. There are none without limits."""
     burst = f" (burst {limits.burst})" if limits.burst is not None else ""
     for number, what in (

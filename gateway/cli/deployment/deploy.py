@@ -24,7 +24,7 @@ from gateway.cli.support.console import EX_CONFIG, EX_DATAERR, EX_USAGE, Failure
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.target import DeployError, DeploymentTarget
-from gateway.settings import Settings, endpoint_override, process_environment, state_folder
+from gateway.settings import Settings, gcloud_endpoint_override, process_environment, state_folder
 
 _PLACES = (Path(), Path("models"), Path("backends"))
 
@@ -215,4 +215,6 @@ def _target(wanted: str | None, settings: Settings, *, image: str) -> Deployment
         account=environment.account,
     )
     bucket = settings.artifacts.removeprefix("gs://").partition("/")[0]
-    return CloudRunTarget(place, GoogleClients(endpoint_override), build_source_bucket=bucket, image=image)
+    return CloudRunTarget(
+        place, GoogleClients(gcloud_endpoint_override), build_source_bucket=bucket, image=image
+    )

@@ -13,7 +13,7 @@ import typer
 from gateway.artifacts.prepare_artifact import PreparedArtifact, prepare_artifact
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 from gateway.core.name_validation import check_model_name
 from gateway.deploy.backend_folder import PREDICT_NAMES, SETTINGS_NAME
 from gateway.deploy.copied_model_source import COPY_NAME, REQUIREMENTS_NAME, content_digest, write_source
@@ -213,7 +213,7 @@ def julia_requirements_lines(prepared: PreparedArtifact) -> list[str]:
     if project is None:
         return []
     try:
-        content = tomllib.loads(decode_strict_utf8(project.read_bytes()))
+        content = tomllib.loads(decode_text_file(project.read_bytes()))
         packages, bounds = content.get("deps", {}), content.get("compat", {})
         _check_packages("Project.toml", packages, _JULIA_PACKAGE, _UUID)
         _check_packages("Project.toml", bounds, _JULIA_PACKAGE, _JULIA_BOUND)

@@ -15,7 +15,7 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.read_published_artifact import RowsOption
-from gateway.core.model import normalize_backend_url
+from gateway.core.model import check_backend_url
 from gateway.settings import process_environment
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.conformance_check_type import Check, CheckResult
@@ -95,7 +95,7 @@ def verify(
         raise Failure("give the backend's address, or --command to start it", code=EX_USAGE)
     try:
         manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
-        url = normalize_backend_url(url) if url is not None else None
+        url = check_backend_url(url) if url is not None else None
     except ValueError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
     manifest = manifest if rows is None else msgspec.structs.replace(manifest, rows=rows)

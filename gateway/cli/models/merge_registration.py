@@ -20,7 +20,7 @@ from gateway.cli.support.read_published_artifact import published_card
 from gateway.cli.support.verified_before_traffic import check_verified, newly_served_versions
 from gateway.core.model import Backend, Model, Resources, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
-from gateway.core.version_evidence import CARD, VERIFY, EvidenceRecord, evidence_address
+from gateway.core.version_evidence import CARD, VERIFY, EvidenceRecord, backend_predict_url
 from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.registry.evidence_records import evidence_change, read_evidence, why_unverified
 from gateway.settings import Settings
@@ -159,7 +159,7 @@ async def _evidence(
         sort=VERIFY,
         passed=verified.passed,
         summary=verified.summary,
-        backend=evidence_address(backend),
+        backend=backend_predict_url(backend),
         artifact_digest=backend.artifact_digest,
         image=verified.image or backend.image,
         facts=verified.facts,

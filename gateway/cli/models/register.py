@@ -39,7 +39,7 @@ from gateway.cli.support.read_published_artifact import RowsOption, published_sa
 from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
 from gateway.control.openapi import example_instance
 from gateway.core.ip_network_set import parse_network
-from gateway.core.model import Model, normalize_backend_url
+from gateway.core.model import Model, check_backend_url
 from gateway.core.model_cors_policy import CorsRule
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.registry.base import MirroredListing
@@ -160,7 +160,7 @@ def register(
     settings = console.settings_for(registry_url)
     requested = RegistrationRequest(
         name=validated_option(check_model_name, name),
-        url=validated_option(normalize_backend_url, url),
+        url=validated_option(check_backend_url, url),
         version=None if version is None else validated_option(check_version, version),
         traffic=traffic,
         model={"owner": owner, "description": description},
@@ -290,7 +290,7 @@ def _check_place(settings: Settings, url: str, audience: str | None) -> None:
         networks=[parse_network(network) for network in upstream.networks],
     )
     try:
-        egress_policy.check_url(url)
+        egress_policy.resolve_and_check_url(url)
     except EgressRefused as refused:
         raise Failure(str(refused), code=EX_DATAERR) from None
     if audience and not egress_policy.may_choose_audience(url):

@@ -29,7 +29,7 @@ from gateway.core.shadow_document import (
     utc_text,
     why_not_shadowed,
 )
-from gateway.core.version_evidence import SHADOW, EvidenceRecord, evidence_address
+from gateway.core.version_evidence import SHADOW, EvidenceRecord, backend_predict_url
 from gateway.cost.registry_price_tables import prices_now, read_all_price_tables
 from gateway.registry.base import SHADOWS, Document, Put, Registry
 from gateway.registry.evidence_records import evidence_change, image_bound_to_evidence, read_evidence
@@ -312,7 +312,7 @@ async def _verdict(registry: Registry, found: Shadow, model: Model, facts: dict[
         sort=SHADOW,
         passed=facts["finding"] == "agrees",
         summary=f"{facts['finding']} with version {found.stable}: {facts['why']}",
-        backend=evidence_address(candidate),
+        backend=backend_predict_url(candidate),
         artifact_digest=candidate.artifact_digest,
         image=await image_bound_to_evidence(registry, found.model, candidate),
         facts={

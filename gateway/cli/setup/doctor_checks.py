@@ -18,7 +18,7 @@ from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, MirroredListing
 from gateway.settings import (
     Settings,
-    endpoint_override,
+    gcloud_endpoint_override,
     process_environment,
     state_folder,
 )
@@ -264,7 +264,7 @@ def check_cloud_run_services(models: Sequence[Model]) -> Sequence[Finding]:
     from gateway.deploy.cloud_run import service_name
     from gateway.deploy.google_clients import GoogleClients
 
-    place, services = chosen.environment, GoogleClients(endpoint_override).services
+    place, services = chosen.environment, GoogleClients(gcloud_endpoint_override).services
     found = []
     for model in models:
         name = f"projects/{place.project}/locations/{place.region}/services/{service_name(model.name)}"

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from gateway.cli.setup.doctor_checks import Finding
 from gateway.cli.support import console
 from gateway.registry.base import Registry
-from gateway.settings import endpoint_override
+from gateway.settings import gcloud_endpoint_override
 
 _API: Final = "https://cloudresourcemanager.googleapis.com"
 _SCOPES: Final = ["https://www.googleapis.com/auth/cloud-platform"]
@@ -120,7 +120,7 @@ def _bindings(project: str) -> list[dict[str, Any]]:
     import requests
     from google.auth.exceptions import GoogleAuthError
 
-    address = endpoint_override("cloudresourcemanager") or _API
+    address = gcloud_endpoint_override("cloudresourcemanager") or _API
     try:
         answer = _session(address).post(
             f"{address}/v3/projects/{project}:getIamPolicy",

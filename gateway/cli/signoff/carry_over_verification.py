@@ -5,7 +5,7 @@ import msgspec
 from gateway.cli.signoff.request_approval import VersionWithEvidence
 from gateway.cli.support import console
 from gateway.core.model import Model
-from gateway.core.version_evidence import VERIFY, evidence_address, why_evidence_does_not_apply
+from gateway.core.version_evidence import VERIFY, backend_predict_url, why_evidence_does_not_apply
 from gateway.registry.base import Put, Registry
 from gateway.registry.evidence_records import evidence_change, read_evidence
 from gateway.settings import Settings
@@ -34,7 +34,7 @@ async def carry_over_verification(
         return []
     carried = msgspec.structs.replace(
         record,
-        backend=evidence_address(backend),
+        backend=backend_predict_url(backend),
         summary=f"{record.summary} (in {environment}, of the same artifact)",
     )
     return [await evidence_change(registry, carried)]

@@ -36,7 +36,7 @@ from gateway.cli.support.environment_store_urls import (
 from gateway.cli.support.signer_options import split_model_and_version
 from gateway.cli.support.transfer_progress import transfer_progress
 from gateway.cli.support.verified_before_traffic import ForceOption, check_verified
-from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
+from gateway.core.model import Backend, Model, check_backend_url, model_problems
 from gateway.core.model_updates import merge_document, with_backend
 from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.settings import Settings, state_folder
@@ -216,7 +216,7 @@ def _after(document: Document | None, source: VersionWithEvidence, url: str, sto
     """The model in the target's registry with the promoted version: its policy and contract are those of the source."""
     known = console.read_model(document) if document is not None else Model(name=source.model.name)
     try:
-        address = normalize_backend_url(url) if url else source.backend.url
+        address = check_backend_url(url) if url else source.backend.url
     except ValueError as error:
         raise Failure(str(error), code=EX_USAGE) from None
     before = known.backend(source.backend.version)

@@ -23,7 +23,7 @@ from gateway.cli.support.environments_file import (
 )
 from gateway.cli.support.global_options import GlobalOptions as GlobalOptions  # noqa: PLC0414  (others read both here)
 from gateway.cli.support.global_options import choice as choice  # noqa: PLC0414
-from gateway.core.escape_unprintable import printable, printable_json, printable_lines
+from gateway.core.escape_unprintable import printable, printable_json, printable_own_lines
 from gateway.core.model import Model, parse_model
 from gateway.core.suggestions import suggest
 from gateway.registry.base import (
@@ -98,7 +98,7 @@ class _Screen(Console):
             if segment.control:
                 yield segment
             else:
-                yield Segment(printable_lines(segment.text), segment.style)
+                yield Segment(printable_own_lines(segment.text), segment.style)
 
 
 out = _Screen()
@@ -157,7 +157,7 @@ def report_failure(failure: Failure, *, as_json: bool) -> NoReturn:
 
 def _indented(text: str) -> str:
     """Lines after the first stand further right, so that none can pass for one of ours."""
-    return printable_lines(text).replace("\n", "\n       ")
+    return printable_own_lines(text).replace("\n", "\n       ")
 
 
 def current_environment_file() -> CurrentEnvironmentFile:

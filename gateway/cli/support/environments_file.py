@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 from gateway.core.suggestions import suggest
 
 EXAMPLE = '[dev]\nregistry = "firestore://my-project-dev/chips"\nartifacts = "gs://my-project-dev-artifacts"'
@@ -61,7 +61,7 @@ class EnvironmentsFileError(Exception):
 def read_environments(path: Path) -> dict[str, Environment]:
     """Read all environments from the file at `path`. There are none where there is no file. Raises EnvironmentsFileError."""
     try:
-        text = decode_strict_utf8(path.read_bytes())
+        text = decode_text_file(path.read_bytes())
     except FileNotFoundError:
         return {}
     except OSError as error:

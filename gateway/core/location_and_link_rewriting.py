@@ -1,9 +1,9 @@
-"""Rewrite a backend's URLs in response headers to URLs of the gateway.
+"""Rewrite a backend's URLs in Location, Content-Location, Link and Refresh to paths at the gateway.
 
-The headers are Location, Link and others. nginx's proxy_redirect does the same. A backend answers as if callers had asked it
-directly: `Location: http://backend/score`, or `/score`. A caller who follows that would send its credentials past the
-gateway, or reach another model. So an address is resolved as the backend meant it (RFC 9110 section 10.2.2: against the
-request's URL), and one that is the backend's becomes a path at the gateway.
+nginx's proxy_redirect does the same. A backend answers as if callers had asked it directly: `Location:
+http://backend/score`, or `/score`. A caller who follows that would send its credentials past the gateway, or reach another
+model. So an address is resolved as the backend meant it (RFC 9110 section 10.2.2: against the request's URL), and one that
+is the backend's becomes a path at the gateway.
 """
 
 import re
@@ -34,7 +34,7 @@ _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", ":
 
 
 def rewrite_urls(exchange: "Exchange", fields: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Rewrite the URLs in `fields`, and return the field lines.
+    """Rewrite the backend's URLs in `fields`, and return the field lines.
 
     Each line has its CRLF. `fields` are those of a response that hold URLs (`ADDRESS_FIELDS`). One whose URL callers
     could not follow is left out.

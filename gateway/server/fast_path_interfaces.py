@@ -1,16 +1,16 @@
-"""Protocols between the parts of the server. They belong to the fast path, and keep imports acyclic."""
+"""The interfaces between the parts of a caller's connection on the fast path. They keep imports acyclic."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.core.exchange import Exchange
-from gateway.core.head_cache import HeadCache
+from gateway.core.head_template_cache import HeadTemplateCache
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.server.open_connections import OpenConnections
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import ResponseSource
+    from gateway.upstream.base import RelayingConnection
 
 # Why reading from a caller pauses.
 BODY: Final = 1  # nothing takes more of a request's body yet
@@ -23,7 +23,7 @@ class CallerTransport(Protocol):
     body_timeout_s: float
     drained: InlineWakeupFuture | None
     last: bool
-    source: "ResponseSource | None"
+    source: "RelayingConnection | None"
     writing_paused: bool
 
     def write(self, raw: bytes) -> None: ...
@@ -36,7 +36,7 @@ class CallerTransport(Protocol):
 
     def send_continue(self) -> None: ...
 
-    def open_tunnel(self, source: "ResponseSource") -> None: ...
+    def open_tunnel(self, source: "RelayingConnection") -> None: ...
 
     def pause_reading(self, why: int = BODY) -> None: ...
 
@@ -49,7 +49,7 @@ class ServerState(Protocol):
     """The state that all connections of a server share. It has the pipeline, caches, limits and time-outs."""
 
     pipeline: Callable[[Exchange], Coroutine[Any, Any, None]]
-    heads: HeadCache
+    heads: HeadTemplateCache
     open: OpenConnections
     requests_count: int
     head_timeout_s: float

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from gateway.core.client_address import TrustedProxies
 from gateway.core.errors import GatewayError, HeadersTooLarge
 from gateway.core.exchange import Exchange
-from gateway.core.head_cache import CachedHead, HeadCache
-from gateway.server.aiohttp_head_parser import HeadParser, parsed_head_of
+from gateway.core.head_template_cache import CachedHead, HeadTemplateCache
+from gateway.server.request_head_parser import HeadParser, parsed_head_of
 from gateway.stages.read_request_context import ReadRequestContext
 
 PEER = "192.0.2.1"
@@ -34,8 +34,8 @@ HEAD = (
 class Reader:
     """What a connection does with a head, without the connection."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, heads: HeadCache | None = None) -> None:
-        self.heads = heads or HeadCache(field_limit_bytes=8192)
+    def __init__(self, loop: asyncio.AbstractEventLoop, heads: HeadTemplateCache | None = None) -> None:
+        self.heads = heads or HeadTemplateCache(longest_head_bytes=8192)
         self.last: CachedHead | None = None
         self.recalled = False
         self._parser = HeadParser(loop, limit_bytes=8192)

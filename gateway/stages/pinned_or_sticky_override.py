@@ -1,6 +1,6 @@
-"""Assign the version that the caller pins, or that its sticky share gives.
+"""Replace the version drawn by weight with the one that the caller pins, or that its sticky share gives.
 
-`RouteToBackend` has drawn a version by weight already. It stays where nothing is pinned and the request has no value to stick to.
+`RouteToBackend` has drawn it. It stays where nothing is pinned and the request has no value to stick to.
 """
 
 import msgspec
@@ -17,8 +17,8 @@ _decode_scalar = msgspec.json.Decoder(str | int | float | bool).decode
 _MAX_INDEX_DIGITS = 4
 
 
-class PinnedOrStickyVersion:
-    """Assign the pinned or the sticky version to a request.
+class PinnedOrStickyOverride:
+    """Replace the version drawn by weight with the pinned or the sticky one, where there is one.
 
     X-Chips-Version pins it; it is sticky where the model's shares are.
     """
@@ -82,7 +82,7 @@ def _field(exchange: Exchange, path: list[str]) -> bytes | None:
     """The value at `path` in a JSON body that is small, whatever its Content-Type says."""
     body = exchange.body
     # A larger one may be complete or not, by the chance of its arrival: the version must not depend on that.
-    if not body.complete or not 0 < len(whole := body.complete_body()) < BUFFERED_BODY_BYTES:
+    if not body.complete or not 0 < len(whole := body.buffered_body()) < BUFFERED_BODY_BYTES:
         return None
     value = whole
     try:

@@ -13,7 +13,11 @@ from gateway.core.errors import DeadlineExceeded
 from gateway.core.exchange import Attempt
 from gateway.core.header_classification import CONNECTION, UPGRADE
 from gateway.core.model import Backend
-from gateway.stages.backend_concurrency import ANYWHERE, BackendConcurrency, ConcurrencyWindow
+from gateway.stages.adaptive_backend_concurrency import (
+    ANYWHERE,
+    AdaptiveBackendConcurrency,
+    ConcurrencyWindow,
+)
 from tests.patience import patience
 
 
@@ -47,7 +51,7 @@ def answered(exchange: Any, *, took_s: float, timing: bytes | None = None) -> No
     exchange.backend_server_timing = timing
 
 
-async def enter(stage: BackendConcurrency, exchange: Any) -> Any:
+async def enter(stage: AdaptiveBackendConcurrency, exchange: Any) -> Any:
     place = stage.try_nowait(exchange) or await stage(exchange)
     place.__enter__()
     return place
@@ -63,7 +67,7 @@ async def settle() -> None:
 
 
 async def test_what_declares_nothing_and_what_is_no_prediction_is_not_counted():
-    stage = BackendConcurrency()
+    stage = AdaptiveBackendConcurrency()
     assert stage.try_nowait(asking(declared=None)) is ANYWHERE
     assert stage.try_nowait(asking(declared=1, method="GET", upgrade=b"WebSocket")) is ANYWHERE
     assert stage.window_sizes_by_backend() == {"wine": 1.0}
@@ -71,11 +75,14 @@ async def test_what_declares_nothing_and_what_is_no_prediction_is_not_counted():
 
 @pytest.mark.parametrize(("method", "upgrade"), [("POST", b"h2c"), ("GET", b"h2c"), ("POST", b"websocket")])
 async def test_an_upgrade_that_is_never_made_is_counted(method: str, upgrade: bytes):
-    assert BackendConcurrency().try_nowait(asking(declared=1, method=method, upgrade=upgrade)) is not ANYWHERE
+    assert (
+        AdaptiveBackendConcurrency().try_nowait(asking(declared=1, method=method, upgrade=upgrade))
+        is not ANYWHERE
+    )
 
 
 async def test_as_many_as_declared_are_let_through_and_the_rest_waits_in_order():
-    stage = BackendConcurrency()
+    stage = AdaptiveBackendConcurrency()
     first = [await enter(stage, asking()) for _ in range(2)]
     order: list[int] = []
 
@@ -112,7 +119,7 @@ async def test_workers_share_what_is_declared():
 
 
 async def test_what_was_refused_comes_first_again_and_the_window_closes():
-    stage = BackendConcurrency()
+    stage = AdaptiveBackendConcurrency()
     one, other = asking(), asking()
     places = [await enter(stage, exchange) for exchange in (one, other)]
     late = asyncio.create_task(enter(stage, asking()))
@@ -120,7 +127,7 @@ async def test_what_was_refused_comes_first_again_and_the_window_closes():
     one.refused_s = 1.0
     leave(places[0])
     assert stage.window_sizes_by_backend() == {"wine": 1.0}
-    assert stage.waits_for_another_slot(one)
+    assert stage.should_retry_after_refusal(one)
     assert one.refused_s is None
     assert stage.refusals_by_backend() == {"wine": 1.0}
     again = asyncio.create_task(enter(stage, one))
@@ -138,38 +145,38 @@ async def test_what_was_refused_comes_first_again_and_the_window_closes():
 
 
 async def test_a_backend_that_refuses_everything_is_asked_again_after_the_time_it_names():
-    stage = BackendConcurrency()
+    stage = AdaptiveBackendConcurrency()
     exchange = asking(declared=1)
     place = await enter(stage, exchange)
     exchange.refused_s = 0.01
     leave(place)
-    assert stage.waits_for_another_slot(exchange)
+    assert stage.should_retry_after_refusal(exchange)
     assert stage.try_nowait(exchange) is None
     async with asyncio.timeout(patience(10)):
         leave(await enter(stage, exchange))
 
 
 async def test_a_backend_that_names_no_time_is_not_asked_without_a_pause():
-    stage = BackendConcurrency()
+    stage = AdaptiveBackendConcurrency()
     exchange = asking(declared=1)
     began = time.monotonic()
     for _ in range(4):
         place = await enter(stage, exchange)
         exchange.refused_s = 0.0
         leave(place)
-        assert stage.waits_for_another_slot(exchange)
+        assert stage.should_retry_after_refusal(exchange)
     assert time.monotonic() - began >= 0.75 * (0.05 + 0.1 + 0.2)
 
 
 async def test_without_the_time_for_another_try_the_caller_gets_the_refusal():
-    stage = BackendConcurrency()
+    stage = AdaptiveBackendConcurrency()
     exchange = asking(left_s=0.5)
     exchange.refused_s = 1.0
-    assert not stage.waits_for_another_slot(exchange)
+    assert not stage.should_retry_after_refusal(exchange)
 
 
 async def test_who_waits_too_long_is_told_so_and_leaves_nothing():
-    stage = BackendConcurrency()
+    stage = AdaptiveBackendConcurrency()
     place = await enter(stage, asking(declared=1))
     with pytest.raises(DeadlineExceeded):
         await stage(asking(declared=1, left_s=0.01))
@@ -182,7 +189,7 @@ def test_the_window_opens_while_answers_come_without_a_wait():
     for _ in range(6):
         exchange = asking()
         answered(exchange, took_s=0.1)
-        window.grow_or_shrink(exchange, now=1.0)
+        window.adjust_to_latency(exchange, now=1.0)
     assert window.size == 8
 
 
@@ -191,7 +198,7 @@ def test_it_does_not_open_where_answers_wait():
     for took_s in (0.1, *[0.2] * 20):
         exchange = asking()
         answered(exchange, took_s=took_s)
-        window.grow_or_shrink(exchange, now=1.0)
+        window.adjust_to_latency(exchange, now=1.0)
     assert window.size == 3  # for the first answer
 
 
@@ -204,7 +211,7 @@ def test_the_backends_own_account_tells_long_work_from_a_long_wait():
         ):
             exchange = asking()
             answered(exchange, took_s=work_ms / 1000 + 0.001, timing=timing.encode())
-            window.grow_or_shrink(exchange, now=1.0)
+            window.adjust_to_latency(exchange, now=1.0)
     assert works.size == 5
     assert waits.size == 2  # far too many for work of 10 ms
 
@@ -215,7 +222,7 @@ def test_it_closes_again_where_far_too_many_wait_there_but_not_below_what_is_dec
     for took_s in (0.1, *[1.0] * 200):
         exchange = asking()
         answered(exchange, took_s=took_s)
-        window.grow_or_shrink(exchange, now=1.0)
+        window.adjust_to_latency(exchange, now=1.0)
     assert window.size == 2
 
 
@@ -223,7 +230,7 @@ class Crowd:
     """Callers who come and go at one backend."""
 
     def __init__(self, declared: int) -> None:
-        self.stage = BackendConcurrency()
+        self.stage = AdaptiveBackendConcurrency()
         self._declared = declared
         self.there: list[Any] = []
         self.asked: list[asyncio.Task[Any]] = []
@@ -247,7 +254,7 @@ class Crowd:
             exchange = place._exchange
             exchange.refused_s = 0.0
             leave(place)
-            if self.stage.waits_for_another_slot(exchange):
+            if self.stage.should_retry_after_refusal(exchange):
                 self.arrive(exchange)
 
     async def look(self) -> None:
@@ -286,7 +293,7 @@ def test_whatever_happens_nobody_is_lost(steps: list[str], declared: int):
 
 async def test_a_request_that_was_never_attempted_gives_its_place_back():
     """As where no ID token for the backend could be had."""
-    stage = BackendConcurrency()
+    stage = AdaptiveBackendConcurrency()
     place = await enter(stage, asking(declared=1))
     waits = asyncio.create_task(enter(stage, asking(declared=1)))
     await settle()

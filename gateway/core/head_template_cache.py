@@ -1,10 +1,9 @@
-"""A cache of parsed request heads.
+"""A cache of parsed request heads, by their bytes without the fields that vary by request.
 
-Its keys are the bytes of heads, without the fields that vary by request. A client sends nearly the same head each time. The
-fields that differ between two requests (the length, the trace, an id, and the credentials, which must not stay in memory)
-are variable: their lines are taken out. Where the rest was parsed before for the same peer, only the variable lines are
-parsed again. Nothing here judges a request: a head that is not plainly the same goes to the parser, as each does the first
-time.
+A client sends nearly the same head each time. The fields that differ between two requests (the length, the trace, an id, and
+the credentials, which must not stay in memory) are variable: their lines are taken out. Where the rest was parsed before for
+the same peer, only the variable lines are parsed again. Nothing here judges a request: a head that is not plainly the same
+goes to the parser, as each does the first time.
 """
 
 import re
@@ -101,8 +100,8 @@ class CachedHead:
             return (*values[:at], scheme + values[at], *values[at + 1 :])
         return values
 
-    def length(self, values: Sequence[bytes]) -> int | None:
-        """The length of the body of the request with these `values`. None where it comes in chunks."""
+    def body_length(self, values: Sequence[bytes]) -> int | None:
+        """The length of the body of the request with these `values`, in bytes. None where it comes in chunks."""
         if not self.has_length:
             return self.parsed.length
         text = values[-1]
@@ -113,11 +112,15 @@ class CachedHead:
         return number
 
 
-class HeadCache:
-    """The cache of parsed request heads of one server. When there are too many, all are removed."""
+class HeadTemplateCache:
+    """The cache of parsed request heads of one server, by their bytes without the fields that vary by request.
 
-    def __init__(self, *, field_limit_bytes: int) -> None:
-        self._limit_bytes = field_limit_bytes  # a head that is no longer has no field that is
+    It refuses nothing: a head longer than `longest_head_bytes`, or one that is not plainly the same, goes to the parser. When
+    there are too many, all are removed.
+    """
+
+    def __init__(self, *, longest_head_bytes: int) -> None:
+        self._longest_head_bytes = longest_head_bytes  # a head that is no longer has no field that is
         self._known: dict[tuple[str, str, tuple[bytes, ...]], CachedHead] = {}
         self._begins: dict[bytes, bytes] = {}  # of the particular lines, by their names
 
@@ -128,7 +131,7 @@ class HeadCache:
 
         `last`, the last head of the same connection, is tried first.
         """
-        if len(raw) > self._limit_bytes:
+        if len(raw) > self._longest_head_bytes:
             return None
         if last is not None and last.head is not None:
             values = last.match(raw)

@@ -1,6 +1,6 @@
-"""The response type: status, header fields and body.
+"""The response that the gateway gives itself: status, header fields and a body held in memory.
 
-The body is held whole in memory. The gateway itself answers with it: a problem, a health probe, a model's description.
+It is a problem, the answer to a health probe, or a model's description. Proxies call it a direct response (Envoy).
 """
 
 from collections.abc import Iterable

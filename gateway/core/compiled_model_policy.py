@@ -1,15 +1,15 @@
-"""Compile a model's policy into a form that is fast to apply.
+"""Compile a model's networks, CORS rules and quota into a form that is fast to apply.
 
-The form is a set of networks, a CORS policy and a quota. That happens once per revision, so that a request pays little for
-it.
+That happens once per revision, so that a request pays little for it.
 """
 
 from functools import lru_cache
 
 from gateway.core.ip_network_set import NetworkSet, parse_network
-from gateway.core.model import Limits, Policy
+from gateway.core.model import NetworksAndQuotas, Policy
 from gateway.core.model_cors_policy import CorsPolicy
-from gateway.core.principal import UNLIMITED, Principal, Quota
+from gateway.core.principal import Principal
+from gateway.core.quota import UNLIMITED, Quota
 from gateway.core.token_and_certificate_rules import AccessRule
 
 
@@ -52,7 +52,7 @@ def principal_from_rule(entry: AccessRule, subject: str) -> Principal:
     )
 
 
-def quota_from_limits(limits: Limits) -> Quota:
+def quota_from_limits(limits: NetworksAndQuotas) -> Quota:
     """The quota that `limits` set.
 
     A policy's `max_in_flight` is not in it: the concurrency limit enforces that for the whole model.

@@ -1,8 +1,7 @@
-"""Authenticate callers by a client certificate (mTLS).
+"""Authenticate callers by a client certificate (mTLS) that a trusted proxy verified and describes in headers.
 
-A load balancer verified the certificate and describes it in headers. Nothing in a header proves that the balancer wrote it.
-So these are read only where the request came through a trusted proxy, and that proxy must replace them: docs/threat-model.md
-says how.
+The proxy is a load balancer that ends TLS. Nothing in a header proves that the balancer wrote it. So these are read only
+where the request came through a trusted proxy, and that proxy must replace them: docs/threat-model.md says how.
 """
 
 from collections.abc import Iterable
@@ -10,11 +9,11 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from gateway.auth.base import Authentication, Authenticator
-from gateway.core.compiled_policy import principal_from_rule
+from gateway.core.compiled_model_policy import principal_from_rule
 from gateway.core.errors import Unauthenticated
 from gateway.core.header_classification import RequestHead, register_credential_field
 from gateway.core.principal import Principal
-from gateway.core.token_and_certificate_rules import CertificateRule, is_printable_subject
+from gateway.core.token_and_certificate_rules import ForwardedCertificateRule, is_printable_subject
 
 _REMEMBERED: Final = 10_000
 
@@ -27,7 +26,7 @@ class CertificateAuthenticator(Authenticator):
     """
 
     def __init__(
-        self, entries: Iterable[CertificateRule], *, identity_header: str, verified_header: str
+        self, entries: Iterable[ForwardedCertificateRule], *, identity_header: str, verified_header: str
     ) -> None:
         self._entries = tuple(entries)
         self._identity = register_credential_field(identity_header)

@@ -1,4 +1,4 @@
-"""Limits the requests in flight at each backend.
+"""Limits the requests in flight at each backend, by a window that its answers open and close.
 
 The limit is what its instances can run at once; further requests wait in order of arrival. docs/adr on declared concurrency
 says why it is this way. The window of a backend is how many of a model's requests may be there at once. It begins with the
@@ -20,7 +20,7 @@ from gateway.core.errors import DeadlineExceeded
 from gateway.core.exchange import Exchange
 from gateway.core.header_classification import asks_for_websocket
 from gateway.core.model import Backend
-from gateway.core.pseudo_random import random_between
+from gateway.core.per_process_random import random_between
 from gateway.telemetry.metrics import parse_server_timing
 
 _WINDOWS: Final = 16  # of one model: as many backends are remembered
@@ -107,7 +107,7 @@ class ConcurrencyWindow:
 
     # -- learning
 
-    def grow_or_shrink(self, exchange: Exchange, now: float) -> None:
+    def adjust_to_latency(self, exchange: Exchange, now: float) -> None:
         """Grow or shrink the window by how long a response took. Called while requests wait, or while the window is smaller than declared."""
         attempt = exchange.attempts[-1] if exchange.attempts else None
         if attempt is None or attempt.answered is None:
@@ -127,10 +127,10 @@ class ConcurrencyWindow:
             if waited_s > _OVERFULL * allowed_s:
                 self.size = max(self.share, self.size - self.share / self.size)
 
-    def shrink_after_refusal(self, retry_after_s: float, now: float) -> None:
-        """Shrink the window after the backend refused a request.
+    def shrink_to_in_flight(self, retry_after_s: float, now: float) -> None:
+        """Shrink the window to the requests in flight, because the backend refused one more.
 
-        The requests in flight are the new size: the backend accepts no more now. With none in flight, close it for a while.
+        With none in flight, close it for a while.
         """
         self._slow_start = False
         self._held_until = now + max(_HOLD_S, retry_after_s)
@@ -175,12 +175,12 @@ class BackendSlot:
         refused_s = exchange.refused_s
         if refused_s is not None:
             window.in_flight -= 1
-            window.shrink_after_refusal(refused_s, time.monotonic())
+            window.shrink_to_in_flight(refused_s, time.monotonic())
             window.admit_waiting()
             return
         window.closings = 0
         if kind is None and (window.waiting or window.size < window.share):
-            window.grow_or_shrink(exchange, time.monotonic())
+            window.adjust_to_latency(exchange, time.monotonic())
         window.release()
 
 
@@ -203,8 +203,8 @@ def is_autoscaled(backend: Backend, *, everywhere: bool) -> bool:
     return everywhere or (urlsplit(backend.url).hostname or "").endswith(".run.app")
 
 
-class BackendConcurrency:
-    """Limits the concurrent requests to each backend.
+class AdaptiveBackendConcurrency:
+    """Limits the concurrent requests to each backend, by a window that its answers open and close.
 
     A request gets one of its backend's slots, or waits for one. A backend that declares no concurrency has no such limit,
     only `ConcurrencyLimit`. `sharers`: gateway processes here that share the backends. `scales`: whether more instances of
@@ -262,11 +262,11 @@ class BackendConcurrency:
             exchange.queued_s += time.monotonic() - began
         return BackendSlot(window, exchange)
 
-    def waits_for_another_slot(self, exchange: Exchange) -> bool:
-        """Whether a request that the backend refused waits for another slot.
+    def should_retry_after_refusal(self, exchange: Exchange) -> bool:
+        """Whether a request that the backend refused is sent again, to the same backend.
 
-        It does so as far as its deadline allows; otherwise its caller gets the refusal. Counts the refusal, and clears
-        `exchange.refused_s`.
+        It is where its deadline allows another wait for a slot; otherwise its caller gets the refusal. Counts the refusal,
+        and clears `exchange.refused_s`.
         """
         self._refusals[exchange.model.name] += 1
         retry_after_s, exchange.refused_s = exchange.refused_s, None

@@ -1,6 +1,6 @@
-"""Decode text strictly as UTF-8.
+"""Decode text files that people write, strictly as UTF-8.
 
-It is for text files that people write, and refuses a byte order mark. Errors name the encoding that was found instead.
+A byte order mark is refused. Errors name the encoding that was found instead.
 """
 
 import codecs
@@ -16,8 +16,8 @@ _MARKS: Final = (
 )
 
 
-def decode_strict_utf8(content: bytes) -> str:
-    """Decode bytes as UTF-8; ValueError where they are not.
+def decode_text_file(content: bytes) -> str:
+    """Decode the bytes of a text file as UTF-8; ValueError where they are not.
 
     A byte order mark is refused, too. The error names the encoding that was found instead, and says what to do.
     """

@@ -60,11 +60,11 @@ FUNCTIONS = (
     "gateway.stages.adaptive_backend_concurrency:AdaptiveBackendConcurrency.try_nowait",
     "gateway.stages.forward:Forward._fields",
     "gateway.upstream.pooled_client:_begin",
-    "gateway.upstream.response_head:ResponseHeadReader.__call__",
+    "gateway.upstream.response_head:CachingResponseHeadParser.__call__",
     "gateway.upstream.backend_connection:BackendConnection._finish",
     "gateway.server.caller_response:CallerResponse.relay",
     "gateway.pipeline:render_problem",
-    "gateway.telemetry.metrics:Metrics.observe",
+    "gateway.telemetry.metrics:RequestMetrics.observe",
     "gateway.telemetry.access_log:JsonAccessLogFormatter.__call__",
     "gateway.telemetry.request_recorder:RequestRecorder.__call__",
 )

@@ -50,7 +50,7 @@ from gateway.rollout.request_count_reporter import RolloutReporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.shadow.run_shadows import ShadowRunner
-from gateway.shadow.status_summary import ShadowStatusReader
+from gateway.shadow.status_summary import ModelShadowStatusReader
 from gateway.stages.adaptive_backend_concurrency import AdaptiveBackendConcurrency, is_autoscaled
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
@@ -258,7 +258,7 @@ class Gateway:
             self.adaptive_backend_concurrency,
             supervisor=self.supervisor,
         )
-        self._control.model_views["shadow"] = ShadowStatusReader(self.mirror, self._figures)
+        self._control.model_views["shadow"] = ModelShadowStatusReader(self.mirror, self._figures)
         self.telemetry.metrics.add_readers(counters=self._shadows.counters)
 
     def _follow(self, snapshot: Snapshot) -> None:
@@ -318,7 +318,7 @@ class Gateway:
         self._control.stopping = True
         async with asyncio.TaskGroup() as both:
             both.create_task(listener.stop_accepting(linger_s=server.stop_linger_s), name="close the port")
-            both.create_task(self.connections.wait_until_drained(server.stop_grace_s), name="drain")
+            both.create_task(self.connections.drain(server.stop_grace_s), name="drain")
 
     def _name(self) -> str:
         """How all instances of this deployment call themselves in Via: they share a registry, and nobody else does."""

@@ -21,7 +21,7 @@ from gateway.telemetry.metrics import Reading
 class ComponentMetrics:
     """The gauges and counters of the gateway's components.
 
-    They are for `Metrics.add_readers`: by metric name, then by the value of its one label.
+    They are for `RequestMetrics.add_readers`: by metric name, then by the value of its one label.
     """
 
     def __init__(

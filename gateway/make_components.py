@@ -25,7 +25,7 @@ from gateway.rollout.controller import RolloutController
 from gateway.rollout.process_liveness import current_process
 from gateway.server.caller_connection_factory import CallerConnectionFactory
 from gateway.server.open_connections import OpenConnections
-from gateway.server.open_file_limit import default_connection_limit, file_limit
+from gateway.server.open_file_limit import current_file_limit, default_connection_limit
 from gateway.settings import Auth, Server, Settings
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.task_supervisor import Supervisor
@@ -241,7 +241,7 @@ def build_upstream(
         connections=upstream.connections,
         connect_timeout_s=upstream.connect_timeout_s,
         idle_s=upstream.idle_s,
-        ca_file=upstream.ca_file,
+        extra_ca_file=upstream.ca_file,
         egress_policy=egress_policy,
         identity=id_tokens,
     )
@@ -257,7 +257,7 @@ def build_shadow_upstream(
         connect_timeout_s=upstream.connect_timeout_s,
         idle_s=upstream.idle_s,
         tunnel_idle_s=upstream.tunnel_idle_s,
-        ca_file=upstream.ca_file,
+        extra_ca_file=upstream.ca_file,
         egress_policy=egress_policy,
         identity=id_tokens,
         supervisor=supervisor,
@@ -289,11 +289,11 @@ def build_caller_connections(settings: Settings, supervisor: Supervisor) -> Open
     """The callers' open connections. Their limits fit this process's open-file limit."""
     server, edge = settings.server, settings.edge
     limit = server.connections or default_connection_limit()
-    if limit >= file_limit():
+    if limit >= current_file_limit():
         _log.warning(
             "server.connections is %d, but this process may open %d files; raise ulimit -n",
             limit,
-            file_limit(),
+            current_file_limit(),
         )
     proxies = NetworkSet(parse_networks(edge.trusted_proxies))
 

@@ -4,10 +4,10 @@ They are for cost and budgets. Every request that named a model is in them.
 """
 
 from gateway.cost.usage_documents import Usage, UsageKey
-from gateway.telemetry.metrics import CallerUsage, Metrics, Series
+from gateway.telemetry.metrics import CallerUsage, RequestMetrics, Series
 
 
-def usage_totals(metrics: Metrics) -> dict[UsageKey, Usage]:
+def usage_totals(metrics: RequestMetrics) -> dict[UsageKey, Usage]:
     """The usage since the start of the process, by key. Call it in the event loop: nothing is counted meanwhile."""
     found: dict[UsageKey, Usage] = {}
     for series in metrics.all_series():

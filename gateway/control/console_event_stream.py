@@ -10,7 +10,7 @@ from gateway.control.window_totals import DEFAULT_WINDOW
 from gateway.core.errors import Overloaded
 from gateway.core.escape_unprintable import printable_json
 from gateway.core.exchange import Exchange
-from gateway.telemetry.recorded_request_store import RecordedRequestReader
+from gateway.telemetry.recorded_request_store import RequestAndTickReader
 
 _BOARD_S = 2.0
 _POLL_S = 0.5
@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 class EventStream:
     """Streams server-sent events to the open consoles."""
 
-    def __init__(self, board: Dashboard, reader: RecordedRequestReader | None) -> None:
+    def __init__(self, board: Dashboard, reader: RequestAndTickReader | None) -> None:
         self._board = board
         self._reader = reader
         self._watchers = 0

@@ -23,8 +23,8 @@ from gateway.task_supervisor import Supervisor
 from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
 from gateway.telemetry.metrics import MetricsState
-from gateway.telemetry.periodic_aggregation import SharedWorkerMetrics
-from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, KEPT_S, RecordedRequestReader
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, KEPT_S, RequestAndTickReader
+from gateway.telemetry.worker_metrics_aggregation import SharedWorkerMetrics
 
 _FRESH_S = 1.0  # who asks more often gets the same answer
 _ISSUES = 50  # shown; more are counted
@@ -41,7 +41,7 @@ class Dashboard:
         self,
         mirror: Mirror,
         shared: SharedWorkerMetrics,
-        figures: RecordedRequestReader,
+        figures: RequestAndTickReader,
         *,
         supervisor: Supervisor | None = None,
     ) -> None:
@@ -149,10 +149,10 @@ class Dashboard:
             return self._issues[1]
         issues = find_issues(listed, window, self._windows.read("10s"))
         fine_from = window.ends - KEPT_S[FINE_S]
-        oldest = self._figures.oldest_tick_time(COARSE_S)
+        oldest = self._figures.oldest_tick_end(COARSE_S)
         for issue in issues[:_DATED]:
-            fine = self._figures.ticks(FINE_S, after=fine_from, until=window.ends, model=issue.model)
-            coarse = self._figures.ticks(COARSE_S, after=0, until=fine_from, model=issue.model)
+            fine = self._figures.worker_ticks(FINE_S, after=fine_from, until=window.ends, model=issue.model)
+            coarse = self._figures.worker_ticks(COARSE_S, after=0, until=fine_from, model=issue.model)
             set_issue_start(issue, coarse, fine, oldest if coarse else None)
         self._issues = key, issues
         return issues
@@ -205,9 +205,11 @@ class Dashboard:
         hour = self._windows.read("1h")
         ends = last_complete_tick_end()
         coarse_ends = ends - ends % COARSE_S
-        ticks = self._figures.ticks(COARSE_S, after=coarse_ends - HOUR_S, until=coarse_ends, model=model.name)
+        ticks = self._figures.worker_ticks(
+            COARSE_S, after=coarse_ends - HOUR_S, until=coarse_ends, model=model.name
+        )
         # What has no whole minute yet, so that the picture begins with the first requests.
-        ticks += self._figures.ticks(FINE_S, after=coarse_ends, until=ends, model=model.name)
+        ticks += self._figures.worker_ticks(FINE_S, after=coarse_ends, until=ends, model=model.name)
         return {
             **self._head(state, window),
             "model": model,

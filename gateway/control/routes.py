@@ -37,9 +37,9 @@ from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
 from gateway.task_supervisor import Supervisor
-from gateway.telemetry.periodic_aggregation import SharedWorkerMetrics
 from gateway.telemetry.prometheus_exposition import CONTENT_TYPE, render_exposition
-from gateway.telemetry.recorded_request_store import RecordedRequestReader
+from gateway.telemetry.recorded_request_store import RequestAndTickReader
+from gateway.telemetry.worker_metrics_aggregation import SharedWorkerMetrics
 
 if TYPE_CHECKING:
     from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
@@ -67,8 +67,8 @@ class ControlRoutes:
         *,
         registry: Registry,
         shared: SharedWorkerMetrics,
-        reader: RecordedRequestReader | None,
-        figures: RecordedRequestReader,
+        reader: RequestAndTickReader | None,
+        figures: RequestAndTickReader,
         admits: Callable[[Address | None], bool],
         supervisor: Supervisor | None = None,
         jwks: bytes = b'{"keys":[]}',

@@ -14,7 +14,7 @@ import msgspec
 from gateway.core.errors import BadRequest
 from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
-from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, RecordedRequestReader, Tick
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, RequestAndTickReader, Tick
 
 WINDOWS: Final = {"10s": 10, "1m": 60, "1h": 3600}
 DEFAULT_WINDOW: Final = "1m"
@@ -97,7 +97,7 @@ class WindowTotals(msgspec.Struct, frozen=True):
 class WindowTotalsReader:
     """Reads the totals of a time window from the stored ticks. Thread-safe; each window is read once for each tick."""
 
-    def __init__(self, reader: RecordedRequestReader) -> None:
+    def __init__(self, reader: RequestAndTickReader) -> None:
         self._reader = reader
         self._known: dict[str, WindowTotals] = {}
         self._lock = threading.Lock()
@@ -112,15 +112,15 @@ class WindowTotalsReader:
 
     def _read(self, name: str, ends: int) -> WindowTotals:
         seconds = WINDOWS[name]
-        oldest = self._reader.oldest_tick_time(FINE_S)
+        oldest = self._reader.oldest_tick_end(FINE_S)
         coarse_ends = ends - ends % COARSE_S
         if seconds > COARSE_S:
-            oldest = min(filter(None, (self._reader.oldest_tick_time(COARSE_S), oldest)), default=None)
-            ticks = self._reader.ticks(COARSE_S, after=coarse_ends - seconds, until=coarse_ends)
-            ticks += self._reader.ticks(FINE_S, after=coarse_ends, until=ends)
+            oldest = min(filter(None, (self._reader.oldest_tick_end(COARSE_S), oldest)), default=None)
+            ticks = self._reader.worker_ticks(COARSE_S, after=coarse_ends - seconds, until=coarse_ends)
+            ticks += self._reader.worker_ticks(FINE_S, after=coarse_ends, until=ends)
             seconds += ends - coarse_ends
         else:
-            ticks = self._reader.ticks(FINE_S, after=ends - seconds, until=ends)
+            ticks = self._reader.worker_ticks(FINE_S, after=ends - seconds, until=ends)
         models: dict[str, dict[str, RequestTotals]] = {}
         for tick in ticks:
             models.setdefault(tick.model, {}).setdefault(tick.version, RequestTotals()).add(tick)

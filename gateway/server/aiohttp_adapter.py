@@ -188,7 +188,7 @@ class AiohttpResponseWriter:
         unread = not self._request.content.is_eof() and exchange.error is not None
         if self._last or endless or unread:
             response.force_close()
-        if self._request.protocol.closes_after_response:  # type: ignore[attr-defined]  # of StrictRequestHandler
+        if self._request.protocol.closes_to_drain:  # type: ignore[attr-defined]  # of StrictRequestHandler
             response.force_close()
         exchange.status = status
         self.response = response

@@ -1,4 +1,4 @@
-"""Open listening sockets, and accept connections from them.
+"""Open listening sockets, and accept callers' connections from them in place of the event loop.
 
 libuv, under uvloop, accepts one connection in each round of the loop. When a round serves hundreds of requests, hundreds of
 new callers would wait for seconds; and when no file descriptor is left, libuv accepts and closes all that wait. So the

@@ -14,8 +14,8 @@ from gateway.core.exchange import BUFFERED_BODY_BYTES
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
 
 if TYPE_CHECKING:
-    from gateway.server.interfaces import CallerTransport
-    from gateway.upstream.base import BodySink
+    from gateway.server.fast_path_interfaces import CallerTransport
+    from gateway.upstream.base import RequestBodySink
 
 INVALID_CHUNKS: Final = "The chunks of the request's body are not valid."
 _HELD_LIMIT_BYTES: Final = 256 * 1024  # beyond this, reading stops until somebody takes what is held
@@ -57,7 +57,7 @@ class CallerRequestBody:
         self._dechunker = ChunkedDecoder() if length is None else None
         self._pieces = [whole] if whole else []
         self._held_bytes = 0
-        self._sink: BodySink | None = None
+        self._sink: RequestBodySink | None = None
         self._count: int  # of the bytes that the sink got
         self._limit_bytes: int
         self._completion: InlineWakeupFuture | None = None  # of the reader that waits for its end
@@ -198,7 +198,7 @@ class CallerRequestBody:
             finally:
                 self._more = None
 
-    def pipe_to(self, sink: "BodySink", limit_bytes: int) -> None:
+    def pipe_to(self, sink: "RequestBodySink", limit_bytes: int) -> None:
         if self.error is not None:
             sink.upload_failed(self.error)
             return

@@ -110,7 +110,7 @@ class ShadowRunner:
             if candidate is not None and stable is not None:
                 running = self._running.get(name)
                 if running is not None:
-                    running.sender.replace_versions(candidate, stable)
+                    running.sender.refresh_backends(candidate, stable)
                 else:
                     self._running[name] = _Running(
                         ShadowSender(
@@ -147,7 +147,7 @@ class ShadowRunner:
                 for one in self._running.values():
                     await self._report(one)
         for one in (*self._running.values(), *self._ended):
-            one.sender.stop()
+            one.sender.cancel()
         await self._upstream.stop()
         await self._comparer.stop()
 
@@ -214,13 +214,13 @@ class ShadowRunner:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_S):
                     await one.sender.wait_idle()
-            one.sender.stop()
+            one.sender.cancel()
             await self._report(one)
             self._comparer.forget(one.shadow.id)
             self._ended.remove(one)  # others may have ended meanwhile
 
     async def _report(self, one: _Running) -> None:
-        one.last = await self._comparer.findings(one.shadow.id)
+        one.last = await self._comparer.findings_since_start(one.shadow.id)
         body = to_document(one.report(self._gateway))
         for _ in range(2):
             try:

@@ -112,10 +112,10 @@ class ShadowSender:
             self._one_ended.clear()
             await self._one_ended.wait()
 
-    def replace_versions(self, candidate: Backend, stable: Backend) -> None:
-        """Replace the candidate and the stable version.
+    def refresh_backends(self, candidate: Backend, stable: Backend) -> None:
+        """Take the backends of the same two versions as the registry has them now.
 
-        They are what the registry has now. What ID tokens for them are made for may have changed.
+        What ID tokens for them are made for may have changed.
         """
         self._candidate, self._stable = candidate, stable
 
@@ -130,8 +130,8 @@ class ShadowSender:
             self._let_go(self._waiting.popleft())
             self._drop("ended")
 
-    def stop(self) -> None:
-        """Stop sending copies. It cancels what is under way, whose answers are not compared."""
+    def cancel(self) -> None:
+        """Stop sampling, and cancel the requests under way. Their answers are not compared."""
         self.stop_sampling()
         for runner in list(self._runners):
             runner.cancel()

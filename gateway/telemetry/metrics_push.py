@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.task_supervisor import HelperHealth, Supervisor
-from gateway.telemetry.metrics import Metrics, MetricsState
+from gateway.telemetry.metrics import MetricsState, RequestMetrics
 
 
 class MetricsSink(Protocol):
@@ -26,7 +26,7 @@ class MetricsPusher:
 
     def __init__(
         self,
-        metrics: Metrics,
+        metrics: RequestMetrics,
         open_sink: Callable[[], MetricsSink],
         *,
         every_s: float,

@@ -10,25 +10,25 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.task_supervisor import HelperHealth, Supervisor
-from gateway.telemetry.recorded_request_summary import RequestSummary
+from gateway.telemetry.recorded_request import RecordedRequest
 
 _log = logging.getLogger(__name__)
 
 
 class TraceSink(Protocol):
-    """A destination for request summaries (traces).
+    """A destination for recorded requests (traces).
 
     The store and the exporters have this interface. It is called from one thread.
     """
 
-    def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:
-        """Write or send a batch of summaries within `timeout_s`. Any exception counts as a failure."""
+    def write(self, batch: Sequence[RecordedRequest], timeout_s: float) -> None:
+        """Write or send a batch of requests within `timeout_s`. Any exception counts as a failure."""
 
     def close(self) -> None: ...
 
 
 class RecordedRequestQueue:
-    """A queue of request summaries that a thread writes to a sink.
+    """A queue of recorded requests that a thread writes to a sink.
 
     It is bounded, and written in batches. At most `limit` wait. More than that, and what the sink cannot take, is dropped
     and counted.
@@ -55,7 +55,7 @@ class RecordedRequestQueue:
         self._batch = batch
         self._interval_s = interval_s
         self._timeout_s = timeout_s
-        self._waiting: list[RequestSummary] = []
+        self._waiting: list[RecordedRequest] = []
         self._taken = 0  # by the thread, and neither written nor lost yet
         self._given_up = False
         self._wake = threading.Event()
@@ -67,11 +67,11 @@ class RecordedRequestQueue:
     def start(self) -> None:
         self._thread.start()
 
-    def enqueue(self, summary: RequestSummary) -> None:
-        """Add one summary to the queue. Never blocks."""
+    def enqueue(self, request: RecordedRequest) -> None:
+        """Add one request to the queue. Never blocks."""
         waiting = self._waiting
         if len(waiting) < self._limit:
-            waiting.append(summary)
+            waiting.append(request)
             if len(waiting) == self._half:
                 self._wake.set()  # else a gateway that keeps all fills it before the next round
         else:

@@ -59,7 +59,7 @@ class AiohttpUpstream:
         connections: int,
         connect_timeout_s: float,
         idle_s: float,
-        ca_file: str = "",
+        extra_ca_file: str = "",
         egress_policy: EgressCheck | None = None,
         identity: BackendCredentials | None = None,
     ) -> None:
@@ -68,7 +68,7 @@ class AiohttpUpstream:
         self._connections = connections
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
-        self._ca_file = ca_file
+        self._extra_ca_file = extra_ca_file
         self._session: aiohttp.ClientSession
 
     async def start(self) -> None:
@@ -78,7 +78,7 @@ class AiohttpUpstream:
                 limit_per_host=self._connections,
                 keepalive_timeout=self._idle_s,
                 ttl_dns_cache=30,
-                ssl=backend_tls_context(self._ca_file),
+                ssl=backend_tls_context(self._extra_ca_file),
                 socket_factory=self._socket,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),

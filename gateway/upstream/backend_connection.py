@@ -8,7 +8,8 @@ from gateway.core.errors import BrokenUpstreamResponse
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.core.location_and_link_rewriting import rewrite_urls
-from gateway.upstream.hold_retryable_refusal import REFUSALS, hold_refusal
+from gateway.tcp_keepalive import enable_tcp_keepalive
+from gateway.upstream.hold_retryable_refusal import REFUSALS, hold_retryable_refusal
 from gateway.upstream.request_upload import (
     CHUNKS,
     HEAD,
@@ -19,8 +20,7 @@ from gateway.upstream.request_upload import (
     UNTIL_CLOSE,
     RequestUpload,
 )
-from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, ResponseHeadReader
-from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
+from gateway.upstream.response_head import HEAD_LIMIT_BYTES, CachingResponseHeadParser, ResponseHead
 
 if TYPE_CHECKING:
     from gateway.upstream.base import OwningPool, ResponseSink
@@ -64,7 +64,7 @@ class BackendConnection(RequestUpload):
         self._keep_alive = True
         self._left = 0
         self._dechunker: ChunkedDecoder | None = None
-        self._parse_head = ResponseHeadReader()
+        self._parse_head = CachingResponseHeadParser()
         self._received = b""  # of a head that is not whole yet
         self._paused = False
 
@@ -74,17 +74,16 @@ class BackendConnection(RequestUpload):
 
     # -- the request
 
-    def start(
+    def start_exchange(
         self,
         exchange: Exchange,
         attempt: Attempt,
         request: bytes,
         upgrading: bool = False,  # noqa: FBT001, FBT002
     ) -> InlineWakeupFuture:
-        """Start a request on the connection.
+        """Send a request, whose response is then relayed. The future completes when all of that is relayed, or fails.
 
-        It sends `request`, which is the head, and the whole body unless `send_body` streams that. The future completes when
-        the caller has the response, or fails.
+        `request` is the head, and the whole body unless `send_body` streams that.
         """
         self._exchange = exchange
         self._attempt = attempt
@@ -169,7 +168,7 @@ class BackendConnection(RequestUpload):
         attempt.status = status
         exchange.backend_server_timing = head.timing
         if status in REFUSALS and exchange.may_wait:
-            self._response = response = hold_refusal(exchange, head, response)
+            self._response = response = hold_retryable_refusal(exchange, head, response)
         self._keep_alive = head.keep_alive
         if head.addresses is not None:
             head.fields += rewrite_urls(exchange, head.addresses)
@@ -283,7 +282,7 @@ class BackendConnection(RequestUpload):
         ):  # some servers take them for fields of the next request
             self.pool.release(self)
         else:
-            self.pool.discard(self)
+            self.pool.remove(self)
             if self.transport is not None:
                 self.transport.close()
         if completion is not None:
@@ -297,8 +296,8 @@ class BackendConnection(RequestUpload):
         if completion is not None:
             completion.complete(error)
 
-    def end_tunnel(self) -> None:
-        """End the tunnel. The caller has closed it. Bytes already accepted still go out, if the backend reads them in time."""
+    def close_tunnel(self) -> None:
+        """Close the tunnel: the caller's connection is gone. Bytes already accepted still go out, if the backend reads them in time."""
         completion = self._completion
         self._state = NOTHING
         self._completion = None
@@ -315,7 +314,7 @@ class BackendConnection(RequestUpload):
         """
         if self._state == TUNNEL:  # nothing has gone through it for long: that is no failure
             self._response.relay_end(b"")
-            self.end_tunnel()
+            self.close_tunnel()
         else:
             self._fail(error)
 
@@ -327,14 +326,14 @@ class BackendConnection(RequestUpload):
         body, self._body = self._body, None
         if body is not None:
             body.stop_piping()
-        self.pool.discard(self)
+        self.pool.remove(self)
         if self.transport is not None:
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         state, completion = self._state, self._completion
-        self.pool.discard(self)
+        self.pool.remove(self)
         if state == NOTHING:
             return
         if (state == UNTIL_CLOSE and exc is None) or state == TUNNEL:

@@ -239,7 +239,7 @@ class Backends:
         self.response = Relayed(upgrading=upgrading)
         exchange: Any = _Exchange(self.response, method)
         attempt: Any = _Attempt()
-        self.completion: InlineWakeupFuture = self.connection.start(
+        self.completion: InlineWakeupFuture = self.connection.start_exchange(
             exchange, attempt, b"request", upgrading=upgrading
         )
         self.completion.wake = self._come

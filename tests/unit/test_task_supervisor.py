@@ -204,9 +204,9 @@ async def test_a_timer_goes_on_after_an_error():
     upstream = PooledUpstream(connections=1, connect_timeout_s=1, idle_s=1, tunnel_idle_s=1)
 
     class Broken:
-        has_deadlines = False
+        has_requests = False
 
-        def sweep(self, now: float) -> None:
+        def close_idle(self, now: float) -> None:
             raise LookupError(now)
 
         async def close(self) -> None: ...

@@ -290,7 +290,7 @@ def _check_place(settings: Settings, url: str, audience: str | None) -> None:
         networks=[parse_network(network) for network in upstream.networks],
     )
     try:
-        egress_policy.check_url(url)
+        egress_policy.resolve_and_check_url(url)
     except EgressRefused as refused:
         raise Failure(str(refused), code=EX_DATAERR) from None
     if audience and not egress_policy.may_choose_audience(url):

@@ -25,7 +25,7 @@ from gateway.registry import base
 from gateway.registry.evidence_records import evidence_change
 from gateway.registry.sqlite import SqliteRegistry
 from gateway.task_supervisor import Supervisor
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import RequestMetrics
 from gateway.usage_totals import usage_totals
 from tests.damage import one_bit_off
 from tests.unit.audit.test_anchors import write_key
@@ -300,7 +300,7 @@ async def serve(path: Path) -> Used:
     used, draw = Used(f"{utc_day(at):%Y-%m}"), random.Random(22)
     registry = SqliteRegistry(path)
     for number in range(6):
-        metrics = Metrics()
+        metrics = RequestMetrics()
         reporter = UsageReporter(
             registry,
             partial(usage_totals, metrics),

@@ -13,7 +13,7 @@ from gateway.core.client_address import TrustedProxies
 from gateway.core.errors import GatewayError, HeadersTooLarge
 from gateway.core.exchange import Exchange
 from gateway.core.head_template_cache import CachedHead, HeadTemplateCache
-from gateway.server.aiohttp_head_parser import HeadParser, parsed_head_of
+from gateway.server.request_head_parser import HeadParser, parsed_head_of
 from gateway.stages.read_request_context import ReadRequestContext
 
 PEER = "192.0.2.1"

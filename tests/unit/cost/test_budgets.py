@@ -15,7 +15,7 @@ from gateway.cost.usage_documents import DailyUsage, Usage, UsageKey
 from gateway.registry.base import Unavailable
 from gateway.registry.memory import MemoryRegistry
 from gateway.registry.snapshot import compile_snapshot
-from gateway.telemetry.metrics import OTHER, Metrics
+from gateway.telemetry.metrics import OTHER, RequestMetrics
 from gateway.usage_totals import usage_totals
 from tests.unit.cost.fleet import NOON, SIZE, FleetGateway, put_wine, remove_budget, set_budget
 from tests.unit.telemetry.exchanges import make_exchange
@@ -194,7 +194,7 @@ def test_which_callers_are_counted_separately():
 def test_a_team_with_a_budget_takes_bounded_memory_however_many_callers_it_has():
     keeper = BudgetKeeper(MemoryRegistry(), FleetGateway(MemoryRegistry()).reporter)
     keeper._ids = frozenset({"team:t"})
-    metrics = Metrics(limit=5)
+    metrics = RequestMetrics(limit=5)
     metrics.overflow_caller_labels = keeper.overflow_caller_labels
     for number in range(100):
         exchange = make_exchange()

@@ -23,7 +23,7 @@ from gateway.registry.base import Unavailable
 from gateway.registry.firestore.document_layout import MAX_BODY_BYTES
 from gateway.registry.memory import MemoryRegistry
 from gateway.task_supervisor import Supervisor
-from gateway.telemetry.metrics import OTHER, Metrics
+from gateway.telemetry.metrics import OTHER, RequestMetrics
 from gateway.usage_totals import usage_totals
 from tests.patience import eventually
 from tests.unit.telemetry.exchanges import make_exchange
@@ -270,7 +270,7 @@ async def test_a_document_that_cannot_be_read_is_named_and_hides_no_other(body):
 
 
 def test_usage_has_every_request_that_named_a_model_once():
-    metrics = Metrics()
+    metrics = RequestMetrics()
     for status in (200, 200, 404, 503):
         metrics.observe(make_exchange(status=status, took_s=0.102, bytes_in=10, bytes_out=20), status)
     metrics.observe(make_exchange(caller=None, attempts=0, bytes_out=7), 401)
@@ -282,7 +282,7 @@ def test_usage_has_every_request_that_named_a_model_once():
 
 
 def test_callers_that_a_budget_names_are_counted_by_themselves_whatever_the_bound():
-    metrics = Metrics(limit=5)
+    metrics = RequestMetrics(limit=5)
     metrics.overflow_caller_labels = lambda principal: (principal.id if principal.id == "c49" else OTHER, "")
     for number in range(50):
         metrics.observe(make_exchange(caller=f"c{number}"), 200)

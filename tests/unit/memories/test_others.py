@@ -46,8 +46,8 @@ from gateway.telemetry.otlp_trace_encoding import _attribute, _field, _key_value
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider, _Token
 from gateway.upstream.response_head import (
+    CachingResponseHeadParser,
     ResponseHead,
-    ResponseHeadReader,
     _known_lines,
     _known_status_lines,
     parse_response_head,
@@ -385,7 +385,7 @@ def test_heads_of_answers(heads: list[tuple[bytes, list[bytes]]]):
     )
 )
 def test_heads_of_answers_on_one_connection(heads: list[tuple[bytes, list[bytes]]]):
-    read = ResponseHeadReader()
+    read = CachingResponseHeadParser()
     for first, lines in heads:
         raw = b"\r\n".join([first, *lines])
         assert _answer_head(raw, lambda raw: read(raw + b"\r\n\r\n", len(raw))) == _answer_head(raw)

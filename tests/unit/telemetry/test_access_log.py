@@ -11,7 +11,7 @@ from gateway.core.escape_unprintable import printable_own_lines
 from gateway.core.ip_network_set import parse_address
 from gateway.telemetry.access_log import JsonAccessLogFormatter, TextAccessLogFormatter
 from gateway.telemetry.logs import JsonFormatter, LogWriter, TextFormatter
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
 from gateway.telemetry.request_recorder import RequestRecorder
 from tests.unit.telemetry.exchanges import make_exchange
@@ -148,7 +148,7 @@ def test_a_line_says_whether_its_trace_is_kept_also_where_that_is_known_last(exc
     stream = io.TextIOWrapper(io.BytesIO())
     writer = LogWriter(stream, interval_s=0)
     record = RequestRecorder(
-        writer, Metrics(), json=True, store=RecordedRequestQueue("store", NoSink), exporters=[]
+        writer, RequestMetrics(), json=True, store=RecordedRequestQueue("store", NoSink), exporters=[]
     )
     record(exchange)
     writer.start()

@@ -16,7 +16,7 @@ from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
 from gateway.telemetry.spans_of_request import spans_of
 from tests.conftest import require
 from tests.patience import patience
-from tests.unit.telemetry.test_recorded_request_store import summary
+from tests.unit.telemetry.test_recorded_request_store import recorded
 
 require(
     "opentelemetry",
@@ -32,8 +32,8 @@ with warnings.catch_warnings():
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-    from gateway.telemetry.export_traces import CloudTraceSink, OtlpTraceSink, otel_resource, otel_spans
     from gateway.telemetry.otlp_trace_encoding import encode_otlp_traces
+    from gateway.telemetry.trace_sinks import CloudTraceSink, OtlpTraceSink, otel_resource, otel_spans
 
 CALLER = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 RESOURCE = otel_resource("chips", "test-1", "proj")
@@ -91,7 +91,7 @@ def cloud_trace() -> Iterator[CloudTraceServer]:
 
 
 def test_cloud_trace_gets_the_waterfall(cloud_trace: CloudTraceServer):
-    kept = summary(attempts=2, status=502, server_timing=b"predict;dur=20", trace=continue_trace(CALLER))
+    kept = recorded(attempts=2, status=502, server_timing=b"predict;dur=20", trace=continue_trace(CALLER))
     export_queue = RecordedRequestQueue("cloud-trace", cloud_trace.sink, interval_s=60)
     export_queue.start()
     export_queue.enqueue(kept)
@@ -116,16 +116,16 @@ def test_cloud_trace_gets_the_waterfall(cloud_trace: CloudTraceServer):
 @pytest.mark.parametrize(
     "kept",
     [
-        summary(attempts=2, status=502, server_timing=b"predict;dur=20", trace=continue_trace(CALLER)),
-        summary(took_s=3, server_timing=b"a;dur=1, b;dur=2", queued_s=0.5, permitted=1000.5),
-        summary(model=None, status=404, attempts=0),
-        summary(status=499, kept="left", target="/w\u00efne", caller="1"),
-        summary(status=503, attempts=0, error=BrokenUpstreamResponse("x" * 20_000), target="/" + "y" * 300),
+        recorded(attempts=2, status=502, server_timing=b"predict;dur=20", trace=continue_trace(CALLER)),
+        recorded(took_s=3, server_timing=b"a;dur=1, b;dur=2", queued_s=0.5, permitted=1000.5),
+        recorded(model=None, status=404, attempts=0),
+        recorded(status=499, kept="left", target="/w\u00efne", caller="1"),
+        recorded(status=503, attempts=0, error=BrokenUpstreamResponse("x" * 20_000), target="/" + "y" * 300),
     ],
     ids=["failed", "cold start", "refused", "left", "long"],
 )
 def test_an_otlp_message_is_what_opentelemetry_itself_would_make(kept):
-    again = summary()  # of another trace, in the same batch
+    again = recorded()  # of another trace, in the same batch
     ours = ExportTraceServiceRequest.FromString(encode_otlp_traces([kept, again], RESOURCE))
     theirs = encode_spans([*otel_spans(kept, RESOURCE), *otel_spans(again, RESOURCE)])
     assert ours == theirs
@@ -134,7 +134,7 @@ def test_an_otlp_message_is_what_opentelemetry_itself_would_make(kept):
 def test_a_path_that_is_no_text_reaches_the_collector():
     """Its stand-in is a question mark here; the SDK would lose the whole batch."""
     sent = ExportTraceServiceRequest.FromString(
-        encode_otlp_traces([summary(model=None, target="/\udcff", status=404, attempts=0)], RESOURCE)
+        encode_otlp_traces([recorded(model=None, target="/\udcff", status=404, attempts=0)], RESOURCE)
     )
     (span,) = sent.resource_spans[0].scope_spans[0].spans
     assert span.name == "POST /?"
@@ -145,7 +145,7 @@ def test_cloud_trace_refuses(cloud_trace: CloudTraceServer):
     cloud_trace.refuse = True
     export_queue = RecordedRequestQueue("cloud-trace", cloud_trace.sink, interval_s=60)
     export_queue.start()
-    export_queue.enqueue(summary())
+    export_queue.enqueue(recorded())
     export_queue.stop(patience(20))
     assert export_queue.dropped == 1
 
@@ -155,7 +155,7 @@ def test_cloud_trace_is_away():
     server.stop()
     export_queue = RecordedRequestQueue("cloud-trace", server.sink, interval_s=60)
     export_queue.start()
-    export_queue.enqueue(summary())
+    export_queue.enqueue(recorded())
     began = time.monotonic()
     export_queue.stop(patience(20))
     assert export_queue.dropped == 1
@@ -168,7 +168,7 @@ def test_cloud_trace_hangs(cloud_trace: CloudTraceServer):
     cloud_trace.hang = threading.Event()
     export_queue = RecordedRequestQueue("cloud-trace", cloud_trace.sink, interval_s=60, timeout_s=0.5)
     export_queue.start()
-    export_queue.enqueue(summary())
+    export_queue.enqueue(recorded())
     export_queue.stop(patience(20))
     assert export_queue.dropped == 1
     cloud_trace.hang.set()
@@ -222,7 +222,7 @@ def send(export_queue_to, *kept):
 
 
 def test_otlp_gets_the_waterfall(collector: Collector):
-    kept = summary(attempts=2, server_timing=b"predict;dur=20")
+    kept = recorded(attempts=2, server_timing=b"predict;dur=20")
     assert send(lambda: OtlpTraceSink(collector.url, RESOURCE), kept) == 0
     ((path, body),) = collector.posts
     assert path == "/v1/traces"
@@ -240,14 +240,14 @@ def test_otlp_gets_the_waterfall(collector: Collector):
 
 def test_otlp_is_asked_once_more_after_a_hiccup(collector: Collector):
     collector.statuses = [503]
-    assert send(lambda: OtlpTraceSink(collector.url, RESOURCE), summary()) == 0
+    assert send(lambda: OtlpTraceSink(collector.url, RESOURCE), recorded()) == 0
     assert len(collector.posts) == 1
 
 
 def test_otlp_refuses(collector: Collector):
     collector.statuses = [400]
-    assert send(lambda: OtlpTraceSink(collector.url, RESOURCE), summary()) == 1
+    assert send(lambda: OtlpTraceSink(collector.url, RESOURCE), recorded()) == 1
 
 
 def test_otlp_is_away():
-    assert send(lambda: OtlpTraceSink("http://127.0.0.1:9", RESOURCE), summary()) == 1
+    assert send(lambda: OtlpTraceSink("http://127.0.0.1:9", RESOURCE), recorded()) == 1

@@ -1,6 +1,6 @@
-"""Aggregate this process's metrics periodically.
+"""Aggregate a worker's metrics each second: slow-request thresholds, ticks, and the total of all workers.
 
-A thread updates the slow-request thresholds, builds ticks, and shares the metrics with the other workers.
+A thread does so. Workers share their metrics through files.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import msgspec
 from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.merge_metrics import merge_states, quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
-from gateway.telemetry.metrics import Metrics, MetricsState, Series
+from gateway.telemetry.metrics import MetricsState, RequestMetrics, Series
 from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, Tick
 
 _log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class SharedWorkerMetrics:
     merges the files of ended workers into one, so that a worker that ends again and again does not fill the folder.
     """
 
-    def __init__(self, metrics: Metrics, folder: Path | None, worker: str) -> None:
+    def __init__(self, metrics: RequestMetrics, folder: Path | None, worker: str) -> None:
         self._metrics = metrics
         self._folder = folder
         self._own = f"{worker}{_SUFFIX}"
@@ -239,7 +239,7 @@ class MetricsAggregator:
 
     def __init__(
         self,
-        metrics: Metrics,
+        metrics: RequestMetrics,
         shared: SharedWorkerMetrics,
         write_ticks: WriteTicks | None,
         *,

@@ -14,7 +14,7 @@ from gateway.core.errors import (
     MethodNotImplemented,
     TargetTooLong,
 )
-from gateway.server.aiohttp_head_parser import HeadParser, parsed_head_of
+from gateway.server.request_head_parser import HeadParser, parsed_head_of
 
 HEAD = b"POST /wine?x=1 HTTP/1.1\r\nHost: chips\r\n"
 
@@ -38,7 +38,7 @@ def test_it_is_the_parser_in_c():
         "aiohttp runs without its C parser"
     )
     assert aiohttp.__version__.startswith("3.14."), (
-        "read gateway/server/aiohttp_head_parser.py before this bound is moved"
+        "read gateway/server/request_head_parser.py before this bound is moved"
     )
 
 

@@ -1,4 +1,4 @@
-"""Exports metrics to Cloud Monitoring or to an OTLP collector, with OpenTelemetry. It is imported only in the sender's thread."""
+"""The sinks that export metrics: to Cloud Monitoring, or to an OTLP collector. Imported only in the sender's thread."""
 
 import time
 import warnings
@@ -21,12 +21,13 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from gateway import __version__
-from gateway.telemetry.export_traces import OtlpClient, otel_resource
 from gateway.telemetry.metric_catalog import METRICS
 from gateway.telemetry.metric_catalog import Metric as Described
 from gateway.telemetry.metrics import MetricsState
 from gateway.telemetry.metrics_push import MetricsSink
+from gateway.telemetry.otlp_client import OtlpClient
 from gateway.telemetry.prometheus_exposition import histograms, scalar_samples
+from gateway.telemetry.trace_sinks import otel_resource
 
 _SCOPE = InstrumentationScope("chips", __version__)
 _CUMULATIVE = AggregationTemporality.CUMULATIVE

@@ -1,8 +1,8 @@
-"""Parse request heads with aiohttp's C parser.
+"""Parse the request heads of the fast path with aiohttp's C parser.
 
 This is the one file on the fast path that touches what aiohttp does not document. The parser is given heads alone (`response_with_body=False` makes it take the empty line for the end of the message);
 `gateway.server.request_body` frames the bodies. `gateway.server.request_framing` judges what the parser forgives or leaves to its
-body reader. tests/unit/server/test_aiohttp_head_parser.py fails loudly where a release of aiohttp changes what this relies on.
+body reader. tests/unit/server/test_request_head_parser.py fails loudly where a release of aiohttp changes what this relies on.
 """
 
 import asyncio
@@ -49,10 +49,9 @@ class HeadParser:
         )
 
     def parse(self, head: bytes) -> Any:
-        """Parse one whole request head.
+        """Parse one whole request head, or raise the CallerError that answers it.
 
-        It includes its empty line; the result is aiohttp's message. Raises a CallerError. The message is of a type of the C
-        parser that no stub names.
+        `head` includes its empty line. The result is aiohttp's message, of a type of the C parser that no stub names.
         """
         line, end, fields = head.partition(b"\r\n")
         if (

@@ -1,4 +1,4 @@
-"""Protocols between the parts of the server. They belong to the fast path, and keep imports acyclic."""
+"""The interfaces between the parts of a caller's connection on the fast path. They keep imports acyclic."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -10,7 +10,7 @@ from gateway.core.inline_wakeup_future import InlineWakeupFuture
 from gateway.server.open_connections import OpenConnections
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import ResponseSource
+    from gateway.upstream.base import RelayingConnection
 
 # Why reading from a caller pauses.
 BODY: Final = 1  # nothing takes more of a request's body yet
@@ -23,7 +23,7 @@ class CallerTransport(Protocol):
     body_timeout_s: float
     drained: InlineWakeupFuture | None
     last: bool
-    source: "ResponseSource | None"
+    source: "RelayingConnection | None"
     writing_paused: bool
 
     def write(self, raw: bytes) -> None: ...
@@ -36,7 +36,7 @@ class CallerTransport(Protocol):
 
     def send_continue(self) -> None: ...
 
-    def open_tunnel(self, source: "ResponseSource") -> None: ...
+    def open_tunnel(self, source: "RelayingConnection") -> None: ...
 
     def pause_reading(self, why: int = BODY) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Enable TCP keep-alive on a connection. It detects that the peer of a silent connection (a tunnel) is gone."""
+"""Enable TCP keep-alive on a connection. It detects that the peer of a silent connection is gone: a tunnel's caller or backend."""
 
 import socket
 from asyncio import BaseTransport

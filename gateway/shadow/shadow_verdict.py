@@ -1,4 +1,4 @@
-"""The verdict on a shadow: whether the candidate's answers agree with the stable version's.
+"""The verdict on a whole shadow: whether the candidate's answers agree with the stable version's.
 
 What counts is whether the candidate differs from the stable version more than the stable version differs from itself. The
 intervals are confidence sequences: each holds at all times at once with the stated probability, so you may look as often as

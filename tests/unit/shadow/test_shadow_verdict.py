@@ -15,7 +15,7 @@ from gateway.shadow.difference_counts import (
     ShadowReport,
     VersionFigures,
 )
-from gateway.shadow.difference_verdict import (
+from gateway.shadow.shadow_verdict import (
     ALPHA,
     always_valid_interval,
     combine_reports,

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.periodic_aggregation import (
+from gateway.telemetry.metrics import RequestMetrics
+from gateway.telemetry.worker_metrics_aggregation import (
     MetricsAggregator,
     SharedWorkerMetrics,
     SlowThresholds,
@@ -20,7 +20,7 @@ from tests.unit.telemetry.exchanges import make_exchange
 
 
 def test_slow_is_relative_to_lately():
-    metrics, slowness = Metrics(), SlowThresholds()
+    metrics, slowness = RequestMetrics(), SlowThresholds()
     for _ in range(300):
         metrics.observe(make_exchange(took_s=0.02), 200)
     slowness.update(metrics.all_series())
@@ -34,7 +34,7 @@ def test_slow_is_relative_to_lately():
 
 
 def test_a_few_requests_make_no_percentile():
-    metrics, slowness = Metrics(), SlowThresholds()
+    metrics, slowness = RequestMetrics(), SlowThresholds()
     for _ in range(50):
         metrics.observe(make_exchange(took_s=0.02), 200)
     slowness.update(metrics.all_series())
@@ -42,7 +42,7 @@ def test_a_few_requests_make_no_percentile():
 
 
 def test_ticks_are_what_was_new():
-    metrics, builder = Metrics(), TickBuilder(5)
+    metrics, builder = RequestMetrics(), TickBuilder(5)
     metrics.observe(make_exchange(), 200)
     metrics.observe(make_exchange(), 500)
     (tick,) = builder.take_ticks(metrics.all_series(), 15)
@@ -67,7 +67,7 @@ def test_ticks_end_by_the_clock(monkeypatch):
 
 
 def test_workers_tell_each_other(tmp_path):
-    first, second = Metrics(), Metrics()
+    first, second = RequestMetrics(), RequestMetrics()
     one, two = SharedWorkerMetrics(first, tmp_path, "1"), SharedWorkerMetrics(second, tmp_path, "2")
     first.observe(make_exchange(), 200)
     second.observe(make_exchange(), 200)
@@ -80,20 +80,20 @@ def test_workers_tell_each_other(tmp_path):
 
 
 def test_a_worker_that_has_gone_still_counts_but_is_no_worker(tmp_path):
-    gone = Metrics()
+    gone = RequestMetrics()
     gone.observe(make_exchange(), 200)
     state = gone.live_state()
     state.at -= 60
     (tmp_path / "gone.state").write_bytes(msgspec.msgpack.encode(state))
     (tmp_path / "torn.state").write_bytes(b"\x93")
-    total = SharedWorkerMetrics(Metrics(), tmp_path, "here").total()
+    total = SharedWorkerMetrics(RequestMetrics(), tmp_path, "here").total()
     assert total.series["wine"]["1"].statuses == {200: 1}
     assert total.gauges["chips_workers"] == {"": 1.0}
 
 
 def write_state(folder, name, *, statuses=(200,)):
     """The file of a worker, as it left it."""
-    metrics = Metrics()
+    metrics = RequestMetrics()
     for status in statuses:
         metrics.observe(make_exchange(), status)
     SharedWorkerMetrics(metrics, folder, name).write_own()
@@ -110,7 +110,7 @@ def counted(shared):
 
 
 def test_the_files_of_workers_that_have_ended_become_one(tmp_path):
-    shared = SharedWorkerMetrics(Metrics(), tmp_path, f"host-{os.getpid()}")
+    shared = SharedWorkerMetrics(RequestMetrics(), tmp_path, f"host-{os.getpid()}")
     write_state(tmp_path, f"host-{os.getppid()}")  # one that runs
     for round_ in range(1, 4):
         write_state(tmp_path, f"host-{ended_process()}", statuses=(200, 500))
@@ -126,7 +126,7 @@ def test_the_files_of_workers_that_have_ended_become_one(tmp_path):
 
 
 def test_a_worker_that_gets_the_process_id_of_another_is_counted(tmp_path):
-    shared = SharedWorkerMetrics(Metrics(), tmp_path, "here")
+    shared = SharedWorkerMetrics(RequestMetrics(), tmp_path, "here")
     name = f"host-{ended_process()}"
     for round_ in range(1, 4):
         write_state(tmp_path, name)
@@ -136,7 +136,7 @@ def test_a_worker_that_gets_the_process_id_of_another_is_counted(tmp_path):
 
 
 def test_nothing_counts_twice_where_folding_is_broken_off(tmp_path, monkeypatch):
-    shared = SharedWorkerMetrics(Metrics(), tmp_path, "here")
+    shared = SharedWorkerMetrics(RequestMetrics(), tmp_path, "here")
     write_state(tmp_path, f"host-{ended_process()}")
 
     def killed(*_, **__):
@@ -161,8 +161,8 @@ def test_nothing_counts_twice_where_folding_is_broken_off(tmp_path, monkeypatch)
 
 def test_one_folds_at_a_time_and_what_is_folded_meanwhile_is_counted_once(tmp_path, monkeypatch):
     shared, other = (
-        SharedWorkerMetrics(Metrics(), tmp_path, "here"),
-        SharedWorkerMetrics(Metrics(), tmp_path, "there"),
+        SharedWorkerMetrics(RequestMetrics(), tmp_path, "here"),
+        SharedWorkerMetrics(RequestMetrics(), tmp_path, "there"),
     )
     write_state(tmp_path, f"host-{ended_process()}")
     with (tmp_path / "fold.lock").open("ab") as lock:
@@ -181,9 +181,9 @@ def test_one_folds_at_a_time_and_what_is_folded_meanwhile_is_counted_once(tmp_pa
 
 
 def test_a_pulse_folds(tmp_path, monkeypatch):
-    monkeypatch.setattr("gateway.telemetry.periodic_aggregation.INTERVAL_S", 0.001)
+    monkeypatch.setattr("gateway.telemetry.worker_metrics_aggregation.INTERVAL_S", 0.001)
     write_state(tmp_path, f"host-{ended_process()}")
-    metrics = Metrics()
+    metrics = RequestMetrics()
     pulse = MetricsAggregator(metrics, SharedWorkerMetrics(metrics, tmp_path, "here"), None)
     pulse.start()
     end = time.monotonic() + patience(30)

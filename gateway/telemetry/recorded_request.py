@@ -1,4 +1,4 @@
-"""The summary of one recorded request.
+"""The record of one request.
 
 It holds what is known about the request and its attempts at backends. `chips why`, the console, the store and all spans come
 from it.
@@ -13,8 +13,8 @@ from gateway.core.exchange import Attempt, Exchange
 MAX_TEXT = 512
 
 
-class AttemptSummary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The summary of one attempt at a backend. Times are seconds since the request arrived."""
+class RecordedAttempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The record of one attempt at a backend. Times are seconds since the request arrived."""
 
     span_id: str
     began: float
@@ -28,8 +28,8 @@ class AttemptSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     failure: str | None = None
 
 
-class RequestSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The summary of one recorded request. It holds no payload, no query and no credentials."""
+class RecordedRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The record of one request and its attempts. It holds no payload, no query and no credentials."""
 
     request_id: str
     trace_id: str
@@ -63,7 +63,7 @@ class RequestSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     rate_limit_s: float = 0.0
     queued_s: float = 0.0
     buffering_s: float = 0.0  # how long the caller took for a small body
-    attempts: tuple[AttemptSummary, ...] = ()
+    attempts: tuple[RecordedAttempt, ...] = ()
     server_timing: str = ""
     gateway: str = ""  # which process answered
 
@@ -76,10 +76,10 @@ class RequestSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return sum((attempt.ended or self.duration_s) - attempt.began for attempt in self.attempts)
 
 
-def summarize(
+def recorded_request_of(
     exchange: Exchange, *, status: int, kept: str, side: str, code: str, gateway: str
-) -> RequestSummary:
-    """Make the summary of a finished exchange."""
+) -> RecordedRequest:
+    """Make the record of a finished exchange."""
     arrived = exchange.arrived
     duration_s = exchange.ended - arrived
     trace = exchange.trace
@@ -90,7 +90,7 @@ def summarize(
     principal = getattr(exchange, "principal", None)
     error, cause = exchange.error, exchange.cause
     timing = exchange.backend_server_timing
-    return RequestSummary(
+    return RecordedRequest(
         request_id=exchange.request_id,
         trace_id=trace.trace_id,
         span_id=trace.span_id,
@@ -129,8 +129,8 @@ def summarize(
     )
 
 
-def _try(attempt: Attempt, arrived: float) -> AttemptSummary:
-    return AttemptSummary(
+def _try(attempt: Attempt, arrived: float) -> RecordedAttempt:
+    return RecordedAttempt(
         attempt.span_id,
         attempt.began - arrived,
         _since(attempt.dialed, arrived),

@@ -1,16 +1,16 @@
-"""The byte stream of one caller's connection. It reads and writes, applies back-pressure, and ends with a lingering close."""
+"""The part of a caller's connection below HTTP: writes, flow control, and the lingering close."""
 
 import asyncio
 import time
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
-from gateway.server.interfaces import BODY, PIPELINE
+from gateway.server.fast_path_interfaces import BODY, PIPELINE
 from gateway.server.lingering_close import LINGER_S, LingeringClose
 
 if TYPE_CHECKING:
-    from gateway.server.interfaces import ServerState
-    from gateway.upstream.base import ResponseSource
+    from gateway.server.fast_path_interfaces import ServerState
+    from gateway.upstream.base import RelayingConnection
 
 NEVER: Final = float("inf")
 
@@ -18,11 +18,10 @@ _JOINED_BYTES: Final = 4096  # beyond this a copy costs more than a second buffe
 _GOODBYE_S: Final = 0.5  # at a stop
 
 
-class CallerStream(asyncio.Protocol):
-    """The byte stream of one caller's connection.
+class BaseCallerProtocol(asyncio.Protocol):
+    """The part of a caller's connection below HTTP. It writes, pauses and resumes both directions, and closes.
 
-    `CallerConnection` inherits it. It reads, writes, applies back-pressure and closes. The server calls `expire` at `due`
-    (monotonic seconds).
+    `CallerConnection` inherits it and reads the requests. The server calls `expire` at `due` (monotonic seconds).
     """
 
     __slots__ = (
@@ -54,7 +53,7 @@ class CallerStream(asyncio.Protocol):
         self._linger: LingeringClose | None = (
             None  # the last answer has been given, and the caller has yet to close
         )
-        self.source: ResponseSource | None = None  # of the answer that is being relayed
+        self.source: RelayingConnection | None = None  # of the answer that is being relayed
         self.writing_paused = False
         self.drained: InlineWakeupFuture | None = None
         self.due = NEVER

@@ -5,11 +5,11 @@ from concurrent import futures
 
 import pytest
 
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.metrics_push import MetricsPusher
 from tests.patience import patience
 from tests.unit.telemetry.exchanges import make_exchange
-from tests.unit.telemetry.test_export_traces import RESOURCE, Collector, collector
+from tests.unit.telemetry.test_trace_sinks import RESOURCE, Collector, collector
 
 __all__ = ["collector"]
 
@@ -25,25 +25,25 @@ with warnings.catch_warnings():
     from google.protobuf.empty_pb2 import Empty
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-    from gateway.telemetry.export_metrics import CloudMonitoringSink, OtlpMetricsSink
+    from gateway.telemetry.metrics_sinks import CloudMonitoringSink, OtlpMetricsSink
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    metrics = Metrics()
+def metrics() -> RequestMetrics:
+    metrics = RequestMetrics()
     metrics.observe(make_exchange(took_s=0.1), 200)
     metrics.observe(make_exchange(took_s=0.1), 502)
     return metrics
 
 
-def send(metrics: Metrics, sink) -> MetricsPusher:
+def send(metrics: RequestMetrics, sink) -> MetricsPusher:
     sender = MetricsPusher(metrics, sink, every_s=600)
     sender.start()
     sender.stop(patience(20))
     return sender
 
 
-def test_otlp(metrics: Metrics, collector: Collector):
+def test_otlp(metrics: RequestMetrics, collector: Collector):
     assert send(metrics, lambda: OtlpMetricsSink(collector.url, RESOURCE)).failures_in_a_row == 0
     ((path, body),) = collector.posts
     assert path == "/v1/metrics"
@@ -63,12 +63,12 @@ def test_otlp(metrics: Metrics, collector: Collector):
     assert sum(point.bucket_counts) == 2
 
 
-def test_a_collector_that_is_away_costs_nothing_but_a_count(metrics: Metrics, collector: Collector):
+def test_a_collector_that_is_away_costs_nothing_but_a_count(metrics: RequestMetrics, collector: Collector):
     collector.statuses = [500]
     assert send(metrics, lambda: OtlpMetricsSink(collector.url, RESOURCE)).failures_in_a_row == 1
 
 
-def test_cloud_monitoring(metrics: Metrics):
+def test_cloud_monitoring(metrics: RequestMetrics):
     series: list[CreateTimeSeriesRequest] = []
 
     def create_series(request, context):

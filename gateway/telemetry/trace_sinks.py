@@ -1,7 +1,6 @@
-"""Exports sampled traces to Cloud Trace or an OTLP collector. It is imported only in an export queue's thread."""
+"""The sinks that export traces: to Cloud Trace, or to an OTLP collector. Imported only in an export queue's thread."""
 
 import logging
-import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +11,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from gateway import __version__
+from gateway.telemetry.otlp_client import OtlpClient
+from gateway.telemetry.recorded_request import RecordedRequest
 from gateway.telemetry.recorded_request_queue import TraceSink
-from gateway.telemetry.recorded_request_summary import RequestSummary
 from gateway.telemetry.spans_of_request import Span, spans_of
 
 _KINDS = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
@@ -22,13 +22,13 @@ _SCOPE = InstrumentationScope("chips", __version__)
 _NS = 1_000_000_000
 
 
-def otel_spans(summary: RequestSummary, resource: Resource) -> list[ReadableSpan]:
-    """Convert a request summary to OpenTelemetry spans."""
-    return [_otel_span(span, summary, resource) for span in spans_of(summary)]
+def otel_spans(request: RecordedRequest, resource: Resource) -> list[ReadableSpan]:
+    """Convert a recorded request to OpenTelemetry spans."""
+    return [_otel_span(span, request, resource) for span in spans_of(request)]
 
 
-def _otel_span(span: Span, summary: RequestSummary, resource: Resource) -> ReadableSpan:
-    trace_id = int(summary.trace_id, 16)
+def _otel_span(span: Span, request: RecordedRequest, resource: Resource) -> ReadableSpan:
+    trace_id = int(request.trace_id, 16)
     parent = None
     if span.parent_id is not None:
         parent = SpanContext(
@@ -44,8 +44,8 @@ def _otel_span(span: Span, summary: RequestSummary, resource: Resource) -> Reada
         attributes=span.attributes,
         kind=_KINDS[span.kind],
         status=Status(StatusCode.ERROR, span.error) if span.error else Status(StatusCode.UNSET),
-        start_time=int((summary.at + span.start_s) * _NS),
-        end_time=int((summary.at + span.end_s) * _NS),
+        start_time=int((request.at + span.start_s) * _NS),
+        end_time=int((request.at + span.end_s) * _NS),
         instrumentation_scope=_SCOPE,
     )
 
@@ -79,8 +79,8 @@ class CloudTraceSink:
         self._project = project
         self._resource = resource
 
-    def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:
-        spans = [span for summary in batch for span in otel_spans(summary, self._resource)]
+    def write(self, batch: Sequence[RecordedRequest], timeout_s: float) -> None:
+        spans = [span for request in batch for span in otel_spans(request, self._resource)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             translated = self._exporter._translate_to_cloud_trace(spans)
@@ -107,45 +107,11 @@ class OtlpTraceSink:
         self._post = OtlpClient(endpoint.rstrip("/") + "/v1/traces")
         self._resource = resource
 
-    def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:
+    def write(self, batch: Sequence[RecordedRequest], timeout_s: float) -> None:
         self._post(self._message(batch, self._resource), timeout_s)
 
     def close(self) -> None:
         self._post.close()
-
-
-class OtlpClient:
-    """An HTTP client that posts OTLP messages. OpenTelemetry's exporters would retry for longer than a stop may take."""
-
-    def __init__(self, url: str) -> None:
-        import requests
-
-        self._url = url
-        self._session: Any = requests.Session()
-        if url.startswith("https://telemetry.googleapis.com/"):
-            import google.auth
-            from google.auth.transport.requests import AuthorizedSession
-
-            credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-            self._session = AuthorizedSession(credentials)
-
-    def __call__(self, message: bytes, timeout_s: float) -> None:
-        began = time.monotonic()
-        answer = self._session.post(
-            self._url, data=message, headers={"Content-Type": "application/x-protobuf"}, timeout=timeout_s
-        )
-        if (
-            answer.status_code in {429, 502, 503, 504}
-            and (left_s := timeout_s - (time.monotonic() - began)) > 0.5
-        ):
-            time.sleep(0.2)  # once: a collector that restarts
-            answer = self._session.post(
-                self._url, data=message, headers={"Content-Type": "application/x-protobuf"}, timeout=left_s
-            )
-        answer.raise_for_status()
-
-    def close(self) -> None:
-        self._session.close()
 
 
 def open_trace_sink(kind: str, *, project: str, endpoint: str, service: str, instance: str) -> TraceSink:

@@ -1,6 +1,6 @@
 """The composition root: make, start and stop a whole gateway.
 
-It is made from its settings. `gateway/make_components.py` makes single parts of it; nothing else does.
+It is made from its settings. `gateway/component_factories.py` makes single parts of it; nothing else does.
 
 Objects are made from the bottom up and started in that order; what was started last is stopped first.
 """
@@ -15,15 +15,11 @@ from typing import TYPE_CHECKING
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.api_key_last_used import LastUsedRecorder
 from gateway.auth.authenticator_chain import AuthenticatorChain
-from gateway.component_metrics import ComponentMetrics
-from gateway.control.routes import ControlRoutes
-from gateway.core.client_address import TrustedProxies
-from gateway.cost.budgets import BudgetKeeper
-from gateway.limits.redis_limiter import RedisLimiter
-from gateway.make_components import (
+from gateway.component_factories import (
     build_anchoring,
     build_authenticators,
     build_caller_connections,
+    build_caller_token_signer,
     build_controller,
     build_egress_policy,
     build_figures_store,
@@ -32,13 +28,17 @@ from gateway.make_components import (
     build_mirror,
     build_server,
     build_shadow_upstream,
-    build_signer,
     build_telemetry,
     build_upstream,
     build_usage_reporter,
+    local_process_identity,
     parse_networks,
-    reporting_process_name,
 )
+from gateway.component_metrics import ComponentMetrics
+from gateway.control.routes import ControlRoutes
+from gateway.core.client_address import TrustedProxies
+from gateway.cost.track_budgets import BudgetKeeper
+from gateway.limits.redis_limiter import RedisLimiter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.lookup_quota_per_client_ip import ClientLookupQuota
@@ -67,7 +67,7 @@ from gateway.stages.route_to_backend import RouteToBackend
 from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.logs import LogWriter
 from gateway.upstream.pooled_client import PooledUpstream
-from gateway.usage_totals import usage_totals
+from gateway.usage_from_metrics import usage_from_metrics
 
 if TYPE_CHECKING:
     pass
@@ -127,7 +127,7 @@ class Gateway:
         settings = self._settings
         egress_policy = self._egress_policy = build_egress_policy(settings.upstream)
         self._id_tokens = build_id_tokens(settings.upstream, egress_policy, self.supervisor)
-        self._signer = build_signer(settings.upstream)
+        self._signer = build_caller_token_signer(settings.upstream)
         self.upstream = build_upstream(settings, egress_policy, self._id_tokens, self.supervisor)
 
     def _make_limits(self) -> None:
@@ -221,7 +221,7 @@ class Gateway:
             self.pipeline.set_rollout_exchange_counter,
             supervisor=self.supervisor,
             lease=LeaseRenewalMonitor(self.registry, LEASE),
-            process=reporting_process_name(settings),
+            process=local_process_identity(settings),
         )
         self.telemetry.metrics.add_readers(gauges=self._reporter.gauges)
         self.mirror.on_swap = self._follow
@@ -236,7 +236,7 @@ class Gateway:
         self._usage = build_usage_reporter(
             self._settings,
             self._figures,
-            partial(usage_totals, self.telemetry.metrics),
+            partial(usage_from_metrics, self.telemetry.metrics),
             self.mirror,
             self.supervisor,
         )
@@ -273,7 +273,7 @@ class Gateway:
         """Start the whole gateway. Raises OSError where the port is taken."""
         server = self._settings.server
         asyncio.get_running_loop().set_default_executor(
-            self.supervisor.thread_pool("blocking call", threads=_BLOCKING)
+            self.supervisor.make_blocking_call_executor("blocking call", threads=_BLOCKING)
         )
         async with AsyncExitStack() as stack:
             if self._own_registry:

@@ -25,7 +25,7 @@ from gateway.core.principal import CALLER_VERBS, Principal
 from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import KEYS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from gateway.core.header_classification import AUTHORIZATION, RequestHead, regis
 from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import Principal
 from gateway.core.token_and_certificate_rules import IssuerRule, apply_preset, is_printable_subject
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 _MAX_TOKEN_BYTES: Final = 8 * 1024
 _BEARER: Final = b"bearer "

@@ -135,11 +135,11 @@ def version(
     if library is None:
         console.out.print(__version__)
         return
-    from gateway.deploy.backend_libraries import BackendLibrariesNotInstalled, library_folder
+    from gateway.deploy.backend_libraries import BackendLibrariesNotShipped, library_folder
 
     try:
         console.out.print(str(library_folder(library)))
-    except BackendLibrariesNotInstalled as error:
+    except BackendLibrariesNotShipped as error:
         raise console.Failure(str(error)) from None
 
 

@@ -1,4 +1,7 @@
-"""Streams server-sent events to the console. It sends the dashboard every two seconds, and each recorded request."""
+"""Streams the dashboard and the recorded requests to the console, as server-sent events.
+
+The whole dashboard is sent every two seconds, and each recorded request soon after it is stored.
+"""
 
 import asyncio
 
@@ -24,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventStream:
-    """Streams server-sent events to the open consoles."""
+    """Streams the dashboard and the recorded requests to the open consoles, as server-sent events."""
 
     def __init__(self, board: Dashboard, reader: RequestAndTickReader | None) -> None:
         self._board = board

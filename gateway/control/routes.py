@@ -36,10 +36,10 @@ from gateway.core.principal import METADATA, OPERATE
 from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
-from gateway.task_supervisor import Supervisor
 from gateway.telemetry.prometheus_exposition import CONTENT_TYPE, render_exposition
 from gateway.telemetry.recorded_request_store import RequestAndTickReader
 from gateway.telemetry.worker_metrics_aggregation import SharedWorkerMetrics
+from gateway.thread_and_task_supervisor import Supervisor
 
 if TYPE_CHECKING:
     from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
@@ -96,7 +96,7 @@ class ControlRoutes:
             "/-/callers": self._callers,
             "/-/history": self._history,
             "/-/cards": self._cards,
-            "/-/approvals": self._approvals.list_requests,
+            "/-/approvals": self._approvals.list_newest_requests,
             "/-/emergencies": self._approvals.unreviewed_emergencies,
         }
 
@@ -168,7 +168,7 @@ class ControlRoutes:
             return await operate(exchange)
         if path.startswith(_APPROVALS):
             await self._check_operator(exchange)
-            return await self._approvals.request_page(exchange, path.removeprefix(_APPROVALS))
+            return await self._approvals.request_document(exchange, path.removeprefix(_APPROVALS))
         if path.startswith("/-/requests/"):
             await self._check_operator(exchange)
             found_requests = await self._requests.with_id(path.removeprefix("/-/requests/"))
@@ -246,7 +246,7 @@ class ControlRoutes:
         return json_response(await self._requests.page(exchange.target.query), headers=_NO_STORE)
 
     async def _callers(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        return json_response(await self._board.callers(), headers=_NO_STORE)
+        return json_response(await self._board.callers_since_start(), headers=_NO_STORE)
 
     async def _history(self, exchange: Exchange) -> Response:
         asked = parse_query(exchange.target.query, {"model", "kind", "limit"})

@@ -82,10 +82,10 @@ class WindowTotals(msgspec.Struct, frozen=True):
     def for_model(self, model: str) -> RequestTotals:
         return sum_totals(self.models.get(model, {}).values())
 
-    def all_caller_requests(self) -> RequestTotals:
-        """The totals of all callers' requests.
+    def totals_with_unrouted_failures(self) -> RequestTotals:
+        """The totals of all models, with the requests that failed before they reached one.
 
-        Those that failed before they reached a model count; those to the gateway's own pages do not.
+        Requests to the gateway's own pages do not count.
         """
         found = sum_totals(f for name in self.models if name for f in self.models[name].values())
         elsewhere = self.for_version("", "")
@@ -97,8 +97,8 @@ class WindowTotals(msgspec.Struct, frozen=True):
 class WindowTotalsReader:
     """Reads the totals of a time window from the stored ticks. Thread-safe; each window is read once for each tick."""
 
-    def __init__(self, reader: RequestAndTickReader) -> None:
-        self._reader = reader
+    def __init__(self, tick_reader: RequestAndTickReader) -> None:
+        self._reader = tick_reader
         self._known: dict[str, WindowTotals] = {}
         self._lock = threading.Lock()
 

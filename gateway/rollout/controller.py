@@ -39,8 +39,8 @@ from gateway.rollout.lease import LEASE, Lease
 from gateway.rollout.reporting_gateways import ReportingGateways
 from gateway.rollout.request_count_reporter import FIGURES, RolloutReport
 from gateway.rollout.webhook_outbox import WebhookOutbox
-from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class RolloutController:
         self.steps: dict[str, int] = {}  # taken by this process, by model
 
     async def start(self) -> None:
-        self._task = self._supervisor.start_task("rollout controller", self._run)
+        self._task = self._supervisor.start_retrying_task("rollout controller", self._run)
 
     async def stop(self) -> None:
         if self._task is not None:

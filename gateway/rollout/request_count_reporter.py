@@ -22,8 +22,8 @@ from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.lease import LeaseRenewalMonitor
 from gateway.rollout.request_counter import Count, RequestCounter, Tally, WindowCollector
-from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 FIGURES: Final = "rollout-figures"
 _WINDOWS: Final = 8  # kept in a report: two minutes of 15 s each
@@ -160,7 +160,7 @@ class RolloutReporter:
         self._changed.set()
 
     async def start(self) -> None:
-        self._task = self._supervisor.start_task("rollout figures", self._run)
+        self._task = self._supervisor.start_retrying_task("rollout figures", self._run)
 
     async def stop(self) -> None:
         """Stop, after one last report. It is written if that is quick."""

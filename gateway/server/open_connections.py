@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from gateway.core.log_throttle import LogThrottle
 from gateway.server.lingering_close import SEND_TIMEOUT_S
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from gateway.shadow.comparer_process import ComparerLost, ComparerProcess
 from gateway.shadow.difference_counts import Findings, ShadowReport
 from gateway.shadow.sender import ShadowSender
 from gateway.stages.adaptive_backend_concurrency import AdaptiveBackendConcurrency
-from gateway.task_supervisor import HelperHealth, Supervisor
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 _log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class ShadowRunner:
 
     async def start(self) -> None:
         await self._upstream.start()
-        self._task = self._supervisor.start_task("shadows", self._run)
+        self._task = self._supervisor.start_retrying_task("shadows", self._run)
 
     async def stop(self) -> None:
         """Stop all shadows. It writes one last report before, if that is quick."""

@@ -21,7 +21,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from gateway.core.escape_unprintable import printable, printable_json, printable_own_lines
-from gateway.task_supervisor import HelperHealth, Supervisor
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _SEVERITIES: Final = {
     logging.DEBUG: "DEBUG",
@@ -69,7 +69,9 @@ class LogWriter:
         self._reporting = 0  # of `dropped`, by the last line at hand
         self._stopping = threading.Event()
         self._stop_by = 0.0
-        self._thread = self.supervisor.create_thread("log", self._run, interrupt=self._stopping)
+        self._thread = self.supervisor.create_retrying_thread(
+            "log", self._run, interrupt_backoff=self._stopping
+        )
         self.dropped = 0
 
     def start(self) -> None:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.recorded_request import RecordedRequest
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ class RecordedRequestQueue:
         self._given_up = False
         self._wake = threading.Event()
         self._deadline: float | None = None  # set when it is to end
-        self._thread = (supervisor or Supervisor()).create_thread(
-            f"export {name}", self._run, interrupt=self._wake
+        self._thread = (supervisor or Supervisor()).create_retrying_thread(
+            f"export {name}", self._run, interrupt_backoff=self._wake
         )
 
     def start(self) -> None:

@@ -106,7 +106,7 @@ class Telemetry:
                 export_queue.name: float(export_queue.dropped) for export_queue in self._export_queues
             },
             "chips_log_lines_dropped_total": {"": float(self._logs.dropped)},
-            **self._supervisor.restarts(),
+            **self._supervisor.restart_counters(),
         }
 
     def start(self) -> None:

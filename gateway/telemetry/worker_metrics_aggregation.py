@@ -15,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.merge_metrics import merge_states, quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
 from gateway.telemetry.metrics import MetricsState, RequestMetrics, Series
 from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, Tick
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -251,8 +251,8 @@ class MetricsAggregator:
         self._slowness = SlowThresholds()
         self._tick_builders = (TickBuilder(FINE_S), TickBuilder(COARSE_S))
         self._stopping = threading.Event()
-        self._thread = (supervisor or Supervisor()).create_thread(
-            "aggregation", self._run, interrupt=self._stopping
+        self._thread = (supervisor or Supervisor()).create_retrying_thread(
+            "aggregation", self._run, interrupt_backoff=self._stopping
         )
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ import aiohappyeyeballs
 
 from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.backend_tls import SessionResumingContext
 

@@ -13,7 +13,7 @@ from gateway.core.errors import BrokenUpstreamResponse, GatewayError, PayloadToo
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.header_classification import asks_for_websocket
 from gateway.core.inline_wakeup_future import InlineWakeupFuture, continue_in_own_task
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.backend_tls import backend_tls_context
 from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_lines

@@ -13,7 +13,7 @@ from gateway.cost.billing_export import ADDRESS, BilledAmount, BillingError, rea
 from gateway.cost.compare_plan_with_actual import PlanComparison, compare_plan, read_plan
 from gateway.cost.google_api import GoogleApi
 from gateway.cost.ledger import LedgerEntry, make_ledger, warm_instances
-from gateway.cost.read_price_tables import read_all_price_tables
+from gateway.cost.registry_price_tables import read_all_price_tables
 from gateway.cost.usage_documents import month_days, read_usage
 from gateway.registry.base import BUDGETS, MODELS, PLANS, Registry
 from gateway.registry.snapshot import read_budget

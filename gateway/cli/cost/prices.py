@@ -10,7 +10,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_UNAVAILABLE, Failure
 from gateway.core.model_updates import to_document
 from gateway.core.prices import Prices
-from gateway.cost.read_price_tables import prices_now, read_all_price_tables
+from gateway.cost.registry_price_tables import prices_now, read_all_price_tables
 from gateway.registry.base import PRICES, Put, Registry, now_rfc3339
 from gateway.settings import gcloud_endpoint_override
 

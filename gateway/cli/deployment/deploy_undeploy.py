@@ -215,4 +215,6 @@ def _target(wanted: str | None, settings: Settings, *, image: str) -> Deployment
         account=environment.account,
     )
     bucket = settings.artifacts.removeprefix("gs://").partition("/")[0]
-    return CloudRunTarget(place, GoogleClients(gcloud_endpoint_override), bucket=bucket, image=image)
+    return CloudRunTarget(
+        place, GoogleClients(gcloud_endpoint_override), build_source_bucket=bucket, image=image
+    )

@@ -31,7 +31,7 @@ from gateway.cost.estimate import memory_needed_gib
 from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.deployment_steps import STEPS
 from gateway.deploy.deployment_steps import deploy as take_steps
-from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
+from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, StepSummary, Tell
 from gateway.deploy.try_unpublished_artifact import ArtifactRejected, try_unpublished_artifact
 from gateway.registry.base import MODELS
 from gateway.settings import Settings, environment_for_backend, state_folder
@@ -225,7 +225,7 @@ async def check_same_owner(run: DeploymentRun) -> None:
         )
 
 
-def check_artifact_publishable(run: DeploymentRun, tell: Tell) -> str:
+def check_artifact_publishable(run: DeploymentRun, tell: Tell) -> StepSummary:
     """Check that the artifact can be published.
 
     Returns a summary of it. It must be possible under its version. Called before anything is started. Raises DeployError.
@@ -248,7 +248,7 @@ def _too_little_memory(run: DeploymentRun) -> list[str]:
     return [f'memory = "{memory}" is too little for this artifact: it needs about {needs_gib:.1f} GiB']
 
 
-def try_artifact(run: DeploymentRun, tell: Tell) -> str:
+def try_artifact(run: DeploymentRun, tell: Tell) -> StepSummary:
     """Try the artifact: load it and score its samples. This happens before its version is published. Returns what was found."""
     if not run.trying:
         return "left out, as --no-try says"
@@ -318,7 +318,7 @@ def _verify(run: DeploymentRun, deployed: DeployedBackend, report: StepReporter,
     samples = source.signature_or_samples_file("samples")
     try:
         manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
-        manifest.rows = source.settings.rows
+        manifest.rows_policy = source.settings.rows
         found = console.run_async(
             verify(
                 deployed.url,

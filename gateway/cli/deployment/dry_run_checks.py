@@ -33,7 +33,7 @@ def check_without_changes(run: DeploymentRun, *, as_json: bool) -> None:
     step = "check"
     try:
         console.run_async(check_same_owner(run))
-        found["check"] = f"{run.target.check_deployable(source)}; {check_artifact_publishable(run, quiet)}"
+        found["check"] = f"{run.target.require_deployable(source)}; {check_artifact_publishable(run, quiet)}"
         step = "try"
         found["try"] = try_artifact(run, quiet)
         step = "publish"

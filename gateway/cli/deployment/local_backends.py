@@ -138,7 +138,7 @@ def _target() -> LocalProcessTarget:
     return LocalProcessTarget(state_folder() / "local", process_environment())
 
 
-def _all(model: str = "*", version: str = "*") -> list[tuple[LocalBackend, BackendSpec]]:
+def _all(model: str | None = None, version: str | None = None) -> list[tuple[LocalBackend, BackendSpec]]:
     found = ((local, local.spec) for local in _target().list_backends(model, version))
     return [(local, spec) for local, spec in found if spec is not None]
 
@@ -150,7 +150,7 @@ def _find(model: str, version: str, *, may_lack: bool = False) -> list[tuple[Loc
             check_version(version)
     except ValueError as error:
         raise Failure(str(error), hint="chips ps", code=EX_DATAERR) from None
-    found = _all(model, version or "*")
+    found = _all(model, version or None)
     if not found and not may_lack:
         what = f"{model}@{version}" if version else f'"{model}"'
         raise Failure(f"no backend of {what} was deployed to this machine", hint="chips ps", code=EX_DATAERR)

@@ -15,7 +15,7 @@ from gateway.cli.deployment.refresh_copied_model import note_stale_model
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.deploy.backend_folder import BackendFolder, FolderError
-from gateway.deploy.requirements_venv import python_with_requirements
+from gateway.deploy.python_with_requirements import python_with_requirements
 from gateway.deploy.target import DeployError, Tell
 from gateway.deploy.try_unpublished_artifact import staged_artifact
 from gateway.settings import environment_for_backend, state_folder

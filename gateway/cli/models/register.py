@@ -267,7 +267,7 @@ async def _checked(
     if seen.service is None:
         published = published_samples(settings, metadata, requested.version or metadata.versions[0])
         if rows is not None:
-            published.rows = rows
+            published.rows_policy = rows
         broken = await run_conformance_checks(requested, metadata, published, report, shown, force=force)
         seen = seen._replace(broken=broken)
     if not shown and is_non_loopback_https(requested.url):

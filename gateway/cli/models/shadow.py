@@ -30,7 +30,7 @@ from gateway.core.shadow_document import (
     why_not_shadowed,
 )
 from gateway.core.version_evidence import SHADOW, EvidenceRecord, backend_predict_url
-from gateway.cost.read_price_tables import prices_now, read_all_price_tables
+from gateway.cost.registry_price_tables import prices_now, read_all_price_tables
 from gateway.registry.base import SHADOWS, Document, Put, Registry
 from gateway.registry.evidence_records import evidence_change, image_bound_to_evidence, read_evidence
 from gateway.registry.snapshot import read_shadow

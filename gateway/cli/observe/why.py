@@ -16,7 +16,7 @@ from rich.text import Text
 from gateway.cli.support import console
 from gateway.cli.support.operator_pages_client import GatewayOption, KeyOption, operator_pages_client
 from gateway.core.escape_unprintable import printable
-from gateway.cost.read_price_tables import read_default_prices
+from gateway.cost.registry_price_tables import read_default_prices
 from gateway.settings import load_settings
 from gateway.telemetry.recorded_request import RecordedRequest
 from gateway.telemetry.recorded_request_store import RequestAndTickReader, RequestFilter

@@ -83,10 +83,10 @@ def run(
 
 
 async def _run(settings: Settings, host: str, port: int | None) -> int:
-    from gateway.make_components import build_controller, build_figures_store, build_mirror
+    from gateway.component_factories import build_controller, build_figures_store, build_mirror
     from gateway.registry.open_by_url import open_registry
-    from gateway.task_supervisor import Supervisor
     from gateway.telemetry.logs import LogWriter, configure_logging, should_log_json
+    from gateway.thread_and_task_supervisor import Supervisor
 
     writer = LogWriter(sys.stdout)
     configure_logging(writer, json=should_log_json(settings.log.format), level=settings.log.level)

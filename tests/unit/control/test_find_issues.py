@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.control.find_issues import find_issues, set_issue_start
-from gateway.control.model_page import history_points
+from gateway.control.model_page_data import history_points
 from gateway.control.window_totals import RequestTotals, WindowTotals, WindowTotalsReader
 from gateway.core.model import Backend, Model, Policy
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS

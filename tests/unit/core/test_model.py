@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.api_key_document import Key, parse_key
 from gateway.core.model import Backend, Model, Policy, check_backend_url, model_problems, parse_model
 from gateway.core.model_updates import to_document
-from gateway.core.principal import Principal
 
 
 def model(**fields: Any) -> Model:
@@ -190,42 +188,3 @@ def test_what_is_accepted_is_stable(url: str):
         return
     assert check_backend_url(kept) == kept
     assert not kept.endswith("/")
-
-
-# -- keys and principals
-
-
-def test_a_keys_document_is_read():
-    key = Key(label="ci", models=("wine",), created="2026-01-01T00:00:00Z", expires="2027-01-01T00:00:00Z")
-    assert parse_key(to_document(key) | {"later": 1}) == key
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"label": 7},
-        {"models": "wine"},
-        {"models": [1]},
-        {"expires": "soon"},
-        {"expires": "2027-01-01T00:00:00"},
-    ],
-)
-def test_a_keys_document_that_is_wrong_is_refused(change: dict[str, Any]):
-    with pytest.raises(ValueError, match=r"."):
-        parse_key({"label": "ci", "models": ["*"], "created": "2026-01-01T00:00:00Z"} | change)
-
-
-@pytest.mark.parametrize(
-    ("patterns", "may", "may_not"),
-    [
-        (("*",), ["wine", "a"], []),
-        (("wine",), ["wine"], ["wine2", "win", "WINE"]),
-        (("fraud-*", "wine"), ["fraud-eu", "fraud-", "wine"], ["fraud", "xfraud-eu"]),
-        (("[a-c]*",), ["abc", "c"], ["d"]),
-        ((), [], ["wine"]),
-    ],
-)
-def test_whom_a_principal_may_call(patterns: tuple[str, ...], may: list[str], may_not: list[str]):
-    principal = Principal(id="x", models=patterns)
-    assert all(principal.may("score", name) for name in may)
-    assert not any(principal.may("score", name) for name in may_not)

@@ -73,7 +73,7 @@ SHOWN = {
     "stages/gateway_ip_allowlist.py": "test_refusals_for_an_address",
     "telemetry/access_log.py": "test_details_in_the_log",
     "signoff/ssh_signature.py": "tests/unit/signoff/test_in_toto_statement.py",
-    "cost/read_price_tables.py": "the prices, which are part of the release",
+    "cost/registry_price_tables.py": "the prices, which are part of the release",
     "control/console_assets.py": "the console's files, which are part of the release",
 }
 _MEMORIES = {"lru_cache", "cache", "cached", "TTLCache", "LRUCache", "TtlCache"}

@@ -1,4 +1,4 @@
-"""Make clients of Google Cloud Storage. They send no requests of their own for the library's telemetry."""
+"""Make a client of Google Cloud Storage: that of Google's library, without the requests for its own telemetry."""
 
 import os
 from typing import Any, Final
@@ -8,11 +8,10 @@ from typing import Any, Final
 _NO_BUCKET_METADATA: Final = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
 
 
-def storage_client(**options: Any) -> Any:
-    """Make a client of Google Cloud Storage.
+def make_storage_client(**options: Any) -> Any:
+    """Make a `google.cloud.storage.Client`, which the caller closes.
 
-    It is a `google.cloud.storage.Client`, which the caller closes. `options` are its own; raises what it raises
-    (google.auth.exceptions).
+    `options` are its own. Raises what it raises (google.auth.exceptions).
     """
     from google.cloud import storage
 

@@ -1,7 +1,7 @@
-"""Runs several worker processes on one port.
+"""Runs several worker processes on one port, each with a listening socket of its own (SO_REUSEPORT).
 
 They are forked in advance, restarted when one dies, and drained together. Each worker is a process of its own with its
-own loop, connections and limits; the kernel shares new connections out (SO_REUSEPORT). What they have in common is a
+own loop, connections and limits; the kernel shares new connections out. What they have in common is a
 private folder, in which they tell each other their figures.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gateway.worker_heartbeat import LOOKS, HeartbeatMonitor
+from gateway.worker_heartbeat_files import LOOKS, HeartbeatMonitor
 
 Tell = Callable[[str, str], None]  # severity, message
 

@@ -8,15 +8,15 @@ from gateway.core.budget import Budget, Period, parse_budget, period_days, perio
 from gateway.core.model_updates import to_document
 from gateway.core.prices import parse_prices
 from gateway.core.principal import Principal
-from gateway.cost.budgets import WARNINGS, BudgetKeeper, spending_by_budget
 from gateway.cost.ledger import request_cost
-from gateway.cost.read_price_tables import read_default_prices, with_default_prices
+from gateway.cost.registry_price_tables import read_default_prices, with_older_default_table
+from gateway.cost.track_budgets import WARNINGS, BudgetKeeper, spending_by_budget
 from gateway.cost.usage_documents import DailyUsage, Usage, UsageKey
 from gateway.registry.base import Unavailable
 from gateway.registry.memory import MemoryRegistry
 from gateway.registry.snapshot import compile_snapshot
 from gateway.telemetry.metrics import OTHER, RequestMetrics
-from gateway.usage_totals import usage_totals
+from gateway.usage_from_metrics import usage_from_metrics
 from tests.unit.cost.fleet import NOON, SIZE, FleetGateway, put_wine, remove_budget, set_budget
 from tests.unit.telemetry.exchanges import make_exchange
 
@@ -200,7 +200,7 @@ def test_a_team_with_a_budget_takes_bounded_memory_however_many_callers_it_has()
         exchange = make_exchange()
         exchange.principal = Principal(id=f"sso:{number}", team="t" if number % 2 else "")
         metrics.observe(exchange, 200)
-    totals = usage_totals(metrics)
+    totals = usage_from_metrics(metrics)
     assert len(totals) <= 5 + 2
     assert sum(usage.requests for key, usage in totals.items() if key.team == "t") == 50
     assert len(metrics.live_state().labels) == 5
@@ -276,7 +276,7 @@ async def test_what_another_gateway_writes_when_the_store_is_back_is_counted(reg
     await set_budget(registry, Budget(scope="model", name="wine", amount_micros=10**9))
     first, second = [await FleetGateway(registry, store=store).begin() for _ in range(2)]
     first.serve(10)
-    first.reporter.collect()
+    first.reporter.collect_new_usage()
     store.away = True
     for gateway in (first, second):
         gateway.now += 86_400
@@ -337,9 +337,9 @@ def test_prices_that_somebody_chose_are_not_replaced_by_those_of_a_new_version_o
     default = read_default_prices()
     older = parse_prices(to_document(default) | {"date": "2020-01-01", "region": "asia-south1"})
     newer = parse_prices(to_document(default) | {"date": "2030-01-01"})
-    assert with_default_prices([newer, older]) == (older, newer)
-    assert with_default_prices([newer]) == (default, newer)
-    assert with_default_prices([]) == (default,)
+    assert with_older_default_table([newer, older]) == (older, newer)
+    assert with_older_default_table([newer]) == (default, newer)
+    assert with_older_default_table([]) == (default,)
 
 
 @pytest.mark.parametrize("day", ["20261130", "2026-W48-1", "2026-11-31", ""])

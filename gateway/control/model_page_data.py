@@ -10,18 +10,18 @@ from gateway.telemetry.recorded_request_store import Tick
 
 
 def version_rows(
-    model: Model, state: MetricsState, window: WindowTotals, hour: WindowTotals
+    model: Model, since_start: MetricsState, window: WindowTotals, last_hour: WindowTotals
 ) -> list[dict[str, Any]]:
     """A row for each version of a model.
 
     A row has the version's figures in the window, latency in the last hour, and counts since the start.
     """
-    since_start = state.series.get(model.name, {})
+    series_by_version = since_start.series.get(model.name, {})
     listed = {backend.version: backend for backend in model.backends}
-    seen = [*since_start, *window.models.get(model.name, {}), *hour.models.get(model.name, {})]
+    seen = [*series_by_version, *window.models.get(model.name, {}), *last_hour.models.get(model.name, {})]
     found = []
     for version in dict.fromkeys([*listed, *sorted(set(seen) - set(listed))]):
-        series = since_start.get(version) or Series(model.name, version)
+        series = series_by_version.get(version) or Series(model.name, version)
         found.append(
             {
                 "version": version,
@@ -29,8 +29,8 @@ def version_rows(
                 "backend": listed.get(version),
                 "traffic": model.traffic.get(version, 0),
                 "now": window.for_version(model.name, version).document(window.seconds),
-                "hour": hour.for_version(model.name, version).document(hour.seconds),
-                "buckets": hour.for_version(model.name, version).buckets,
+                "hour": last_hour.for_version(model.name, version).document(last_hour.seconds),
+                "buckets": last_hour.for_version(model.name, version).buckets,
                 "statuses": {str(status): count for status, count in sorted(series.statuses.items())},
                 "errors": series.errors,
                 "backend_s": round(series.backend_s, 3),

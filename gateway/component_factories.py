@@ -28,9 +28,9 @@ from gateway.server.open_connections import OpenConnections
 from gateway.server.open_file_limit import current_file_limit, default_connection_limit
 from gateway.settings import Auth, Server, Settings
 from gateway.settings import Upstream as UpstreamSettings
-from gateway.task_supervisor import Supervisor
 from gateway.telemetry.logs import LogWriter, should_log_json
 from gateway.telemetry.setup import Telemetry
+from gateway.thread_and_task_supervisor import Supervisor
 from gateway.upstream.backend_tls import check_ca_file
 from gateway.upstream.base import Upstream
 from gateway.upstream.egress_policy import EgressPolicy
@@ -116,12 +116,10 @@ def build_usage_reporter(
     )
 
 
-def reporting_process_name(settings: Settings) -> str:
-    """The name of this process in what it reports.
+def local_process_identity(settings: Settings) -> str:
+    """The identity of this process, by which a controller on the same machine sees that it has ended.
 
-    By it a controller of the same machine sees that the process has ended.
-
-    Empty for stores of a fleet.
+    Empty where the store of figures is not SQLite, because a fleet shares it.
     """
     store = settings.rollouts.figures or settings.registry
     return current_process() if urlsplit(store).scheme == "sqlite" else ""
@@ -181,8 +179,8 @@ def build_authenticators(auth: Auth, api_keys: Authenticator, supervisor: Superv
     return chain
 
 
-def build_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
-    """The signer of caller tokens; None where backends are not told who the caller is."""
+def build_caller_token_signer(upstream: UpstreamSettings) -> "CallerTokenSigner | None":
+    """The signer of caller tokens; None unless `upstream.sign_callers` is set."""
     if not upstream.sign_callers:
         return None
     from gateway.auth.caller_token_signer import CallerTokenSigner
@@ -223,9 +221,9 @@ def build_id_tokens(
 def build_upstream(
     settings: Settings, egress_policy: EgressPolicy, id_tokens: IdTokenProvider | None, supervisor: Supervisor
 ) -> Upstream:
-    """The upstream, as the settings configure it.
+    """The upstream that `server.path` names: `fast` the pooled client, `plain` the one on aiohttp.
 
-    `server.path` names it. ValueError says what is wrong with `upstream.ca_file`.
+    ValueError says what is wrong with `upstream.ca_file`.
     """
     upstream = settings.upstream
     if upstream.ca_file:
@@ -313,10 +311,7 @@ def build_caller_connections(settings: Settings, supervisor: Supervisor) -> Open
 
 
 def build_server(server: Server, pipeline: Pipeline, connections: OpenConnections) -> web.Server:
-    """The aiohttp server of the gateway, as the settings configure it.
-
-    `server.path` names it: `fast`, with connections of our own, or `plain`, on aiohttp's public API.
-    """
+    """The server that `server.path` names: `fast`, with connections of our own, or `plain`, on aiohttp's public API."""
     if server.path == "fast":
         return CallerConnectionFactory(
             pipeline.__call__,  # a method costs less to call than an instance

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 import gateway
-from gateway.task_supervisor import HelperHealth, Supervisor, UnrecoverableError
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor, UnrecoverableError
 from gateway.upstream.pooled_client import PooledUpstream
 from tests.patience import patience
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.task_supervisor._FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("gateway.thread_and_task_supervisor._FIRST_DELAY_S", 0.001)
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -35,11 +35,11 @@ def test_a_thread_that_fails_is_run_again_and_told_of_twice(caplog: pytest.LogCa
         helper.succeeded()
 
     with caplog.at_level(logging.INFO):
-        thread = supervisor.create_thread("log", run, interrupt=threading.Event())
+        thread = supervisor.create_retrying_thread("log", run, interrupt_backoff=threading.Event())
         thread.start()
         thread.join(patience(30))
     assert len(runs) == 5
-    assert supervisor.restarts() == {"chips_helper_restarts_total": {"log": 4.0}}
+    assert supervisor.restart_counters() == {"chips_helper_restarts_total": {"log": 4.0}}
     told = messages(caplog)
     assert len(told) == 2
     assert told[0].startswith("log: it fails and is tried again: OSError: disk full")
@@ -57,7 +57,7 @@ async def test_so_is_a_task(caplog: pytest.LogCaptureFixture):
         helper.succeeded()
 
     with caplog.at_level(logging.INFO):
-        await supervisor.start_task("watch", run)
+        await supervisor.start_retrying_task("watch", run)
     assert supervisor.helper("watch").restarts == 2
     assert len(messages(caplog)) == 2
 
@@ -69,7 +69,7 @@ async def test_a_task_that_is_cancelled_stays_so():
         begun.set()
         await asyncio.Event().wait()
 
-    task = supervisor.start_task("watch", run)
+    task = supervisor.start_retrying_task("watch", run)
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -92,7 +92,7 @@ async def test_a_cancellation_that_nobody_asked_for_is_an_error_that_may_pass(
             await waited_for
         helper.succeeded()
 
-    await supervisor.start_task("watch", run)
+    await supervisor.start_retrying_task("watch", run)
     assert (begun, supervisor.helper("watch").restarts) == (2, 1)
     assert len(messages(caplog)) == 2
 
@@ -104,7 +104,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_to_be_tried_again_stays_s
         begun.set()
         raise asyncio.CancelledError
 
-    task = supervisor.start_task("watch", run)
+    task = supervisor.start_retrying_task("watch", run)
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -121,7 +121,7 @@ def test_the_end_of_a_thread_is_not_unseen(error: BaseException):
     def run(_: HelperHealth) -> None:
         raise error
 
-    thread = supervisor.create_thread("log", run, interrupt=threading.Event())
+    thread = supervisor.create_retrying_thread("log", run, interrupt_backoff=threading.Event())
     thread.start()
     thread.join(patience(30))
     assert ends == [("log", error)]
@@ -134,7 +134,7 @@ async def test_nor_is_that_of_a_task_or_a_job():
     async def run(*_: HelperHealth) -> None:
         raise UnrecoverableError("no more")
 
-    await supervisor.start_task("watch", run)
+    await supervisor.start_retrying_task("watch", run)
     job = supervisor.start_one_off_task("read", run())
     with pytest.raises(UnrecoverableError):
         await job
@@ -249,13 +249,13 @@ async def test_who_is_known():
 
     async def nothing(*_: HelperHealth) -> None: ...
 
-    task, job = supervisor.start_task("a", nothing), supervisor.start_one_off_task("b", nothing())
+    task, job = supervisor.start_retrying_task("a", nothing), supervisor.start_one_off_task("b", nothing())
     stranger = asyncio.create_task(nothing())
     assert supervisor.owns(task)
     assert supervisor.owns(job)
     assert not supervisor.owns(stranger)
     await asyncio.gather(task, job, stranger)
-    with supervisor.thread_pool("calls", threads=1) as pool:
+    with supervisor.make_blocking_call_executor("calls", threads=1) as pool:
         assert supervisor.owns(pool.submit(threading.current_thread).result())
     assert not supervisor.owns(threading.current_thread())
 
@@ -277,10 +277,10 @@ def test_nothing_is_started_beside_the_supervisor():
     found = set()
     for path in root.rglob("*.py"):
         place = path.relative_to(root)
-        if place.parts[0] in {"artifacts", "cli", "deploy", "task_supervisor.py", "verify"}:
+        if place.parts[0] in {"artifacts", "cli", "deploy", "thread_and_task_supervisor.py", "verify"}:
             continue  # commands end with what they began
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             function = node.func if isinstance(node, ast.Call) else None
             if getattr(function, "attr", getattr(function, "id", "")) in _STARTS:
                 found.add(place.as_posix())
-    assert found <= {*BESIDE_IT, "registry/sqlite.py"}, "start it with gateway.task_supervisor"
+    assert found <= {*BESIDE_IT, "registry/sqlite.py"}, "start it with gateway.thread_and_task_supervisor"

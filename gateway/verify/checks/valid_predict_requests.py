@@ -1,6 +1,6 @@
-"""The checks of a backend's `POST /predict`.
+"""Checks that a backend answers valid `POST /predict` requests, in each form that the contract allows.
 
-They are about the shape of the predictions, and that they are what was published.
+The predictions must have the right shape, and be what was published.
 """
 
 import msgspec
@@ -141,7 +141,9 @@ async def white_space(context: CheckContext) -> None:
 @check("predict/chunked", "a body may come in chunks, without its length")
 async def chunked(context: CheckContext) -> None:
     body = msgspec.json.encode(context.require_good_request())
-    require_predictions(await context.request(RawRequest("POST", "/predict", JSON, body, chunked=True)))
+    require_predictions(
+        await context.send_and_record(RawRequest("POST", "/predict", JSON, body, chunked=True))
+    )
 
 
 CHECKS = (

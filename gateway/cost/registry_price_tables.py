@@ -22,10 +22,10 @@ def read_default_prices() -> Prices:
     return parse_prices(tomllib.loads(content))
 
 
-def with_default_prices(tables: Iterable[Prices]) -> tuple[Prices, ...]:
-    """`tables` and the default price table, sorted by date.
+def with_older_default_table(tables: Iterable[Prices]) -> tuple[Prices, ...]:
+    """`tables`, sorted by date, after the default price table where that is older.
 
-    The default one is left out where it is not older than `tables`, or in another currency. Otherwise a new version of
+    The default table is left out where it is not older than all of `tables`, or in another currency. Otherwise a new version of
     CHIPS would replace prices, and their region, that somebody has chosen.
     """
     chosen = tuple(sorted(tables, key=lambda table: table.date))
@@ -52,4 +52,4 @@ async def read_all_price_tables(registry: Registry) -> tuple[tuple[Prices, ...],
             tables.append(read_price_table(document))
         except ValueError as error:
             problems.append(f"{PRICES}/{document.name}: {error}")
-    return with_default_prices(tables), problems
+    return with_older_default_table(tables), problems

@@ -1,6 +1,6 @@
-"""Checks that a backend answers many requests at once.
+"""Checks that a backend runs as many predictions at once as it declares.
 
-As many predictions run as declared, and each request is answered. A full queue refuses the next request with 503.
+Each of many requests at once is answered. A full queue refuses the next request with 503.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from gateway.verify.conformance_check_type import (
     require_problem,
     require_server_timing,
 )
-from gateway.verify.raw_http import NoResponse, RawRequest, RawResponse
+from gateway.verify.raw_http import NoCompleteResponse, RawRequest, RawResponse
 
 _AT_ONCE = 64
 _ROUNDS = 8
@@ -34,7 +34,7 @@ async def _burst(context: CheckContext, request: RawRequest, count: int) -> list
     async def one() -> RawResponse:
         try:
             return await context.client.request(request)
-        except NoResponse as error:
+        except NoCompleteResponse as error:
             context.last = (request, error)
             raise ContractViolation(f"of {count} requests at once one got no answer: {error}") from None
 
@@ -122,7 +122,7 @@ async def _long_enough(context: CheckContext) -> RawRequest:
     rows = 200
     while True:
         request = RawRequest("POST", "/predict", JSON, msgspec.json.encode({"instances": [first] * rows}))
-        response = await context.request(request)
+        response = await context.send_and_record(request)
         require_predictions(response)
         size = len(request.body or b"")
         if (

@@ -81,7 +81,8 @@ class HelperHealth:
 class Supervisor:
     """Starts and supervises background threads and tasks.
 
-    `on_fatal` is called, from any thread, with the name of a helper that has ended for good, and the reason.
+    One that fails is started again, with back-off; one that cannot go on is given to `on_fatal`, which has to end the
+    process. It is called from any thread, with the name of the helper and the reason. The supervisor cancels nothing.
     """
 
     def __init__(self) -> None:
@@ -95,27 +96,28 @@ class Supervisor:
         """The health of the helper `name`. It is the same record for the same name."""
         return self._helpers.setdefault(name, HelperHealth(name))
 
-    def restarts(self) -> dict[str, dict[str, float]]:
-        """How often each helper was restarted, for the metrics. It is a counter; a restart follows a failure."""
+    def restart_counters(self) -> dict[str, dict[str, float]]:
+        """Counters for the metrics: how often each helper was restarted. A restart follows a failure."""
         counts = {name: float(helper.restarts) for name, helper in list(self._helpers.items())}
         return {"chips_helper_restarts_total": counts}
 
-    def create_thread(
-        self, name: str, run: Callable[[HelperHealth], None], *, interrupt: threading.Event
+    def create_retrying_thread(
+        self, name: str, run: Callable[[HelperHealth], None], *, interrupt_backoff: threading.Event
     ) -> threading.Thread:
-        """Make a supervised thread that calls `run`.
+        """Make a thread that calls `run`, and calls it again after a failure until it returns.
 
-        It calls again after a failure, until `run` returns. It is not started yet. `interrupt` ends the wait between two
-        tries.
+        It is not started yet. `interrupt_backoff` cuts short the wait between two tries; it ends nothing.
         """
         helper = self.helper(name)
-        thread = threading.Thread(target=self._keep_running, args=(helper, run, interrupt), name=name)
+        thread = threading.Thread(target=self._keep_running, args=(helper, run, interrupt_backoff), name=name)
         thread.daemon = True  # one that is stuck outside must not hold up the end of the process
         self._threads.add(thread)
         return thread
 
-    def start_task(self, name: str, run: Callable[[HelperHealth], Awaitable[None]]) -> "asyncio.Task[None]":
-        """Start a supervised task that calls `run`. It calls again after a failure, until `run` returns or is cancelled."""
+    def start_retrying_task(
+        self, name: str, run: Callable[[HelperHealth], Awaitable[None]]
+    ) -> "asyncio.Task[None]":
+        """Start a task that calls `run`, and calls it again after a failure until it returns. It can be cancelled."""
         return self._own(
             asyncio.get_running_loop().create_task(self._keep_on(self.helper(name), run), name=name)
         )
@@ -148,8 +150,12 @@ class Supervisor:
         job.add_done_callback(take_note)
         return job
 
-    def thread_pool(self, name: str, *, threads: int) -> ThreadPoolExecutor:
-        """Make a pool of threads for calls that block. An error in a call goes to its caller and does not end the thread."""
+    def make_blocking_call_executor(self, name: str, *, threads: int) -> ThreadPoolExecutor:
+        """Make an executor, a pool of threads, for calls that block.
+
+        An error in a call goes to its caller and does not end the thread. Its threads are owned, and neither restarted nor
+        watched.
+        """
         self._pools.append(f"{name}_")
         return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
 
@@ -164,7 +170,7 @@ class Supervisor:
         return task
 
     def _keep_running(
-        self, helper: HelperHealth, run: Callable[[HelperHealth], None], interrupt: threading.Event
+        self, helper: HelperHealth, run: Callable[[HelperHealth], None], interrupt_backoff: threading.Event
     ) -> None:
         while True:
             began = time.monotonic()
@@ -174,7 +180,7 @@ class Supervisor:
                 self.on_fatal(helper.name, error)
             except Exception as error:  # noqa: BLE001  (whatever it is, this one has to go on)
                 self._give_credit(helper, began)
-                interrupt.wait(helper.failed(error))
+                interrupt_backoff.wait(helper.failed(error))
                 continue
             except BaseException as error:  # noqa: BLE001  (SystemExit and the like would end this thread alone)
                 self.on_fatal(helper.name, error)

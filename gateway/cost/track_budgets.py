@@ -25,8 +25,8 @@ from gateway.core.budget import (
 )
 from gateway.core.prices import Prices, prices_at, tables_in_currency_at
 from gateway.core.principal import Principal
-from gateway.cost.ledger import budgeted_cost
-from gateway.cost.read_price_tables import with_default_prices
+from gateway.cost.ledger import cost_of_reached_requests
+from gateway.cost.registry_price_tables import with_older_default_table
 from gateway.cost.usage_documents import DailyUsage, sum_documents, usage_kind, utc_day
 from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry.base import Conflict, Document, Registry, RegistryError
@@ -60,7 +60,7 @@ def spending_by_budget(
         named = budget_id("model", key.model), budget_id("key", key.caller), budget_id("team", key.team)
         found = [one for one in named if one in spent]
         if found:
-            cost = budgeted_cost(row.size, row.usage, prices)
+            cost = cost_of_reached_requests(row.size, row.usage, prices)
             for one in found:
                 spent[one] += cost
     return spent
@@ -104,7 +104,7 @@ class BudgetKeeper:
     def follow(self, snapshot: Snapshot) -> None:
         self._budgets = snapshot.budgets
         if self._budgets:
-            self._tables = with_default_prices(snapshot.price_tables)
+            self._tables = with_older_default_table(snapshot.price_tables)
         else:
             self.spent = {}
         self._ids = frozenset(budget.id for budget in snapshot.budgets)
@@ -139,9 +139,9 @@ class BudgetKeeper:
         return _OTHER, ""
 
     async def start(self) -> None:
-        """Start: read what is spent of each budget.
+        """Read what is spent of each budget, before the first request.
 
-        It comes before the first request. A store that does not answer in time is not waited for.
+        A store that does not answer in time is not waited for. No task is started: `refresh` is called once an interval.
         """
         try:
             async with asyncio.timeout(_FIRST_LOOK_S):
@@ -153,7 +153,7 @@ class BudgetKeeper:
             )
 
     async def stop(self) -> None:
-        """Stop the keeper. There is nothing to do: the usage reporter writes what is left."""
+        """Do nothing: the keeper has no task, and the usage reporter writes what is left."""
 
     async def refresh(self) -> None:
         """Refresh what is spent of each budget.
@@ -178,7 +178,7 @@ class BudgetKeeper:
             else:
                 self._documents[one] = found
                 fresh.add(one)
-        self._usage.collect()
+        self._usage.collect_new_usage()
         own = {one: self._usage.own_documents(one) for one in days}
         spent = await asyncio.to_thread(self._count, budgets, tables, days, own, fresh)
         if budgets == self._budgets:

@@ -1,4 +1,4 @@
-"""Checks of the Open Inference Protocol v2. Predictions, as tensors, are the same as those of `/predict`."""
+"""Checks that the Open Inference Protocol v2 gives the same predictions, as tensors, as `/predict`."""
 
 import math
 from collections.abc import Sequence

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.deploy import requirements_venv
-from gateway.deploy.requirements_venv import python_with_requirements
+from gateway.deploy.python_with_requirements import _missing, python_with_requirements
 from gateway.deploy.target import DeployError
 
 
@@ -28,7 +27,7 @@ def bare_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (library / "pyproject.toml").write_text(
         "[project]\ndependencies = []\noptional-dependencies = {pandas = []}\n"
     )
-    monkeypatch.setattr(requirements_venv, "library_folder", lambda _: library)
+    monkeypatch.setattr("gateway.deploy.python_with_requirements.library_folder", lambda _: library)
 
 
 def silent(_: str) -> None: ...
@@ -65,7 +64,7 @@ def test_this_python_has_it_all(requirements: str | None, folder: Path, tmp_path
     ],
 )
 def test_what_this_python_lacks(line: str):
-    assert requirements_venv._missing(f"scikit-learn\n{line}\n") == [line]
+    assert _missing(f"scikit-learn\n{line}\n") == [line]
 
 
 def wheel(folder: Path, value: int) -> Path:

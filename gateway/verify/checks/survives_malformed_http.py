@@ -16,7 +16,7 @@ from gateway.verify.conformance_check_type import (
     check,
     require_status,
 )
-from gateway.verify.raw_http import EmptyResponse, Fields, NoResponse, RawRequest
+from gateway.verify.raw_http import EmptyResponse, Fields, NoCompleteResponse, RawRequest
 
 _REFUSED = (
     "what is not HTTP is refused with 4xx or by closing the connection; the next good request is answered"
@@ -41,8 +41,8 @@ def survival_check(name: str, raw: bytes) -> Check:
     async def run(context: CheckContext) -> None:
         # Closing without a word is allowed here, and waiting for more as well: only the process must live.
         request = RawRequest("", "", raw=raw)
-        context.last = (request, NoResponse("the connection was closed, or nothing came"))
-        with contextlib.suppress(NoResponse, TimeoutError):
+        context.last = (request, NoCompleteResponse("the connection was closed, or nothing came"))
+        with contextlib.suppress(NoCompleteResponse, TimeoutError):
             async with asyncio.timeout(3), context.client.connection() as connection:
                 response = await connection.request(request)
                 context.last = (request, response)
@@ -71,7 +71,7 @@ async def path_tricks(context: CheckContext) -> None:
 async def half_a_body(context: CheckContext) -> None:
     for _ in range(5):
         async with context.client.connection() as connection:
-            connection.send(
+            connection.send_nowait(
                 RawRequest(
                     "",
                     "",
@@ -88,7 +88,7 @@ async def caller_leaves(context: CheckContext) -> None:
     body = msgspec.json.encode({"instances": [first] * 2000})
     for _ in range(5):
         async with context.client.connection() as connection:
-            connection.send(RawRequest("POST", "/predict", JSON, body))
+            connection.send_nowait(RawRequest("POST", "/predict", JSON, body))
             connection.abort()
     for _ in range(3):  # it may take a moment until the backend sees that nobody is there
         await context.require_still_serving()
@@ -134,7 +134,7 @@ async def upgrade(context: CheckContext) -> None:
 async def _not_taken(context: CheckContext, request: RawRequest, status: int) -> None:
     try:
         response = await context.client.request(request)
-    except NoResponse as error:
+    except NoCompleteResponse as error:
         # A server may end the connection instead; but not where a browser asks for a WebSocket, which has no body.
         context.last = (request, error)
         if ("Upgrade", "websocket") in request.fields and request.body is None:

@@ -1,6 +1,6 @@
-"""Worker heartbeats, by which the supervisor detects a stalled event loop.
+"""Files that the workers' event loops touch, so that the supervisor detects one that has stalled.
 
-Each event loop touches a file. A worker that hangs keeps its share of the port. Its callers wait while a health check, which
+A worker that hangs keeps its share of the port. Its callers wait while a health check, which
 may reach another worker, says that all is well; so the supervisor ends it. It counts its own looks, not seconds: a machine that
 sleeps or is throttled stops both, and nobody is ended for that.
 """
@@ -35,9 +35,10 @@ class HeartbeatMonitor:
         ] = {}  # by worker: when the file was touched, looks since it is the same
 
     def look_for_stall(self, worker: int) -> bool:
-        """Look once more, and return whether the worker's heartbeat has stalled.
+        """Look once, and return whether the worker's heartbeat has stalled.
 
-        It has stalled if it has not moved for `LOOKS` looks. One that has not started is not stalled.
+        It has stalled if it has not moved for `LOOKS` looks in a row: looks count, not seconds. One that has not started is not
+        stalled.
         """
         try:
             touched = _file(self._folder, worker).stat().st_mtime_ns

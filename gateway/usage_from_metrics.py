@@ -1,13 +1,13 @@
-"""The totals of the usage that this process has counted.
+"""Derive the usage of this process from its metrics.
 
-They are for cost and budgets. Every request that named a model is in them.
+It is for cost and budgets. Every request that named a model is in it.
 """
 
 from gateway.cost.usage_documents import Usage, UsageKey
 from gateway.telemetry.metrics import CallerUsage, RequestMetrics, Series
 
 
-def usage_totals(metrics: RequestMetrics) -> dict[UsageKey, Usage]:
+def usage_from_metrics(metrics: RequestMetrics) -> dict[UsageKey, Usage]:
     """The usage since the start of the process, by key. Call it in the event loop: nothing is counted meanwhile."""
     found: dict[UsageKey, Usage] = {}
     for series in metrics.all_series():

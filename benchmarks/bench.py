@@ -106,8 +106,9 @@ async def make_registry(
     path: Path, *, models: int = 0, keys: int = 0, key: str = "", backend: str = f"http://127.0.0.1:{BACKEND}"
 ) -> str:
     """A registry with the models of the cases, a key that may call them, and as many others as asked for."""
+    from gateway.core.api_key_document import Key
     from gateway.core.api_keys import digest_key, make_key
-    from gateway.core.model import Backend, Key, Model
+    from gateway.core.model import Backend, Model
     from gateway.core.model_updates import to_document
     from gateway.registry.base import KEYS, MODELS, Put
     from gateway.registry.open_by_url import open_registry

@@ -47,9 +47,9 @@ LIBRARIES = ("aiohttp", "msgspec", "multidict", "uvloop", "yarl")
 
 # Plain functions that a request goes through; each is counted with all that it calls.
 FUNCTIONS = (
-    "gateway.core.head_cache:HeadCache.lookup",
+    "gateway.core.head_template_cache:HeadTemplateCache.lookup",
     "gateway.stages.read_request_context:ReadRequestContext.__call__",
-    "gateway.stages.ip_allowlist:IpAllowlist.__call__",
+    "gateway.stages.gateway_ip_allowlist:GatewayIpAllowlist.__call__",
     "gateway.stages.route_to_backend:RouteToBackend.try_nowait",
     "gateway.stages.cors:Cors.__call__",
     "gateway.stages.authenticate:Authenticate.try_nowait",
@@ -57,14 +57,14 @@ FUNCTIONS = (
     "gateway.stages.trace_sampling:TraceSampling.__call__",
     "gateway.stages.rate_limit:RateLimit.try_nowait",
     "gateway.stages.concurrency_limit:ConcurrencyLimit.try_nowait",
-    "gateway.stages.backend_concurrency:BackendConcurrency.try_nowait",
+    "gateway.stages.adaptive_backend_concurrency:AdaptiveBackendConcurrency.try_nowait",
     "gateway.stages.forward:Forward._fields",
     "gateway.upstream.pooled_client:_begin",
-    "gateway.upstream.response_head:ResponseHeadReader.__call__",
+    "gateway.upstream.response_head:CachingResponseHeadParser.__call__",
     "gateway.upstream.backend_connection:BackendConnection._finish",
     "gateway.server.caller_response:CallerResponse.relay",
     "gateway.pipeline:render_problem",
-    "gateway.telemetry.metrics:Metrics.observe",
+    "gateway.telemetry.metrics:RequestMetrics.observe",
     "gateway.telemetry.access_log:JsonAccessLogFormatter.__call__",
     "gateway.telemetry.request_recorder:RequestRecorder.__call__",
 )
@@ -97,9 +97,9 @@ class Counters:
 
 def _seed() -> None:
     """The same requests are sampled in each run."""
-    from gateway.core import pseudo_random
+    from gateway.core import per_process_random
 
-    pseudo_random._source.seed(1)
+    per_process_random._source.seed(1)
 
 
 @contextmanager

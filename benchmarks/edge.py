@@ -22,22 +22,23 @@ from typing import Any
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.authenticator_chain import AuthenticatorChain
 from gateway.auth.jwt import TokenAuthenticator
+from gateway.core.api_key_document import Key
 from gateway.core.api_keys import PREFIX, _checksum, digest_key, make_key
+from gateway.core.direct_response import Response
 from gateway.core.errors import Unauthenticated
 from gateway.core.exchange import Exchange
 from gateway.core.header_classification import classify_request_headers
 from gateway.core.ip_network_set import NetworkSet, parse_address
-from gateway.core.model import Backend, Key, Model
+from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.core.request_target import parse_target
-from gateway.core.response import Response
 from gateway.core.token_and_certificate_rules import IssuerRule
 from gateway.registry.base import KEYS, MODELS, Put
 from gateway.registry.memory import MemoryRegistry
 from gateway.registry.mirror import Mirror
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
-from gateway.stages.ip_allowlist import IpAllowlist
+from gateway.stages.gateway_ip_allowlist import GatewayIpAllowlist
 
 ROUNDS, CALLS = 15, 20_000
 SIZES = ("1 network", "10 networks", "10000 networks", "10000 networks of 17 sizes")
@@ -86,7 +87,7 @@ async def measure() -> dict[str, float]:
     mirror = Mirror(registry)
     await mirror.start()
     assert mirror.snapshot is not None
-    admit = IpAllowlist(
+    admit = GatewayIpAllowlist(
         [*_networks(9_999), IPv4Network("192.0.2.0/24")],
         lambda: mirror.snapshot,
     )

@@ -128,4 +128,4 @@ async def requests_in_process(**flags: str) -> AsyncIterator[dict[str, Request]]
             yield made
             for caller in callers:
                 caller.connection_lost(None)
-            origin.pool.discard(backend)
+            origin.pool.remove(backend)

@@ -32,7 +32,7 @@ import uvloop
 from benchmarks.machine import cpu_us, tree
 from benchmarks.trace_cost import LUA, NGINX, process, wait_for
 from gateway.core.api_keys import digest_key, make_key
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from gateway.registry.base import KEYS, MODELS, Document, MirroredListing, Put, Registry
 from gateway.registry.fallback_copy import FileFallback, encode_fallback
 from gateway.registry.mirror import Mirror
@@ -192,7 +192,7 @@ def run(work: Any) -> Any:
 
 async def measure_requests(folder: Path, emulator: Emulator, *, rounds: int, seconds: int) -> dict[str, Any]:
     """CPU of a gateway for each request, the registry there and away in turns: one process, one network cable."""
-    cable, backend_port, port = Cable(emulator.port), free_port(), free_port()
+    cable, backend_port, port = Cable(emulator.port), claim_free_port(), claim_free_port()
     project = f"bench-{uuid4().hex[:8]}"
     key = make_key()
     registry = open_registry(f"firestore://{project}?emulator={emulator.host}")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.trace_cost import LUA, NGINX, cpu_s, process, wait_for
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 
 _PERCENT = "5"
 _SETTLE_S = 1.0
@@ -50,7 +50,7 @@ class Gateway:
         self._environ = {
             "CHIPS_REGISTRY": f"sqlite://{folder}/registry.db",
             "CHIPS_SERVER__HOST": "127.0.0.1",
-            "CHIPS_SERVER__PORT": str(free_port()),
+            "CHIPS_SERVER__PORT": str(claim_free_port()),
             "CHIPS_SERVER__WORKERS": "1",
             "CHIPS_TRACE__STORE": "off",
         }
@@ -124,7 +124,7 @@ def main() -> None:
             raise SystemExit(f"{tool} is needed: apt install {tool}")
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        port = free_port()
+        port = claim_free_port()
         body = json.dumps({"predictions": [0.5] * 200})
         conf = folder / "nginx.conf"
         conf.write_text(NGINX.format(folder=folder, port=port, body=body.replace('"', '\\"')))

@@ -17,10 +17,10 @@ from gateway.core.principal import Principal
 from gateway.core.trace_context import continue_trace, new_trace_id
 from gateway.telemetry.access_log import JsonAccessLogFormatter
 from gateway.telemetry.logs import LogWriter
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import RequestMetrics
+from gateway.telemetry.recorded_request import recorded_request_of
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
-from gateway.telemetry.recorded_request_store import RecordedRequestStore
-from gateway.telemetry.recorded_request_summary import summarize
+from gateway.telemetry.recorded_request_store import RequestAndTickWriter
 from gateway.telemetry.request_recorder import RequestRecorder
 from gateway.telemetry.spans_of_request import spans_of
 
@@ -81,7 +81,7 @@ def measure(
 
 def run(*, count: int, rounds: int) -> dict[str, float]:
     exchange, kept = finished(), finished("sampled")
-    metrics, line = Metrics(), JsonAccessLogFormatter("my-project")
+    metrics, line = RequestMetrics(), JsonAccessLogFormatter("my-project")
     results: dict[str, float] = {}
 
     def part(
@@ -95,15 +95,18 @@ def run(*, count: int, rounds: int) -> dict[str, float]:
     writer = LogWriter(io.TextIOWrapper(io.BytesIO()), limit_lines=0)
     quiet = RequestRecorder(writer, metrics, json=True, recent_per_s=0)
     part("record, nothing kept", lambda: quiet(exchange))
-    summary = summarize(kept, status=200, kept="sampled", side="", code="", gateway="bench")
-    part("summary", lambda: summarize(kept, status=200, kept="sampled", side="", code="", gateway="bench"))
-    part("spans of a summary (off the path)", lambda: spans_of(summary))
+    recorded = recorded_request_of(kept, status=200, kept="sampled", side="", code="", gateway="bench")
+    part(
+        "recorded request",
+        lambda: recorded_request_of(kept, status=200, kept="sampled", side="", code="", gateway="bench"),
+    )
+    part("spans of a request (off the path)", lambda: spans_of(recorded))
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "requests.db"
 
         def with_store() -> tuple[RequestRecorder, RecordedRequestQueue]:
             export_queue = RecordedRequestQueue(
-                "store", lambda: RecordedRequestStore(store, limit=20_000), limit=count, interval_s=0.05
+                "store", lambda: RequestAndTickWriter(store, limit=20_000), limit=count, interval_s=0.05
             )
             export_queue.start()
             return RequestRecorder(

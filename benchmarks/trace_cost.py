@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 LUA = 'wrk.method="POST"; wrk.body=string.rep("x",1024); wrk.headers["Content-Type"]="application/json"'
@@ -137,7 +137,7 @@ def main() -> None:
     threading.Thread(target=collector.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        port = free_port()
+        port = claim_free_port()
         conf = folder / "nginx.conf"
         conf.write_text(NGINX.format(folder=folder, port=port, body="y" * 1024))
         shared = {
@@ -160,7 +160,7 @@ def main() -> None:
         gateways = []
         for number, (case, environ) in enumerate(CASES.items()):
             own = {
-                "CHIPS_SERVER__PORT": str(free_port()),
+                "CHIPS_SERVER__PORT": str(claim_free_port()),
                 "CHIPS_TRACE__STORE": str(folder / f"requests-{number}.db"),
             }
             running = stack.enter_context(

@@ -1,6 +1,6 @@
 """The composition root: make, start and stop a whole gateway.
 
-It is made from its settings. `gateway/make_components.py` makes single parts of it; nothing else does.
+It is made from its settings. `gateway/component_factories.py` makes single parts of it; nothing else does.
 
 Objects are made from the bottom up and started in that order; what was started last is stopped first.
 """
@@ -15,15 +15,11 @@ from typing import TYPE_CHECKING
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.api_key_last_used import LastUsedRecorder
 from gateway.auth.authenticator_chain import AuthenticatorChain
-from gateway.component_metrics import ComponentMetrics
-from gateway.control.routes import ControlRoutes
-from gateway.core.client_address import TrustedProxies
-from gateway.cost.budgets import BudgetKeeper
-from gateway.limits.redis_limiter import RedisLimiter
-from gateway.make_components import (
+from gateway.component_factories import (
     build_anchoring,
     build_authenticators,
     build_caller_connections,
+    build_caller_token_signer,
     build_controller,
     build_egress_policy,
     build_figures_store,
@@ -32,13 +28,17 @@ from gateway.make_components import (
     build_mirror,
     build_server,
     build_shadow_upstream,
-    build_signer,
     build_telemetry,
     build_upstream,
     build_usage_reporter,
+    local_process_identity,
     parse_networks,
-    reporting_process_name,
 )
+from gateway.component_metrics import ComponentMetrics
+from gateway.control.routes import ControlRoutes
+from gateway.core.client_address import TrustedProxies
+from gateway.cost.track_budgets import BudgetKeeper
+from gateway.limits.redis_limiter import RedisLimiter
 from gateway.pipeline import Pipeline
 from gateway.registry.base import Registry
 from gateway.registry.lookup_quota_per_client_ip import ClientLookupQuota
@@ -50,24 +50,24 @@ from gateway.rollout.request_count_reporter import RolloutReporter
 from gateway.server.listener import Listener, listen
 from gateway.settings import Settings
 from gateway.shadow.run_shadows import ShadowRunner
-from gateway.shadow.status_summary import ShadowStatusReader
+from gateway.shadow.status_summary import ModelShadowStatusReader
+from gateway.stages.adaptive_backend_concurrency import AdaptiveBackendConcurrency, is_autoscaled
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
-from gateway.stages.backend_concurrency import BackendConcurrency, is_autoscaled
 from gateway.stages.budget_limit import BudgetLimit
 from gateway.stages.buffer_start_of_body import BufferStartOfBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
-from gateway.stages.ip_allowlist import IpAllowlist
-from gateway.stages.pinned_or_sticky_version import PinnedOrStickyVersion
+from gateway.stages.gateway_ip_allowlist import GatewayIpAllowlist
+from gateway.stages.pinned_or_sticky_override import PinnedOrStickyOverride
 from gateway.stages.rate_limit import RateLimit
 from gateway.stages.read_request_context import ReadRequestContext
 from gateway.stages.route_to_backend import RouteToBackend
 from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.logs import LogWriter
 from gateway.upstream.pooled_client import PooledUpstream
-from gateway.usage_totals import usage_totals
+from gateway.usage_from_metrics import usage_from_metrics
 
 if TYPE_CHECKING:
     pass
@@ -127,7 +127,7 @@ class Gateway:
         settings = self._settings
         egress_policy = self._egress_policy = build_egress_policy(settings.upstream)
         self._id_tokens = build_id_tokens(settings.upstream, egress_policy, self.supervisor)
-        self._signer = build_signer(settings.upstream)
+        self._signer = build_caller_token_signer(settings.upstream)
         self.upstream = build_upstream(settings, egress_policy, self._id_tokens, self.supervisor)
 
     def _make_limits(self) -> None:
@@ -139,20 +139,20 @@ class Gateway:
         self.rate_limit = RateLimit(
             self._redis_limiter, lost=limits.when_redis_is_unavailable, report_only=limits.report_only
         )
-        self.buffer_start_of_body = BufferStartOfBody(limit=limits.in_flight)
+        self.buffer_start_of_body = BufferStartOfBody(max_waiting_requests=limits.in_flight)
         self.concurrency_limit = ConcurrencyLimit(
             in_flight=limits.in_flight,
             model_in_flight=limits.model_in_flight,
-            queue=limits.queue,
+            queue_per_model=limits.queue,
             queue_wait_s=limits.queue_wait_s,
-            report_only=limits.report_only,
+            report_only_policy_limits=limits.report_only,
         )
-        self.backend_concurrency = BackendConcurrency(
+        self.adaptive_backend_concurrency = AdaptiveBackendConcurrency(
             sharers=max(1, self._settings.server.workers) if self._shares_port else 1,
             scales=partial(is_autoscaled, everywhere=self._settings.upstream.policy == "cloud"),
         )
         self.authorize = Authorize(body_limit_bytes=limits.body_bytes, report_only=edge.report_only)
-        self.ip_allowlist = IpAllowlist(
+        self.gateway_ip_allowlist = GatewayIpAllowlist(
             parse_networks(edge.networks), lambda: self.mirror.snapshot, report_only=edge.report_only
         )
 
@@ -162,11 +162,11 @@ class Gateway:
             mirror=self.mirror,
             chain=self._chain,
             address_quota=self._address_quota,
-            ip_allowlist=self.ip_allowlist,
+            gateway_ip_allowlist=self.gateway_ip_allowlist,
             authorize=self.authorize,
             rate_limit=self.rate_limit,
             concurrency_limit=self.concurrency_limit,
-            backend_concurrency=self.backend_concurrency,
+            adaptive_backend_concurrency=self.adaptive_backend_concurrency,
             connections=lambda: self.connections,
         )
         self.telemetry.metrics.add_readers(gauges=own.gauges, counters=own.counters)
@@ -184,7 +184,7 @@ class Gateway:
             shared=self.telemetry.shared,
             reader=self.telemetry.reader,
             figures=self.telemetry.figures,
-            admits=self.ip_allowlist.admits,
+            admits=self.gateway_ip_allowlist.admits,
             supervisor=self.supervisor,
             jwks=self._signer.jwks if self._signer is not None else b'{"keys":[]}',
             cors=build_health_and_openapi_cors(edge.cors_origins),
@@ -198,7 +198,7 @@ class Gateway:
         self.pipeline = Pipeline(
             read_request_context=ReadRequestContext(proxies, self._name),
             control=self._control,
-            ip_allowlist=self.ip_allowlist,
+            gateway_ip_allowlist=self.gateway_ip_allowlist,
             route_to_backend=RouteToBackend(self.mirror),
             cors=Cors(),
             authenticate=Authenticate(self._chain),
@@ -207,9 +207,9 @@ class Gateway:
             budget_limit=BudgetLimit(self._budgets),
             rate_limit=self.rate_limit,
             buffer_start_of_body=self.buffer_start_of_body,
-            pinned_or_sticky_version=PinnedOrStickyVersion(),
+            pinned_or_sticky_override=PinnedOrStickyOverride(),
             concurrency_limit=self.concurrency_limit,
-            backend_concurrency=self.backend_concurrency,
+            adaptive_backend_concurrency=self.adaptive_backend_concurrency,
             forward=self._forward,
             record=self.telemetry.record,
         )
@@ -221,7 +221,7 @@ class Gateway:
             self.pipeline.set_rollout_exchange_counter,
             supervisor=self.supervisor,
             controller_lease=LeaseObserver(self.registry, LEASE),
-            process=reporting_process_name(settings),
+            process=local_process_identity(settings),
         )
         self.telemetry.metrics.add_readers(gauges=self._reporter.gauges)
         self.mirror.on_swap = self._follow
@@ -236,7 +236,7 @@ class Gateway:
         self._usage = build_usage_reporter(
             self._settings,
             self._figures,
-            partial(usage_totals, self.telemetry.metrics),
+            partial(usage_from_metrics, self.telemetry.metrics),
             self.mirror,
             self.supervisor,
         )
@@ -255,10 +255,10 @@ class Gateway:
             self._figures,
             self._forward.set_observer,
             upstream,
-            self.backend_concurrency,
+            self.adaptive_backend_concurrency,
             supervisor=self.supervisor,
         )
-        self._control.model_views["shadow"] = ShadowStatusReader(self.mirror, self._figures)
+        self._control.model_views["shadow"] = ModelShadowStatusReader(self.mirror, self._figures)
         self.telemetry.metrics.add_readers(counters=self._shadows.counters)
 
     def _follow(self, snapshot: Snapshot) -> None:
@@ -273,7 +273,7 @@ class Gateway:
         """Start the whole gateway. Raises OSError where the port is taken."""
         server = self._settings.server
         asyncio.get_running_loop().set_default_executor(
-            self.supervisor.thread_pool("blocking call", threads=_BLOCKING)
+            self.supervisor.make_blocking_call_executor("blocking call", threads=_BLOCKING)
         )
         async with AsyncExitStack() as stack:
             if self._own_registry:
@@ -318,7 +318,7 @@ class Gateway:
         self._control.stopping = True
         async with asyncio.TaskGroup() as both:
             both.create_task(listener.stop_accepting(linger_s=server.stop_linger_s), name="close the port")
-            both.create_task(self.connections.wait_until_drained(server.stop_grace_s), name="drain")
+            both.create_task(self.connections.drain(server.stop_grace_s), name="drain")
 
     def _name(self) -> str:
         """How all instances of this deployment call themselves in Via: they share a registry, and nobody else does."""

@@ -10,10 +10,10 @@ from gateway.auth.authenticator_chain import AuthenticatorChain
 from gateway.registry.lookup_quota_per_client_ip import ClientLookupQuota
 from gateway.registry.mirror import FALLBACK, Mirror
 from gateway.server.open_connections import OpenConnections
+from gateway.stages.adaptive_backend_concurrency import AdaptiveBackendConcurrency
 from gateway.stages.authorize import Authorize
-from gateway.stages.backend_concurrency import BackendConcurrency
 from gateway.stages.concurrency_limit import ConcurrencyLimit
-from gateway.stages.ip_allowlist import IpAllowlist
+from gateway.stages.gateway_ip_allowlist import GatewayIpAllowlist
 from gateway.stages.rate_limit import RateLimit
 from gateway.telemetry.metrics import Reading
 
@@ -21,7 +21,7 @@ from gateway.telemetry.metrics import Reading
 class ComponentMetrics:
     """The gauges and counters of the gateway's components.
 
-    They are for `Metrics.add_readers`: by metric name, then by the value of its one label.
+    They are for `RequestMetrics.add_readers`: by metric name, then by the value of its one label.
     """
 
     def __init__(
@@ -30,26 +30,26 @@ class ComponentMetrics:
         mirror: Mirror,
         chain: AuthenticatorChain,
         address_quota: ClientLookupQuota,
-        ip_allowlist: IpAllowlist,
+        gateway_ip_allowlist: GatewayIpAllowlist,
         authorize: Authorize,
         rate_limit: RateLimit,
         concurrency_limit: ConcurrencyLimit,
-        backend_concurrency: BackendConcurrency,
+        adaptive_backend_concurrency: AdaptiveBackendConcurrency,
         connections: Callable[[], OpenConnections],
     ) -> None:
         self._mirror = mirror
         self._chain = chain
         self._address_quota = address_quota
-        self._ip_allowlist = ip_allowlist
+        self._gateway_ip_allowlist = gateway_ip_allowlist
         self._authorize = authorize
         self._rate_limit = rate_limit
         self._concurrency_limit = concurrency_limit
-        self._backend_concurrency = backend_concurrency
+        self._adaptive_backend_concurrency = adaptive_backend_concurrency
         self._connections = connections
 
     def counters(self) -> Reading:
         counts = {
-            "allowlist": self._ip_allowlist.refused,
+            "allowlist": self._gateway_ip_allowlist.refused,
             "key-networks": self._chain.refused,
             "model-networks": self._authorize.refused,
             "unknown-credentials": self._address_quota.refused,
@@ -58,7 +58,7 @@ class ComponentMetrics:
         }
         return {
             "chips_edge_refusals_total": {by: float(count) for by, count in counts.items()},
-            "chips_backend_refusals_total": self._backend_concurrency.refusals_by_backend(),
+            "chips_backend_refusals_total": self._adaptive_backend_concurrency.refusals_by_backend(),
             "chips_connections_turned_away_total": {
                 reason: float(count) for reason, count in self._connections().turned_away.items()
             },
@@ -80,7 +80,7 @@ class ComponentMetrics:
             gauges["chips_registry_problems"] = len(snapshot.problems)
             gauges["chips_emergencies"] = len(snapshot.emergencies)
         readings = {name: {"": float(value)} for name, value in gauges.items()}
-        waiting = self._backend_concurrency.waiting_by_backend()
+        waiting = self._adaptive_backend_concurrency.waiting_by_backend()
         readings["chips_model_in_flight_requests"] = {
             name: count - waiting.get(name, 0.0)
             for name, count in self._concurrency_limit.in_flight_by_model().items()
@@ -97,7 +97,7 @@ class ComponentMetrics:
         queued = Counter(self._concurrency_limit.queued_by_model())
         queued.update({name: count for name, count in waiting.items() if count})
         readings["chips_model_queued_requests"] = dict(queued)
-        readings["chips_model_window_requests"] = self._backend_concurrency.window_sizes_by_backend()
+        readings["chips_model_window_requests"] = self._adaptive_backend_concurrency.window_sizes_by_backend()
         readings["chips_objective_availability_ratio"] = {
             name: policy.availability for name, policy in policies.items() if policy.availability is not None
         }

@@ -1,4 +1,4 @@
-"""Find free TCP ports. They are for processes that must be told theirs before they start."""
+"""Find and claim free TCP ports. They are for processes that must be told theirs before they start."""
 
 import errno
 import itertools
@@ -23,12 +23,12 @@ _CLAIMS: Final = 32
 _claims: Final[deque[int]] = deque()
 
 
-def free_port(taken: Container[int] = ()) -> int:
-    """A free TCP port that is not in `taken`.
+def claim_free_port(taken: Container[int] = ()) -> int:
+    """Claim a free TCP port that is not in `taken`, and return it.
 
-    It is one of PORTS on which nobody listens. Two calls at once get different ports, also in two processes (on Linux;
-    elsewhere they only seldom get the same): a port is given again when this process has got 32 others or has ended. Raises
-    OSError where there is none.
+    It is one of PORTS, below the ephemeral ones, on which nobody listens. Two calls at once get different ports, also in two
+    processes (on Linux; elsewhere they only seldom get the same): a port is given again when this process has got 32 others
+    or has ended. Raises OSError where there is none.
     """
     first = _random.choice(PORTS)
     for port in itertools.chain(range(first, PORTS.stop), range(PORTS.start, first)):

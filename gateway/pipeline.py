@@ -18,16 +18,16 @@ from gateway.core.header_classification import PINNED_VERSION
 from gateway.core.inline_wakeup_future import COMPLETED, continue_in_own_task
 from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.problem_details import render_problem
+from gateway.stages.adaptive_backend_concurrency import ANYWHERE, AdaptiveBackendConcurrency
 from gateway.stages.authenticate import Authenticate
 from gateway.stages.authorize import Authorize
-from gateway.stages.backend_concurrency import ANYWHERE, BackendConcurrency
 from gateway.stages.budget_limit import BudgetLimit
 from gateway.stages.buffer_start_of_body import BufferStartOfBody
 from gateway.stages.concurrency_limit import ConcurrencyLimit
 from gateway.stages.cors import Cors
 from gateway.stages.forward import Forward
-from gateway.stages.ip_allowlist import IpAllowlist
-from gateway.stages.pinned_or_sticky_version import PinnedOrStickyVersion
+from gateway.stages.gateway_ip_allowlist import GatewayIpAllowlist
+from gateway.stages.pinned_or_sticky_override import PinnedOrStickyOverride
 from gateway.stages.rate_limit import RateLimit
 from gateway.stages.read_request_context import ReadRequestContext
 from gateway.stages.route_to_backend import RouteToBackend
@@ -50,17 +50,17 @@ class Pipeline:
     """
 
     __slots__ = (
+        "_adaptive_backend_concurrency",
         "_authenticate",
         "_authorize",
-        "_backend_concurrency",
         "_budget_limit",
         "_buffer_start_of_body",
         "_concurrency_limit",
         "_control",
         "_cors",
         "_forward",
-        "_ip_allowlist",
-        "_pinned_or_sticky_version",
+        "_gateway_ip_allowlist",
+        "_pinned_or_sticky_override",
         "_rate_limit",
         "_read_request_context",
         "_record",
@@ -74,7 +74,7 @@ class Pipeline:
         *,
         read_request_context: ReadRequestContext,
         control: ControlRoutes,
-        ip_allowlist: IpAllowlist,
+        gateway_ip_allowlist: GatewayIpAllowlist,
         route_to_backend: RouteToBackend,
         cors: Cors,
         authenticate: Authenticate,
@@ -83,15 +83,15 @@ class Pipeline:
         budget_limit: BudgetLimit,
         rate_limit: RateLimit,
         buffer_start_of_body: BufferStartOfBody,
-        pinned_or_sticky_version: PinnedOrStickyVersion,
+        pinned_or_sticky_override: PinnedOrStickyOverride,
         concurrency_limit: ConcurrencyLimit,
-        backend_concurrency: BackendConcurrency,
+        adaptive_backend_concurrency: AdaptiveBackendConcurrency,
         forward: Forward,
         record: RequestRecorder,
     ) -> None:
         self._read_request_context = read_request_context
         self._control = control
-        self._ip_allowlist = ip_allowlist
+        self._gateway_ip_allowlist = gateway_ip_allowlist
         self._route_to_backend = route_to_backend
         self._cors = cors
         self._authenticate = authenticate
@@ -100,9 +100,9 @@ class Pipeline:
         self._budget_limit = budget_limit
         self._rate_limit = rate_limit
         self._buffer_start_of_body = buffer_start_of_body
-        self._pinned_or_sticky_version = pinned_or_sticky_version
+        self._pinned_or_sticky_override = pinned_or_sticky_override
         self._concurrency_limit = concurrency_limit
-        self._backend_concurrency = backend_concurrency
+        self._adaptive_backend_concurrency = adaptive_backend_concurrency
         self._forward = forward
         self._recorder = record
         self._record: _Record = record
@@ -136,7 +136,7 @@ class Pipeline:
             if self._control.is_health_probe(exchange):
                 await continue_in_own_task()
                 return await self._control.answer(exchange)
-            refused = self._ip_allowlist.__call__(exchange)
+            refused = self._gateway_ip_allowlist.__call__(exchange)
             if refused is not None:  # before route: an outsider must not learn which models exist
                 return await self._refuse(exchange, refused)
             if not exchange.target.model:
@@ -176,26 +176,26 @@ class Pipeline:
                 await self._buffer_start_of_body(exchange)
             if exchange.sticky is not None or exchange.head.read[PINNED_VERSION] is not None:
                 # after the body, which may hold what the share sticks to
-                self._pinned_or_sticky_version(exchange)
+                self._pinned_or_sticky_override(exchange)
             permit = self._concurrency_limit.try_nowait(exchange) or await self._concurrency_limit(exchange)
             try:
                 while True:  # once, unless the backend refuses before it begins
-                    slot = self._backend_concurrency.try_nowait(exchange)
+                    slot = self._adaptive_backend_concurrency.try_nowait(exchange)
                     if slot is ANYWHERE:
                         exchange.permitted = time.monotonic()
                         await self._forward.__call__(exchange)
                     else:
-                        with slot or await self._backend_concurrency(exchange):
+                        with slot or await self._adaptive_backend_concurrency(exchange):
                             exchange.permitted = time.monotonic()
                             await self._forward.__call__(exchange)
                     refusal = exchange.refusal
                     if refusal is None:
                         return None
                     exchange.refusal = None
-                    if not self._backend_concurrency.waits_for_another_slot(exchange):
+                    if not self._adaptive_backend_concurrency.should_retry_after_refusal(exchange):
                         return await refusal.deliver()
             finally:
-                permit.give_back()
+                permit.release()
         except GatewayError as error:
             _drop_tracebacks(error)
             await self._refuse(exchange, error, error.__cause__)
@@ -223,7 +223,9 @@ class Pipeline:
             return COMPLETED
         target = getattr(exchange, "target", None)
         open_inference = target is not None and target.open_inference
-        return response.send(render_problem(error, exchange.request_id, open_inference=open_inference))
+        return response.send(
+            render_problem(error, exchange.request_id, add_open_inference_error=open_inference)
+        )
 
 
 def _drop_tracebacks(error: BaseException | None) -> None:

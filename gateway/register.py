@@ -1,4 +1,4 @@
-"""Registers a backend from the command line. `python -m gateway.register NAME URL` is `chips register NAME URL`."""
+"""Runs `chips register NAME URL` as `python -m gateway.register NAME URL`."""
 
 import sys
 

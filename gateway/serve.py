@@ -18,12 +18,12 @@ from gateway import __version__
 from gateway.app import Gateway
 from gateway.core.escape_unprintable import printable, printable_json
 from gateway.process_memory_tuning import freeze_objects, keep_large_buffers
+from gateway.reuseport_workers import AWAITED, WorkerPool, allowed_cpus, reserve_port
 from gateway.server.open_file_limit import raise_file_limit
 from gateway.settings import Settings, SettingsError, load_settings, mask_url
-from gateway.task_supervisor import Supervisor, describe_error
 from gateway.telemetry.logs import LogWriter, configure_logging, local_time_of_day, rfc3339, should_log_json
-from gateway.worker_heartbeat import start_heartbeat
-from gateway.workers import AWAITED, WorkerPool, allowed_cpus, reserve_port
+from gateway.thread_and_task_supervisor import Supervisor, describe_error
+from gateway.worker_heartbeat_files import start_heartbeat
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from gateway.core import header_classification, pseudo_random
+from gateway.core import header_classification, per_process_random
 
 
 def _loaded(name: str) -> ModuleType | None:
@@ -24,7 +24,7 @@ def fresh_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(header_classification, "_blank", list(header_classification._blank))
     header_classification._learned.clear()
     # Each test draws ids and shares of its own, and the same ones in each run.
-    pseudo_random._source.seed(request.node.nodeid)
+    per_process_random._source.seed(request.node.nodeid)
     yield
     header_classification._learned.clear()
     memory = _loaded("gateway.registry.memory")

@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.contract.backends.languages import JULIA_LINEAR, Julia, genie_manifests, make_julia
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import JULIA_PREDICT, Backend
@@ -134,7 +134,7 @@ async def measure(julia: Julia, folder: Path) -> None:
 
 
 async def beside_plain(julia: Julia, client: Client, session: aiohttp.ClientSession) -> None:
-    port = free_port()
+    port = claim_free_port()
     program = str(Path(__file__).with_name("plain.jl"))
     plain = await asyncio.create_subprocess_exec(
         *(julia.program, "--startup-file=no", "--threads=2,1", program, str(port)),

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.backends.languages import Language
 from benchmarks.machine import rss_mb, tree
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.contract.backends.process import ROOT
 
 _PATIENCE_S = 120.0
@@ -27,7 +27,7 @@ class Started:
     """A backend, and the moment of each line of its log."""
 
     def __init__(self, language: Language, artifact: str, cache: Path, **environ: str) -> None:
-        self.port = free_port()
+        self.port = claim_free_port()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHIPS_", "AIP_"))}
         ours = {
             "PORT": str(self.port),

@@ -34,8 +34,8 @@ from gateway.artifacts.artifact_store_interface import (
     is_published,
 )
 from gateway.artifacts.manifest import MANIFEST_NAME, File, Manifest, parse_manifest
-from gateway.cloud_storage_client import storage_client
-from gateway.core.pseudo_random import random_between
+from gateway.core.per_process_random import random_between
+from gateway.make_cloud_storage_client import make_storage_client
 
 _CHUNK_BYTES: Final = 8 * 1024 * 1024  # a multiple of 256 KiB, as the protocol asks
 _TIMEOUT_S: Final = 60.0
@@ -274,7 +274,7 @@ class GcsStore:
     @property
     def _bucket(self) -> Any:
         if self._client is None:
-            self._client = self._ask(storage_client)
+            self._client = self._ask(make_storage_client)
         return self._client.bucket(self._bucket_name)
 
     def _ask(self, call: Callable[[], Result]) -> Result:

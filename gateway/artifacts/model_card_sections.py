@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 from gateway.core.model import Backend
-from gateway.core.version_evidence import CARD, EvidenceRecord, evidence_address
+from gateway.core.version_evidence import CARD, EvidenceRecord, backend_predict_url
 
 CARD_NAME: Final = "card.md"
 SECTIONS: Final = ("Owner", "Purpose", "Data", "Limits", "Metrics")
@@ -59,7 +59,7 @@ def parse_card(content: bytes) -> ModelCard:
     if len(content) > MAX_BYTES:
         raise ValueError(f"{CARD_NAME} has more than {MAX_BYTES} bytes")
     try:
-        text = decode_strict_utf8(content).replace("\r\n", "\n")
+        text = decode_text_file(content).replace("\r\n", "\n")
     except ValueError as error:
         raise ValueError(f"{CARD_NAME} {error}") from None
     for number, line in enumerate(text.split("\n"), 1):
@@ -143,7 +143,7 @@ def card_evidence(model: str, backend: Backend, content: bytes) -> EvidenceRecor
         sort=CARD,
         passed=passed,
         summary=summary,
-        backend=evidence_address(backend),
+        backend=backend_predict_url(backend),
         artifact_digest=backend.artifact_digest,
         facts=facts,
     )

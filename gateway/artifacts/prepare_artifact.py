@@ -24,7 +24,7 @@ from gateway.artifacts.manifest import (
 from gateway.artifacts.model_card_sections import CARD_NAME, MAX_BYTES, parse_card
 from gateway.artifacts.read_baseline_statistics import BASELINE_NAME, parse_baseline
 from gateway.artifacts.wrong_file_type import detect_wrong_file_type
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 
 _NAMES_SHOWN: Final = 5
 # Suffixes that several formats share say nothing about which file is the model.
@@ -123,7 +123,7 @@ def read_json(path: Path | None, kind: Any) -> Any:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        text = decode_strict_utf8(content)
+        text = decode_text_file(content)
     except ValueError as error:
         raise ValueError(f"{path} {error}") from None
     try:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-from gateway.cloud_storage_client import storage_client
+from gateway.make_cloud_storage_client import make_storage_client
 from gateway.registry.base import RegistryError, Unavailable
 
 _TIMEOUT_S: Final = 20.0  # of one attempt
@@ -171,7 +171,7 @@ class BucketAnchorStore:
 
         client = None
         try:
-            client = storage_client()
+            client = make_storage_client()
             return work(client)
         except (exceptions.Forbidden, exceptions.NotFound) as error:
             raise RegistryError(

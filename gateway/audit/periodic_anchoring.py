@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.audit.anchor_store import AnchorStore
 from gateway.registry.base import Registry, RegistryError
-from gateway.task_supervisor import HelperHealth, Supervisor
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _FIRST_S: Final = 5.0  # after a start, which has more urgent things to do
 
@@ -47,7 +47,7 @@ class PeriodicAnchoring:
         self.behind_since: float | None = now()  # since when a head is not kept; None: the last one is
 
     async def start(self) -> None:
-        self._task = self._supervisor.start_task("heads in the second place", self._run)
+        self._task = self._supervisor.start_retrying_task("heads in the second place", self._run)
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -1,6 +1,6 @@
-"""Authenticate callers by API key.
+"""Authenticate callers by API key, looked up by its digest in a cache, else in the registry.
 
-A key is looked up by its digest in a cache, else in the registry. A revoked key stops at once.
+A revoked key stops at once.
 """
 
 import asyncio
@@ -14,18 +14,18 @@ import msgspec
 
 from gateway.auth.base import Authentication, Authenticator, raise_refusal
 from gateway.auth.ttl_cache import TtlCache
+from gateway.core.api_key_document import Key
 from gateway.core.api_keys import PREFIX, bearer_key, digest_key_bytes, is_well_formed, key_id
-from gateway.core.compiled_policy import network_set, quota_from_limits
+from gateway.core.compiled_model_policy import network_set, quota_from_limits
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.header_classification import API_KEY, AUTHORIZATION, RequestHead
-from gateway.core.model import Key
 from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
+from gateway.core.per_process_random import random_between
 from gateway.core.principal import CALLER_VERBS, Principal
-from gateway.core.pseudo_random import random_between
 from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import KEYS, Registry, RegistryError
 from gateway.registry.mirror import Mirror
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 

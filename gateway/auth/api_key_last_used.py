@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gateway.registry.base import KEY_USES, Put, Registry, RegistryError
-from gateway.task_supervisor import HelperHealth, Supervisor
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class LastUsedRecorder:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._task = self._supervisor.start_task("last use of keys", self._run)
+        self._task = self._supervisor.start_retrying_task("last use of keys", self._run)
 
     async def stop(self) -> None:
         """Stop, after one last write. The write may take a moment at most."""

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from gateway.core.ip_network_set import embedded_ipv4_addresses
 from gateway.core.read_at_most import read_at_most
 from gateway.core.token_and_certificate_rules import is_trusted_jwks_url
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class JwksKeySet:
         self._refreshing: asyncio.Task[None] | None = None
 
     @property
-    def host(self) -> str:
+    def issuer_host(self) -> str:
         """The issuer's host, or that of `url` where no issuer is given. It is the host that the settings name."""
         return urlsplit(self._issuer or self.url).hostname or ""
 

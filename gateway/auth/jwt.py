@@ -19,13 +19,13 @@ import msgspec
 from gateway.auth.base import Authentication, Authenticator
 from gateway.auth.jwks import JwksKeySet, PublicKey, open_ssrf_guarded_session
 from gateway.auth.ttl_cache import TtlCache
-from gateway.core.compiled_policy import principal_from_rule
+from gateway.core.compiled_model_policy import principal_from_rule
 from gateway.core.errors import IssuerUnavailable, Unauthenticated
 from gateway.core.header_classification import AUTHORIZATION, RequestHead, register_credential_field
 from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
 from gateway.core.principal import Principal
 from gateway.core.token_and_certificate_rules import IssuerRule, apply_preset, is_printable_subject
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 _MAX_TOKEN_BYTES: Final = 8 * 1024
 _BEARER: Final = b"bearer "
@@ -110,7 +110,7 @@ class TokenAuthenticator(Authenticator):
                 candidates.append(_Candidate(issuer, self._keys[source]))
 
     async def start(self) -> None:
-        self._session = open_ssrf_guarded_session(keys.host for keys in self._keys.values())
+        self._session = open_ssrf_guarded_session(keys.issuer_host for keys in self._keys.values())
 
     async def stop(self) -> None:
         for keys in self._keys.values():

@@ -24,27 +24,27 @@ _SETUP = "The gateway and this machine"
 # By name: the module, and the function or group in it. A module is imported when its command runs.
 _COMMANDS: Final = {
     "register": LazyCommand("gateway.cli.models.register", "register", _MODELS),
-    "models": LazyCommand("gateway.cli.models.models", "models", _MODELS),
-    "show": LazyCommand("gateway.cli.models.models", "show", _MODELS),
+    "models": LazyCommand("gateway.cli.models.list_and_show_models", "models", _MODELS),
+    "show": LazyCommand("gateway.cli.models.list_and_show_models", "show", _MODELS),
     "traffic": LazyCommand("gateway.cli.models.traffic", "traffic", _MODELS),
     "shadow": LazyCommand("gateway.cli.models.shadow", "shadow", _MODELS),
     "canary": LazyCommand("gateway.cli.rollouts.canary", "canary", _MODELS),
-    "rollouts": LazyCommand("gateway.cli.rollouts.run_controller", "rollouts", _MODELS),
+    "rollouts": LazyCommand("gateway.cli.rollouts.list_rollouts_run_controller", "rollouts", _MODELS),
     "evidence": LazyCommand("gateway.cli.rollouts.version_evidence", "evidence", _MODELS),
     "enable": LazyCommand("gateway.cli.models.deregister_disable_enable", "enable", _MODELS),
     "disable": LazyCommand("gateway.cli.models.deregister_disable_enable", "disable", _MODELS),
     "deregister": LazyCommand("gateway.cli.models.deregister_disable_enable", "deregister", _MODELS),
     "new": LazyCommand("gateway.cli.deployment.new", "new", _DEPLOY),
     "import-model": LazyCommand("gateway.cli.deployment.import_model", "import_model", _DEPLOY),
-    "deploy": LazyCommand("gateway.cli.deployment.deploy", "deploy", _DEPLOY),
-    "undeploy": LazyCommand("gateway.cli.deployment.deploy", "undeploy", _DEPLOY),
+    "deploy": LazyCommand("gateway.cli.deployment.deploy_undeploy", "deploy", _DEPLOY),
+    "undeploy": LazyCommand("gateway.cli.deployment.deploy_undeploy", "undeploy", _DEPLOY),
     "publish": LazyCommand("gateway.cli.artifacts.publish", "publish", _DEPLOY),
     "verify": LazyCommand("gateway.cli.deployment.verify", "verify", _DEPLOY),
     "cost": LazyCommand("gateway.cli.cost.report", "cost", _COST),
     "budget": LazyCommand("gateway.cli.cost.budgets", "budget", _COST),
     "prices": LazyCommand("gateway.cli.cost.prices", "prices", _COST),
     "plan": LazyCommand("gateway.cli.deployment.cost_estimate", "plan", _DEPLOY),
-    "artifacts": LazyCommand("gateway.cli.artifacts.published_artifacts", "artifacts", _DEPLOY),
+    "artifacts": LazyCommand("gateway.cli.artifacts.list_show_verify_pull", "artifacts", _DEPLOY),
     "ps": LazyCommand("gateway.cli.deployment.local_backends", "ps", _LOCAL),
     "logs": LazyCommand("gateway.cli.deployment.local_backends", "logs", _LOCAL),
     "restart": LazyCommand("gateway.cli.deployment.local_backends", "restart", _LOCAL),
@@ -71,7 +71,7 @@ _COMMANDS: Final = {
     "approvals": LazyCommand("gateway.cli.signoff.approve_or_reject", "approvals", _SIGN_OFF),
     "check": LazyCommand("gateway.cli.setup.check_settings", "check", _SETUP),
     "doctor": LazyCommand("gateway.cli.setup.doctor", "doctor", _SETUP),
-    "env": LazyCommand("gateway.cli.setup.environments", "env", _SETUP),
+    "env": LazyCommand("gateway.cli.setup.list_show_use_environments", "env", _SETUP),
 }
 _OF_THIS_MACHINE: Final = {"env", "import-model", "logs", "new", "ps", "restart", "stop", "up"}
 
@@ -135,11 +135,11 @@ def version(
     if library is None:
         console.out.print(__version__)
         return
-    from gateway.deploy.backend_libraries import BackendLibrariesNotInstalled, library_folder
+    from gateway.deploy.backend_libraries import BackendLibrariesNotShipped, library_folder
 
     try:
         console.out.print(str(library_folder(library)))
-    except BackendLibrariesNotInstalled as error:
+    except BackendLibrariesNotShipped as error:
         raise console.Failure(str(error)) from None
 
 

@@ -1,6 +1,7 @@
-"""The console's pages of approvals.
+"""Answers the console's requests about approvals, as JSON.
 
-They list the requests, show one of them, and take the decisions that people hand in.
+It lists the requests for approval and the unreviewed emergencies, shows one request, and stores the signed decisions that
+people hand in.
 
 A request's page shows all that a decision binds. A decision is worth what its signature is worth: the key of the
 operator who sends it opens the page and decides nothing.
@@ -17,6 +18,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from gateway.control.recorded_requests import parse_query
+from gateway.core.direct_response import Response, json_response
 from gateway.core.errors import (
     BadRequest,
     Forbidden,
@@ -25,7 +27,6 @@ from gateway.core.errors import (
     RegistryUnavailable,
 )
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
-from gateway.core.response import Response, json_response
 from gateway.registry.base import (
     EMERGENCIES,
     MODELS,
@@ -53,7 +54,10 @@ class _HandedIn(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ApprovalPages:
-    """Answers the pages below /-/approvals and /-/emergencies. The caller must be an operator: `ControlRoutes` checks that."""
+    """Answers the console's requests about approvals and emergencies, as JSON.
+
+    They are below /-/approvals and /-/emergencies. The caller must be an operator: `ControlRoutes` checks that.
+    """
 
     def __init__(self, registry: Registry, mirror: Mirror) -> None:
         self._registry = registry
@@ -73,8 +77,8 @@ class ApprovalPages:
             )
         return json_response({"emergencies": [_emergency(one) for one in documents]}, headers=_NO_STORE)
 
-    async def list_requests(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        """Answer with the list of all requests for approval. The newest come first."""
+    async def list_newest_requests(self, exchange: Exchange) -> Response:  # noqa: ARG002
+        """Answer with the newest requests for approval, at most `_SHOWN`. The newest comes first; `more`: there are others."""
         policy, records = await self._read()
         if records is None:
             return json_response({"policy": policy is not None, "requests": []}, headers=_NO_STORE)
@@ -86,8 +90,11 @@ class ApprovalPages:
             {"policy": True, "requests": found[:_SHOWN], "more": len(found) > _SHOWN}, headers=_NO_STORE
         )
 
-    async def request_page(self, exchange: Exchange, path: str) -> Response:
-        """Answer with the page of one request for approval. `/statement` below it is what a person would sign."""
+    async def request_document(self, exchange: Exchange, path: str) -> Response:
+        """Answer with one request for approval and all that a decision binds, as JSON.
+
+        `/statement` below it is what a person would sign.
+        """
         approval_request_id, _, rest = path.partition("/")
         policy, records, document = await self._find(approval_request_id)
         if rest == "statement":
@@ -266,7 +273,7 @@ async def _body(exchange: Exchange) -> _HandedIn:
     body = exchange.body
     if not body.complete:
         await body.buffer_start(time.monotonic() + _BODY_S)
-    content = body.complete_body() if body.complete else None
+    content = body.buffered_body() if body.complete else None
     if content is None or len(content) > BUFFERED_BODY_BYTES:
         raise PayloadTooLarge(BUFFERED_BODY_BYTES)
     try:

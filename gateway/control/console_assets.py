@@ -5,8 +5,8 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from gateway.core.direct_response import Response
 from gateway.core.header_classification import RawHeaders
-from gateway.core.response import Response
 
 _TYPES = {
     "html": b"text/html; charset=utf-8",

@@ -1,4 +1,7 @@
-"""Streams server-sent events to the console. It sends the dashboard every two seconds, and each recorded request."""
+"""Streams the dashboard and the recorded requests to the console, as server-sent events.
+
+The whole dashboard is sent every two seconds, and each recorded request soon after it is stored.
+"""
 
 import asyncio
 
@@ -10,7 +13,7 @@ from gateway.control.window_totals import DEFAULT_WINDOW
 from gateway.core.errors import Overloaded
 from gateway.core.escape_unprintable import printable_json
 from gateway.core.exchange import Exchange
-from gateway.telemetry.recorded_request_store import RecordedRequestReader
+from gateway.telemetry.recorded_request_store import RequestAndTickReader
 
 _BOARD_S = 2.0
 _POLL_S = 0.5
@@ -24,9 +27,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventStream:
-    """Streams server-sent events to the open consoles."""
+    """Streams the dashboard and the recorded requests to the open consoles, as server-sent events."""
 
-    def __init__(self, board: Dashboard, reader: RecordedRequestReader | None) -> None:
+    def __init__(self, board: Dashboard, reader: RequestAndTickReader | None) -> None:
         self._board = board
         self._reader = reader
         self._watchers = 0

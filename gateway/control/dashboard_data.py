@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from gateway.control.find_issues import Issue, find_issues, set_issue_start
-from gateway.control.model_page import caller_rows, history_points, version_rows
+from gateway.control.model_page_data import caller_rows, history_points, version_rows
 from gateway.control.window_totals import (
     DEFAULT_WINDOW,
     RequestTotals,
@@ -19,12 +19,12 @@ from gateway.control.window_totals import (
 )
 from gateway.core.model import Model
 from gateway.registry.mirror import Mirror
-from gateway.task_supervisor import Supervisor
 from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
 from gateway.telemetry.metrics import MetricsState
-from gateway.telemetry.periodic_aggregation import SharedWorkerMetrics
-from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, KEPT_S, RecordedRequestReader
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, KEPT_S, RequestAndTickReader
+from gateway.telemetry.worker_metrics_aggregation import SharedWorkerMetrics
+from gateway.thread_and_task_supervisor import Supervisor
 
 _FRESH_S = 1.0  # who asks more often gets the same answer
 _ISSUES = 50  # shown; more are counted
@@ -41,7 +41,7 @@ class Dashboard:
         self,
         mirror: Mirror,
         shared: SharedWorkerMetrics,
-        figures: RecordedRequestReader,
+        figures: RequestAndTickReader,
         *,
         supervisor: Supervisor | None = None,
     ) -> None:
@@ -81,13 +81,15 @@ class Dashboard:
         models = [_row(model, state, window) for model in self._listed().values()]
         return {**self._head(state, window), "models": sorted(models, key=lambda model: model["name"])}
 
-    async def models_page(self, name: str, *, find: str, order: str, skip: int, limit: int) -> dict[str, Any]:
-        """A page of the list of models.
+    async def models_page(
+        self, window: str, *, find: str, order: str, skip: int, limit: int
+    ) -> dict[str, Any]:
+        """A page of the list of models, with their totals in `window`.
 
-        Those whose name or description contains `find`, sorted by `order`, `limit` of them after the first `skip`.
+        It has those whose name or description contains `find`, sorted by `order`, `limit` of them after the first `skip`.
         """
         state = await self.totals_since_start()
-        return await asyncio.to_thread(self._page, state, name, find.lower(), order, skip, limit)
+        return await asyncio.to_thread(self._page, state, window, find.lower(), order, skip, limit)
 
     def _page(
         self, state: MetricsState, name: str, find: str, order: str, skip: int, limit: int
@@ -149,10 +151,10 @@ class Dashboard:
             return self._issues[1]
         issues = find_issues(listed, window, self._windows.read("10s"))
         fine_from = window.ends - KEPT_S[FINE_S]
-        oldest = self._figures.oldest_tick_time(COARSE_S)
+        oldest = self._figures.oldest_tick_end(COARSE_S)
         for issue in issues[:_DATED]:
-            fine = self._figures.ticks(FINE_S, after=fine_from, until=window.ends, model=issue.model)
-            coarse = self._figures.ticks(COARSE_S, after=0, until=fine_from, model=issue.model)
+            fine = self._figures.worker_ticks(FINE_S, after=fine_from, until=window.ends, model=issue.model)
+            coarse = self._figures.worker_ticks(COARSE_S, after=0, until=fine_from, model=issue.model)
             set_issue_start(issue, coarse, fine, oldest if coarse else None)
         self._issues = key, issues
         return issues
@@ -163,7 +165,7 @@ class Dashboard:
 
     def _head(self, state: MetricsState, window: WindowTotals) -> dict[str, Any]:
         snapshot = self._mirror.snapshot
-        everything = window.all_caller_requests()
+        everything = window.totals_with_unrouted_failures()
         return {
             "at": round(time.time(), 3),
             "started": round(self._started, 3),
@@ -205,9 +207,11 @@ class Dashboard:
         hour = self._windows.read("1h")
         ends = last_complete_tick_end()
         coarse_ends = ends - ends % COARSE_S
-        ticks = self._figures.ticks(COARSE_S, after=coarse_ends - HOUR_S, until=coarse_ends, model=model.name)
+        ticks = self._figures.worker_ticks(
+            COARSE_S, after=coarse_ends - HOUR_S, until=coarse_ends, model=model.name
+        )
         # What has no whole minute yet, so that the picture begins with the first requests.
-        ticks += self._figures.ticks(FINE_S, after=coarse_ends, until=ends, model=model.name)
+        ticks += self._figures.worker_ticks(FINE_S, after=coarse_ends, until=ends, model=model.name)
         return {
             **self._head(state, window),
             "model": model,
@@ -221,7 +225,7 @@ class Dashboard:
             "callers": caller_rows(state, model.name)[:50],
         }
 
-    async def callers(self) -> dict[str, Any]:
+    async def callers_since_start(self) -> dict[str, Any]:
         """The callers since the start. They are sorted by how much of the backends' time they used."""
         state = await self.totals_since_start()
         return {"started": round(self._started, 3), "callers": caller_rows(state)[:500]}

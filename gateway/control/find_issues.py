@@ -56,10 +56,10 @@ class Issue(msgspec.Struct, kw_only=True):
     since_at_least: bool = False  # it began before the oldest tick that is kept
 
     @property
-    def sort_key(self) -> tuple[int, float]:
-        """The key that sorts issues, worst first.
+    def impact_sort_key(self) -> tuple[int, float]:
+        """The key that sorts issues by their impact, worst first.
 
-        Failures come before slowness and callers' mistakes; then the number of requests harmed decides.
+        Failures come before slowness, and that before callers' mistakes; then the number of requests harmed decides.
         """
         order = {"unreachable": 0, "failing": 0, "late": 1, "slower": 1, "refused": 2}
         return order[self.kind], -(self.share if self.share_now is None else self.share_now) * self.requests
@@ -82,7 +82,7 @@ def find_issues(models: Mapping[str, Model], window: WindowTotals, now: WindowTo
         if model is not None:
             _set_shifts(model, [issue for issue in found if issue.side != "caller"])
         every += found
-    return sorted(every, key=lambda issue: (issue.sort_key, issue.model, issue.version))
+    return sorted(every, key=lambda issue: (issue.impact_sort_key, issue.model, issue.version))
 
 
 def _set_shifts(model: Model, found: list[Issue]) -> None:

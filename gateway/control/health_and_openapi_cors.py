@@ -14,10 +14,10 @@ from aiohttp_cors import CorsConfig, ResourceOptions
 from aiohttp_cors.abc import AbstractRouterAdapter
 from multidict import CIMultiDict
 
+from gateway.core.direct_response import Response, field_lines
 from gateway.core.errors import Forbidden, HeaderList
 from gateway.core.exchange import Exchange
 from gateway.core.model_cors_policy import OWN_FIELDS, VARY, CorsRule
-from gateway.core.response import Response, field_lines
 
 # What describes the gateway and its models. Operators' pages and the console are shared with nobody.
 PATHS: Final = (

@@ -38,7 +38,7 @@ def openapi(models: Iterable[Model], *, server: str = "/") -> dict[str, Any]:
         if backend is None:
             continue
         name = model.name
-        if not has_own_json_format(backend):
+        if takes_instances(backend):
             schemas[f"{name}.instance"] = one_instance_schema(backend.inputs)
             schemas[f"{name}.prediction"] = one_prediction_schema(backend.outputs)
         paths[f"/{name}"] = {"post": _score(model, backend), "get": _about(model)}
@@ -76,18 +76,18 @@ def _leading(model: Model) -> Backend | None:
     return max(model.backends, key=lambda backend: model.traffic.get(backend.version, 0), default=None)
 
 
-def has_own_json_format(backend: Backend) -> bool:
-    """Whether the backend has a JSON format of its own.
+def takes_instances(backend: Backend) -> bool:
+    """Whether the backend takes `{"instances": [...]}`, as ours do. Others have a JSON format of their own.
 
-    Such a backend does not take `instances`. A backend that was never asked is known by its path.
+    A backend that was never asked is known by its path.
     """
     if backend.platform:
-        return backend.platform.startswith(_OTHER_KINDS)
-    return backend.predict_path != _OUR_PATH
+        return not backend.platform.startswith(_OTHER_KINDS)
+    return backend.predict_path == _OUR_PATH
 
 
 def _score(model: Model, backend: Backend) -> dict[str, Any]:
-    if has_own_json_format(backend):
+    if not takes_instances(backend):
         return _score_of_other_kind(model, backend)
     name = model.name
     body: dict[str, Any] = {

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.core.errors import BadRequest, PageNotFound
-from gateway.telemetry.recorded_request_store import RecordedRequestReader, RequestFilter, StoredRequest
-from gateway.telemetry.recorded_request_summary import RequestSummary
+from gateway.telemetry.recorded_request import RecordedRequest
+from gateway.telemetry.recorded_request_store import RequestAndTickReader, RequestFilter, StoredRequest
 from gateway.telemetry.spans_of_request import spans_of
 
 _KINDS = ("all", "failed", "bad", "slowest")
@@ -30,7 +30,7 @@ _NO_STORE = "This gateway keeps no requests: its setting trace.store is off."
 class RecordedRequests:
     """Answers the console's queries for recorded requests. They are in the trace store."""
 
-    def __init__(self, reader: RecordedRequestReader | None) -> None:
+    def __init__(self, reader: RequestAndTickReader | None) -> None:
         self._reader = reader
 
     async def page(self, query: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class RecordedRequests:
         return await asyncio.to_thread(self._page, self._reader, asked, wanted, limit)
 
     def _page(
-        self, reader: RecordedRequestReader, asked: Mapping[str, str], wanted: RequestFilter, limit: int
+        self, reader: RequestAndTickReader, asked: Mapping[str, str], wanted: RequestFilter, limit: int
     ) -> dict[str, Any]:
         more: dict[str, int] | None = None
         if "after" in asked:
@@ -72,37 +72,37 @@ class RecordedRequests:
         return requests_with_waterfalls(found)
 
 
-def requests_with_waterfalls(found: list[RequestSummary]) -> dict[str, Any]:
+def requests_with_waterfalls(found: list[RecordedRequest]) -> dict[str, Any]:
     """The requests, each with its waterfall of spans. They share an id, and the newest comes first."""
-    return {"requests": [{**_fields(summary), "spans": spans_of(summary)} for summary in found]}
+    return {"requests": [{**_fields(request), "spans": spans_of(request)} for request in found]}
 
 
-def _fields(summary: RequestSummary) -> dict[str, Any]:
-    return {name: getattr(summary, name) for name in summary.__struct_fields__}
+def _fields(request: RecordedRequest) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in request.__struct_fields__}
 
 
 def request_row(kept: StoredRequest) -> dict[str, Any]:
     """A recorded request as one row of a list. The row is JSON values."""
-    number, summary = kept
+    number, request = kept
     return {
         "number": number,
-        "at": round(summary.at, 3),
-        "request_id": summary.request_id,
-        "trace_id": summary.trace_id,
-        "method": summary.method,
-        "path": summary.path,
-        "status": summary.status,
-        "model": summary.model,
-        "version": summary.version,
-        "caller": summary.caller,
-        "caller_label": summary.caller_label,
-        "duration_ms": round(summary.duration_s * 1000, 3),
-        "backend_ms": round(summary.backend_s * 1000, 3),
-        "attempts": len(summary.attempts),
-        "error": summary.error,
-        "side": summary.side,
-        "detail": summary.detail,
-        "kept": summary.kept,
+        "at": round(request.at, 3),
+        "request_id": request.request_id,
+        "trace_id": request.trace_id,
+        "method": request.method,
+        "path": request.path,
+        "status": request.status,
+        "model": request.model,
+        "version": request.version,
+        "caller": request.caller,
+        "caller_label": request.caller_label,
+        "duration_ms": round(request.duration_s * 1000, 3),
+        "backend_ms": round(request.backend_s * 1000, 3),
+        "attempts": len(request.attempts),
+        "error": request.error,
+        "side": request.side,
+        "detail": request.detail,
+        "kept": request.kept,
     }
 
 

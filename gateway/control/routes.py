@@ -18,6 +18,7 @@ from gateway.control.recorded_requests import RecordedRequests, number_parameter
 from gateway.control.registry_changes import KINDS, recent_changes
 from gateway.control.rollout_view import rollout_document
 from gateway.control.window_totals import DEFAULT_WINDOW, parse_window
+from gateway.core.direct_response import Response, json_response
 from gateway.core.errors import (
     AddressNotAllowed,
     BadRequest,
@@ -29,16 +30,16 @@ from gateway.core.errors import (
     Unauthenticated,
 )
 from gateway.core.exchange import Exchange
+from gateway.core.ip_network_set import Address
 from gateway.core.model import Model, Tensor
 from gateway.core.principal import METADATA, OPERATE
-from gateway.core.response import Response, json_response
 from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import Snapshot
-from gateway.task_supervisor import Supervisor
-from gateway.telemetry.periodic_aggregation import SharedWorkerMetrics
 from gateway.telemetry.prometheus_exposition import CONTENT_TYPE, render_exposition
-from gateway.telemetry.recorded_request_store import RecordedRequestReader
+from gateway.telemetry.recorded_request_store import RequestAndTickReader
+from gateway.telemetry.worker_metrics_aggregation import SharedWorkerMetrics
+from gateway.thread_and_task_supervisor import Supervisor
 
 if TYPE_CHECKING:
     from gateway.control.health_and_openapi_cors import HealthAndOpenapiCors
@@ -66,9 +67,9 @@ class ControlRoutes:
         *,
         registry: Registry,
         shared: SharedWorkerMetrics,
-        reader: RecordedRequestReader | None,
-        figures: RecordedRequestReader,
-        admits: Callable[[Exchange], bool],
+        reader: RequestAndTickReader | None,
+        figures: RequestAndTickReader,
+        admits: Callable[[Address | None], bool],
         supervisor: Supervisor | None = None,
         jwks: bytes = b'{"keys":[]}',
         cors: "HealthAndOpenapiCors | None" = None,
@@ -95,7 +96,7 @@ class ControlRoutes:
             "/-/callers": self._callers,
             "/-/history": self._history,
             "/-/cards": self._cards,
-            "/-/approvals": self._approvals.list_requests,
+            "/-/approvals": self._approvals.list_newest_requests,
             "/-/emergencies": self._approvals.unreviewed_emergencies,
         }
 
@@ -167,7 +168,7 @@ class ControlRoutes:
             return await operate(exchange)
         if path.startswith(_APPROVALS):
             await self._check_operator(exchange)
-            return await self._approvals.request_page(exchange, path.removeprefix(_APPROVALS))
+            return await self._approvals.request_document(exchange, path.removeprefix(_APPROVALS))
         if path.startswith("/-/requests/"):
             await self._check_operator(exchange)
             found_requests = await self._requests.with_id(path.removeprefix("/-/requests/"))
@@ -245,7 +246,7 @@ class ControlRoutes:
         return json_response(await self._requests.page(exchange.target.query), headers=_NO_STORE)
 
     async def _callers(self, exchange: Exchange) -> Response:  # noqa: ARG002
-        return json_response(await self._board.callers(), headers=_NO_STORE)
+        return json_response(await self._board.callers_since_start(), headers=_NO_STORE)
 
     async def _history(self, exchange: Exchange) -> Response:
         asked = parse_query(exchange.target.query, {"model", "kind", "limit"})
@@ -312,7 +313,7 @@ class ControlRoutes:
             name, _, named = unquote_plus(exchange.target.query).partition("=")
             if name == "?registry" and hmac.compare_digest(named.encode(), snapshot.registry_id.encode()):
                 return True
-        if not self._admits(exchange):
+        if not self._admits(exchange.address):
             return False
         try:
             authentication = await self._authentication(exchange)

@@ -14,7 +14,7 @@ import msgspec
 from gateway.core.errors import BadRequest
 from gateway.telemetry.merge_metrics import quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
-from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, RecordedRequestReader, Tick
+from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, RequestAndTickReader, Tick
 
 WINDOWS: Final = {"10s": 10, "1m": 60, "1h": 3600}
 DEFAULT_WINDOW: Final = "1m"
@@ -82,10 +82,10 @@ class WindowTotals(msgspec.Struct, frozen=True):
     def for_model(self, model: str) -> RequestTotals:
         return sum_totals(self.models.get(model, {}).values())
 
-    def all_caller_requests(self) -> RequestTotals:
-        """The totals of all callers' requests.
+    def totals_with_unrouted_failures(self) -> RequestTotals:
+        """The totals of all models, with the requests that failed before they reached one.
 
-        Those that failed before they reached a model count; those to the gateway's own pages do not.
+        Requests to the gateway's own pages do not count.
         """
         found = sum_totals(f for name in self.models if name for f in self.models[name].values())
         elsewhere = self.for_version("", "")
@@ -97,8 +97,8 @@ class WindowTotals(msgspec.Struct, frozen=True):
 class WindowTotalsReader:
     """Reads the totals of a time window from the stored ticks. Thread-safe; each window is read once for each tick."""
 
-    def __init__(self, reader: RecordedRequestReader) -> None:
-        self._reader = reader
+    def __init__(self, tick_reader: RequestAndTickReader) -> None:
+        self._reader = tick_reader
         self._known: dict[str, WindowTotals] = {}
         self._lock = threading.Lock()
 
@@ -112,15 +112,15 @@ class WindowTotalsReader:
 
     def _read(self, name: str, ends: int) -> WindowTotals:
         seconds = WINDOWS[name]
-        oldest = self._reader.oldest_tick_time(FINE_S)
+        oldest = self._reader.oldest_tick_end(FINE_S)
         coarse_ends = ends - ends % COARSE_S
         if seconds > COARSE_S:
-            oldest = min(filter(None, (self._reader.oldest_tick_time(COARSE_S), oldest)), default=None)
-            ticks = self._reader.ticks(COARSE_S, after=coarse_ends - seconds, until=coarse_ends)
-            ticks += self._reader.ticks(FINE_S, after=coarse_ends, until=ends)
+            oldest = min(filter(None, (self._reader.oldest_tick_end(COARSE_S), oldest)), default=None)
+            ticks = self._reader.worker_ticks(COARSE_S, after=coarse_ends - seconds, until=coarse_ends)
+            ticks += self._reader.worker_ticks(FINE_S, after=coarse_ends, until=ends)
             seconds += ends - coarse_ends
         else:
-            ticks = self._reader.ticks(FINE_S, after=ends - seconds, until=ends)
+            ticks = self._reader.worker_ticks(FINE_S, after=ends - seconds, until=ends)
         models: dict[str, dict[str, RequestTotals]] = {}
         for tick in ticks:
             models.setdefault(tick.model, {}).setdefault(tick.version, RequestTotals()).add(tick)

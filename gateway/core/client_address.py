@@ -20,9 +20,9 @@ _FOR = re.compile(r'(?:^|;)[ \t]*for[ \t]*=[ \t]*(?:"([^"\\]*)"|([^\s";,]+))[ \t
 class TrustedProxies:
     """Which proxies are trusted to name the client.
 
-    They are a fixed number of `hops` in front, or every peer in the networks `proxies`. With hops, a header that holds
-    fewer entries than there are hops did not come the way it should: then nothing about the caller is known. With proxies,
-    headers of a peer outside those networks are not read at all.
+    They are a fixed number of `hops` in front, or every peer in the networks `proxies`. With hops, a request whose header is
+    missing or has fewer entries than there are hops did not come the way it should: its client is unknown, and is not taken
+    to be the peer. With proxies, headers of a peer outside those networks are not read at all: the peer is the client.
     """
 
     def __init__(self, *, hops: int = 0, proxies: Iterable[Network] = (), forwarded: bool = False) -> None:

@@ -22,10 +22,10 @@ is a bug and becomes `internal-error`. Codes never change.
     │   └── HttpVersionNotSupported  505 version-not-supported
     ├── UpstreamError                the backend failed
     │   ├── UpstreamUnreachable      502 upstream-unreachable    nothing was sent
-    │   ├── UpstreamBroken           502 upstream-broken         it failed after we sent something
+    │   ├── BrokenUpstreamResponse   502 upstream-broken         it failed after we sent something
     │   ├── UpstreamUnavailable      503 upstream-unavailable    no backend can take it now
     │   ├── UpstreamTimeout          504 upstream-timeout        slower than the model's time-out
-    │   └── DeadlineExceeded         504 deadline-exceeded       slower than the caller said it would wait
+    │   └── DeadlineExceeded         504 deadline-exceeded       the deadline passed
     └── GatewayFault                 we failed
         ├── Overloaded               503 overloaded
         ├── RegistryUnavailable      503 registry-unavailable
@@ -82,7 +82,10 @@ class Unauthenticated(CallerError):
 
 
 class BudgetExhausted(CallerError):
-    """402: a budget is used up. `Retry-After` says when its period ends."""
+    """402: a budget is used up. `Retry-After` says when its period ends.
+
+    A budget whose `refuse` is 429 raises TooManyRequests instead.
+    """
 
     code, status, title = "budget-exhausted", 402, "Budget exhausted"
 
@@ -187,8 +190,8 @@ class UpstreamUnreachable(UpstreamError):
     code, status, title = "upstream-unreachable", 502, "Backend unreachable"
 
 
-class UpstreamBroken(UpstreamError):
-    """502: the backend's response is broken. It broke the connection or sent invalid HTTP."""
+class BrokenUpstreamResponse(UpstreamError):
+    """502: the backend's response is broken. The backend sent invalid HTTP, or broke off a connection that was open."""
 
     code, status, title = "upstream-broken", 502, "Backend broke off"
 
@@ -210,7 +213,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 class DeadlineExceeded(UpstreamError):
-    """504: the caller's deadline passed. X-Request-Timeout sets it."""
+    """504: the deadline passed. X-Request-Timeout sets it; so does the model's time-out while a request waits for its turn."""
 
     code, status, title = "deadline-exceeded", 504, "Deadline exceeded"
 

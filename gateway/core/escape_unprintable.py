@@ -29,10 +29,10 @@ def printable(text: str) -> str:
     return "".join(char if _shows(char) else _escape(char) for char in text)
 
 
-def printable_lines(text: str) -> str:
-    """Escape the unprintable characters of a text, but not its line feeds.
+def printable_own_lines(text: str) -> str:
+    """Escape the unprintable characters of a text whose lines we put together: its line feeds stay.
 
-    It does as `printable`, for a text of several lines that we put together.
+    A text that somebody else wrote goes through `printable`: its line feed could begin a line of its own.
     """
     return "\n".join(map(printable, text.split("\n")))
 

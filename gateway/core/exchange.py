@@ -13,16 +13,16 @@ from gateway.core.trace_context import new_span_id
 
 if TYPE_CHECKING:
     from gateway.core.api_keys import LastKeyDigest
-    from gateway.core.compiled_policy import CompiledPolicy
+    from gateway.core.compiled_model_policy import CompiledPolicy
     from gateway.core.compiled_sticky_shares import StickyVersionChooser
+    from gateway.core.direct_response import Response
     from gateway.core.errors import GatewayError
-    from gateway.core.head_cache import CachedHead
+    from gateway.core.head_template_cache import CachedHead
     from gateway.core.header_classification import RawHeaders, RequestHead
     from gateway.core.ip_network_set import Address
     from gateway.core.model import Backend, Model
     from gateway.core.principal import Principal
     from gateway.core.request_target import RequestTarget
-    from gateway.core.response import Response
     from gateway.core.trace_context import TraceContext
 
 
@@ -40,8 +40,8 @@ class RequestBody(Protocol):
     def complete(self) -> bool:
         """Whether the whole body has arrived."""
 
-    def complete_body(self) -> bytes:
-        """The whole body, once it is `complete`."""
+    def buffered_body(self) -> bytes:
+        """The whole body, from the buffer. Only once it is `complete`: this does not wait for the rest."""
 
     async def buffer_start(self, deadline: float) -> None:
         """Buffer the start of the body.
@@ -49,8 +49,8 @@ class RequestBody(Protocol):
         Waits for the whole body or the first `BUFFERED_BODY_BYTES` of it, until `deadline` at most.
         """
 
-    async def read(self) -> bytes:
-        """Read the whole body. Only for bodies whose declared length is small."""
+    async def read_small_body(self) -> bytes:
+        """Read the whole body, and wait for what has not arrived. Only for bodies whose declared length is small."""
 
     def iter_chunks(self) -> AsyncIterator[bytes]:
         """Iterate over the body's bytes as they arrive."""
@@ -215,12 +215,12 @@ class Exchange:
         self.generation = 0  # of the registry that it was routed by
         self.registry_age_s: float | None = None  # since the registry confirmed that; only where asked for
         self.deadline: float  # monotonic seconds
-        # route to backend, and pinned or sticky version for sticky shares and pins
+        # route to backend, and pinned or sticky override for sticky shares and pins
         self.backend: Backend
         self.assigned = ""  # why that version: weight, sticky, pin; empty where one version has all traffic
-        # pinned or sticky version
+        # pinned or sticky override
         self.unit: str  # the hash of what a sticky share stuck to; only there
-        # ip allowlist, authorize and concurrency limit
+        # gateway ip allowlist, authorize and concurrency limit
         self.report_only_refusals: tuple[str, ...] = ()  # codes of refusals that were only tried out
         # authenticate
         self.principal: Principal
@@ -235,9 +235,9 @@ class Exchange:
         self.rate_limit_s = 0.0  # spent on counts that lie elsewhere
         # buffer start of body
         self.buffering_s = 0.0  # how long the rest of a small body took
-        # concurrency limit, and backend concurrency
+        # concurrency limit, and adaptive backend concurrency
         self.queued_s = 0.0
-        # backend concurrency
+        # adaptive backend concurrency
         self.may_wait = False  # a refusal of the backend's need not be the answer
         # forward
         self.refused_s: float | None = None  # the backend refused, and named these seconds

@@ -1,11 +1,10 @@
 """A model as the registry keeps it, with its backends and its policy.
 
-Its document is parsed and validated here. So are API keys, which the registry keeps too.
+Its document is parsed and validated here.
 """
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
@@ -14,7 +13,6 @@ import msgspec
 from gateway.core.ip_network_set import parse_network
 from gateway.core.model_cors_policy import CorsRule, cors_problems
 from gateway.core.name_validation import check_model_name, check_version
-from gateway.core.principal import CALLER_VERBS, Verb
 from gateway.core.sticky_shares import StickyShares, sticky_problems
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -98,37 +96,6 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return next((backend for backend in self.backends if backend.version == version), None)
 
 
-class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An API key as the registry keeps it. The registry keeps it under its digest, never itself. Times are RFC 3339 in UTC."""
-
-    label: str
-    team: str = ""  # who pays for its calls
-    models: tuple[str, ...]  # name patterns as in fnmatch: "*", "wine", "fraud-*"
-    verbs: tuple[Verb, ...] = CALLER_VERBS  # what it may do to them
-    created: str
-    created_by: str = ""
-    expires: str | None = None
-    revoked: str | None = None
-    note: str = ""
-    networks: tuple[
-        str, ...
-    ] = ()  # where it may be used from, besides being admitted; none: wherever callers are
-    requests_per_s: float | None = None
-    burst: int | None = None
-    max_in_flight: int | None = None
-    requests_per_day: int | None = None
-    requests_per_month: int | None = None
-    replaces: str = ""  # the id of the key that it was made to replace
-
-
-def parse_key(document: Mapping[str, Any]) -> Key:
-    """Parse an API key's registry document. Fields of a newer release are ignored; ValueError says what is wrong."""
-    key = msgspec.convert(document, Key)
-    if key.expires is not None and datetime.fromisoformat(key.expires).tzinfo is None:
-        raise ValueError(f"expires: {key.expires!r} names no time zone")
-    return key
-
-
 def parse_model(document: Mapping[str, Any]) -> Model:
     """Parse a model's registry document. Fields of a newer release are ignored; ValueError lists everything that is wrong."""
     try:
@@ -163,7 +130,7 @@ def model_problems(model: Model) -> list[str]:
     if policy.body_limit_bytes is not None and policy.body_limit_bytes < 1:
         problems.append("the body limit must be at least one byte")
     problems += cors_problems(policy.cors)
-    problems += limit_problems(policy)
+    problems += network_and_quota_problems(policy)
     if policy.trace_ratio is not None and not 0 <= policy.trace_ratio <= 1:
         problems.append("the share of traces kept must lie between 0 and 1")
     if policy.availability is not None and not 0 < policy.availability < 1:
@@ -173,8 +140,8 @@ def model_problems(model: Model) -> list[str]:
     return problems
 
 
-class Limits(Protocol):
-    """The limits that policies, keys and access rules have in common. They are networks and quotas."""
+class NetworksAndQuotas(Protocol):
+    """The networks and quotas that policies, keys and access rules have in common."""
 
     @property
     def networks(self) -> tuple[str, ...]: ...
@@ -190,8 +157,8 @@ class Limits(Protocol):
     def requests_per_month(self) -> int | None: ...
 
 
-def limit_problems(limits: Limits) -> list[str]:
-    """Everything that is wrong with `limits`, a sentence each."""
+def network_and_quota_problems(limits: NetworksAndQuotas) -> list[str]:
+    """Everything that is wrong with the networks and quotas of `limits`, a sentence each."""
     problems = []
     for network in limits.networks:
         try:
@@ -230,7 +197,7 @@ def backend_problems(backend: Backend) -> list[str]:
     except ValueError as error:
         problems.append(str(error))
     try:
-        if normalize_backend_url(backend.url) != backend.url:
+        if check_backend_url(backend.url) != backend.url:
             problems.append("the URL must not end in /")
     except ValueError as error:
         problems.append(str(error))
@@ -266,8 +233,8 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\]")
 
 
-def normalize_backend_url(url: str) -> str:
-    """Check and normalize a backend's URL. Returns the URL without its trailing slash. ValueError says what is wrong."""
+def check_backend_url(url: str) -> str:
+    """Check a backend's URL and return it without its trailing slash. ValueError says what is wrong."""
     shown = repr(url[:200])
     if not _VISIBLE_ASCII.fullmatch(url):  # urlsplit would drop white space and line ends without a word
         raise ValueError(f"{shown} holds a character that no address holds")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from gateway.core.response import field_lines
+from gateway.core.direct_response import field_lines
 
 if TYPE_CHECKING:
     from aiohttp_cors import ResourceOptions
@@ -73,7 +73,10 @@ def cors_problems(rules: Mapping[str, CorsRule]) -> list[str]:
 
 
 def origin_problem(origin: str) -> list[str]:
-    """What is wrong with a CORS origin. It must be as a browser writes it. The list is empty where nothing is wrong."""
+    """What is wrong with a CORS origin. The list is empty where nothing is wrong.
+
+    It must be scheme, host and any port, as a browser writes them; `*` is none.
+    """
     shown = repr(origin[:200])
     if not _ORIGIN.fullmatch(origin):
         return [
@@ -94,7 +97,7 @@ class CorsPolicy:
         self._any = self._by_origin.pop(b"*", None)
         self._refused = field_lines((VARY,))
 
-    def response_lines(self, origin: bytes | None) -> bytes:
+    def vary_and_cors_lines(self, origin: bytes | None) -> bytes:
         """The CORS field lines to add to a response to a page of `origin`.
 
         `Vary` is always one: a cache must not give one origin's response to another.

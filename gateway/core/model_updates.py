@@ -67,10 +67,10 @@ def to_document(struct: msgspec.Struct) -> dict[str, Any]:
 
 
 def merge_document(old: Mapping[str, Any] | None, model: Model) -> dict[str, Any]:
-    """The document of `model`, with the unknown fields of `old` kept.
+    """The document of `model`, with the unknown fields of `old` kept, and sticky slots that follow the traffic.
 
-    They are those that this release does not know. A newer release may have written them; a change made with this one
-    must not lose them. Every change of a model's traffic is written through here, so this is where sticky shares follow
+    Unknown fields are those that this release does not know. A newer release may have written them; a change made with this
+    one must not lose them. Every change of a model's traffic is written through here, so this is where sticky shares follow
     it.
     """
     if model.sticky is not None:

@@ -26,8 +26,8 @@ def check_model_name(name: str) -> str:
     return name
 
 
-def check_model_pattern(pattern: str) -> str:
-    """Check a pattern of model names and return it. ValueError where no model's name could ever match it."""
+def check_model_glob(pattern: str) -> str:
+    """Check a glob of model names (as in fnmatch) and return it. ValueError where no model's name could match it."""
     if not _MODEL_PATTERN.fullmatch(pattern):
         raise ValueError(
             f"{pattern[:80]!r} matches no model's name: use a name such as wine, or a pattern such as fraud-* or *"

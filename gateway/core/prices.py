@@ -103,10 +103,10 @@ def prices_at(tables: Iterable[Prices], day: date) -> Prices:
     return begun[-1] if begun else by_date[0]
 
 
-def tables_in_one_currency(tables: Iterable[Prices], day: date) -> tuple[Prices, ...]:
-    """The price tables in the currency that is in force on `day`.
+def tables_in_currency_at(tables: Iterable[Prices], day: date) -> tuple[Prices, ...]:
+    """The price tables, of whatever date, in the currency that is in force on `day`.
 
-    They come by date. Amounts in several currencies do not add up.
+    They come by date; tables in other currencies are left out. Amounts in several currencies do not add up.
     """
     by_date = sorted(tables, key=lambda table: table.date)
     currency = prices_at(by_date, day).currency

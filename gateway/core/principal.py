@@ -7,6 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from gateway.core.ip_network_set import NetworkSet
+from gateway.core.quota import UNLIMITED, Quota
 
 Verb = Literal["score", "metadata", "pin", "operate"]
 
@@ -17,19 +18,6 @@ OPERATE: Final = "operate"  # look into the gateway itself: console, metrics, tr
 
 VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA, PIN, OPERATE)
 CALLER_VERBS: Final[tuple[Verb, ...]] = (SCORE, METADATA)
-
-
-class Quota(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
-    """The rates and quotas of one principal, or of one model. They say how much it may be called; None: no limit."""
-
-    requests_per_s: float | None = None
-    burst: int | None = None  # requests at once after a pause; None: what one second allows
-    max_in_flight: int | None = None
-    requests_per_day: int | None = None
-    requests_per_month: int | None = None
-
-
-UNLIMITED: Final = Quota()
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 
+from gateway.core.direct_response import Response
 from gateway.core.errors import GatewayError, HeaderList
-from gateway.core.response import Response
 
 _encode = msgspec.json.Encoder().encode
 
@@ -14,15 +14,18 @@ _encode = msgspec.json.Encoder().encode
 _REMEMBERED_CHARACTERS: Final = 256  # of a detail, which may hold what a caller sent
 
 
-def render_problem(error: GatewayError, request_id: str, *, open_inference: bool = False) -> Response:
-    """Render `error` as `application/problem+json`. `request_id` holds nothing that JSON escapes.
+def render_problem(
+    error: GatewayError, request_id: str, *, add_open_inference_error: bool = False
+) -> Response:
+    """Render `error` as `application/problem+json`.
 
-    The shape is the backend contract's, so that a caller reads one shape whichever side failed. `open_inference` adds
-    the member `error` that the Open Inference Protocol's REST binding asks for, so one body serves both.
+    `add_open_inference_error` adds the member `error` that the Open Inference Protocol's REST binding asks for, so one body
+    serves both. The shape is the backend contract's, so that a caller reads one shape whichever side failed. `request_id`
+    holds nothing that JSON escapes.
     """
     detail = error.detail
     make = _remembered_parts if len(detail) <= _REMEMBERED_CHARACTERS else _parts
-    status, headers, before, after = make(error.__class__, detail, error.headers, open_inference)  # type: ignore[arg-type]  # to mypy, an error's class cannot be hashed
+    status, headers, before, after = make(error.__class__, detail, error.headers, add_open_inference_error)  # type: ignore[arg-type]  # to mypy, an error's class cannot be hashed
     return Response(status, headers, f"{before}{request_id}{after}".encode())
 
 
@@ -30,7 +33,7 @@ def _parts(
     kind: type[GatewayError],
     detail: str,
     headers: HeaderList,
-    open_inference: bool,  # noqa: FBT001
+    add_open_inference_error: bool,  # noqa: FBT001
 ) -> tuple[int, HeaderList, str, str]:
     """What is the same for all requests that meet this error: status and fields, and the body around the request id."""
     members = {
@@ -46,7 +49,7 @@ def _parts(
         (b"Cache-Control", b"no-store"),
         *headers,
     )
-    after = f'","error":{_encode(detail).decode()}}}\n' if open_inference else '"}\n'
+    after = f'","error":{_encode(detail).decode()}}}\n' if add_open_inference_error else '"}\n'
     return kind.status, fields, f'{_encode(members)[:-1].decode()},"request_id":"', after
 
 

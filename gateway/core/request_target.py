@@ -1,4 +1,4 @@
-"""Parse a request target into path, query, model and version.
+"""Parse a request target into model, version, path and query, and refuse an ambiguous one.
 
 From these follows the path that the backend gets. What two programs might read differently (`//`, dot segments, encoded slashes, NUL,
 backslashes) is refused rather than normalized, so that the path we authorize is the path the backend sees.
@@ -48,9 +48,9 @@ class RequestTarget(msgspec.Struct, frozen=True):
 
 
 def parse_target(target: str, *, scheme: str = "http", host: str | None = None) -> RequestTarget:
-    """Parse a request target. It gives model, version and the rest.
+    """Parse a request target into model, version, path and query, and refuse an ambiguous one.
 
-    It is in origin-form, or in absolute-form that names this very `host` (RFC 9112 section 3.2). Raises BadRequest for
+    The target is in origin-form, or in absolute-form that names this very `host` (RFC 9112 section 3.2). Raises BadRequest for
     any other form and for a path or query that could be read in two ways, and TargetTooLong.
     """
     if len(target) > MAX_TARGET_BYTES:

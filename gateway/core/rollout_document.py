@@ -94,14 +94,14 @@ def parse_rollout(document: Mapping[str, Any]) -> Rollout:
         rollout = msgspec.convert(document, Rollout)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
-    problems = [*rollout_problems(rollout), *plan_problems(rollout.plan)]
+    problems = [*problems_outside_plan(rollout), *plan_problems(rollout.plan)]
     if problems:
         raise ValueError("; ".join(problems))
     return rollout
 
 
-def rollout_problems(rollout: Rollout) -> list[str]:
-    """What is wrong with a rollout, a sentence each. `plan_problems` says what is wrong with its plan."""
+def problems_outside_plan(rollout: Rollout) -> list[str]:
+    """What is wrong with a rollout apart from its plan, a sentence each. `plan_problems` is for that."""
     problems = []
     for check, value in (
         (check_model_name, rollout.model),
@@ -163,7 +163,7 @@ def plan_problems(plan: RolloutPlan) -> list[str]:
 
 
 def webhook_problems(url: str) -> list[str]:
-    """What is wrong with a webhook's URL. It must be https, or http on this machine."""
+    """What is wrong with a webhook's URL, which must be https, or http on this machine. Empty where nothing is."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -249,7 +249,7 @@ def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
         return "the model was deregistered"
     if not model.enabled:
         return "the model was disabled"
-    replaced = replaced_versions(rollout, model)
+    replaced = version_replaced_since_start(rollout, model)
     if replaced:
         return replaced
     now = {version: share for version, share in model.traffic.items() if share}
@@ -259,8 +259,8 @@ def changed_by_hand(rollout: Rollout, model: Model | None) -> str:
     return ""
 
 
-def replaced_versions(rollout: Rollout, model: Model) -> str:
-    """Which of the two versions were replaced since the rollout began. It is a sentence; empty if neither was."""
+def version_replaced_since_start(rollout: Rollout, model: Model) -> str:
+    """Which of the rollout's two versions was replaced or removed since it began. It is a sentence; empty if neither was."""
     for version, was in rollout.versions.items():
         backend = model.backend(version)
         if backend is None:
@@ -274,12 +274,12 @@ def _split(traffic: Mapping[str, int]) -> str:
     return ", ".join(f"version {version} {share} %" for version, share in sorted(traffic.items())) or "none"
 
 
-def traffic_at_share(rollout: Rollout, percent: int) -> dict[str, int]:
-    """The traffic split that gives the candidate `percent`, and the stable version the rest."""
+def candidate_stable_split(rollout: Rollout, candidate_percent: int) -> dict[str, int]:
+    """The traffic split that gives the candidate `candidate_percent`, the stable version the rest, and others nothing."""
     return {
         **dict.fromkeys(rollout.traffic, 0),
-        rollout.stable: 100 - percent,
-        rollout.candidate: percent,
+        rollout.stable: 100 - candidate_percent,
+        rollout.candidate: candidate_percent,
     }
 
 

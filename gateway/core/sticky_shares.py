@@ -22,13 +22,11 @@ _BITMAP: Final = re.compile(rf"[0-9a-f]{{{_BITMAP_DIGITS}}}")
 _HEADER: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2
 _FIELD: Final = re.compile(r"[^.\x00-\x1f\x7f]{1,64}(?:\.[^.\x00-\x1f\x7f]{1,64}){0,7}")
 
-StickyKind = Literal["caller", "key", "header", "field"]
-
 
 class StickyBy(NamedTuple):
     """What a share sticks to: a kind of value, and its name. The kinds are `caller`, `key`, `header:NAME` and `field:PATH` (of the request's JSON)."""
 
-    kind: StickyKind
+    kind: Literal["caller", "key", "header", "field"]
     name: str = ""  # of the header field in lower case, or the path in the body with dots
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.core.model import limit_problems
+from gateway.core.model import network_and_quota_problems
 from gateway.core.name_validation import check_team
 from gateway.core.principal import CALLER_VERBS, Verb
 
@@ -57,8 +57,8 @@ class IssuerRule(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     skew_s: float = 30.0  # by how much the clocks may differ
 
 
-class CertificateRule(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An access rule for client certificates. A load balancer has verified them; `subjects` match the identity in its header."""
+class ForwardedCertificateRule(AccessRule, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An access rule for client certificates that a load balancer has verified. `subjects` match the identity in its header."""
 
 
 _GOOGLE_ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
@@ -135,13 +135,13 @@ def is_trusted_jwks_url(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK_HOSTS)
 
 
-def certificate_rule_problems(certificate: CertificateRule) -> list[str]:
+def certificate_rule_problems(certificate: ForwardedCertificateRule) -> list[str]:
     """Everything that is wrong with a certificate rule, a sentence each. The rule is an entry of `auth.certificates`."""
     return _check_rule(certificate)
 
 
 def _check_rule(entry: AccessRule) -> list[str]:
-    problems = limit_problems(entry)
+    problems = network_and_quota_problems(entry)
     if not _NAME.fullmatch(entry.name):
         problems.append(f"{entry.name!r} cannot be its name: use 1 to 32 of a-z, 0-9 and -")
     if not entry.subjects or not all(entry.subjects):

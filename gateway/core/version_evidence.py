@@ -48,8 +48,8 @@ def evidence_name(model: str, version: str, sort: str) -> str:
     return f"{model}@{version}:{sort}"
 
 
-def evidence_address(backend: Backend) -> str:
-    """The backend's address, as an evidence record is bound to it."""
+def backend_predict_url(backend: Backend) -> str:
+    """The URL of a backend's predict path. An evidence record is bound to it."""
     return f"{backend.url}{backend.predict_path}"
 
 
@@ -70,7 +70,7 @@ def why_evidence_does_not_apply(record: EvidenceRecord, backend: Backend) -> str
     """Why the evidence does not apply to `backend`. Empty where it does."""
     if record.version != backend.version:
         return f"it is about version {record.version}"
-    if record.backend != evidence_address(backend):
+    if record.backend != backend_predict_url(backend):
         return f"it is about {record.backend}"
     if record.artifact_digest != backend.artifact_digest:
         return "it is about another artifact"

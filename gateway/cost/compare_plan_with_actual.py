@@ -80,9 +80,9 @@ def compare_plan(
     """
     ours = [entry for entry in entries if entry.model == plan.model]
     requests = sum(entry.usage.requests for entry in ours)
-    busy_s = sum(entry.allocated_s for entry in ours)
+    busy_s = sum(entry.backend_s for entry in ours)
     sent = sum(entry.usage.bytes_out for entry in ours)
-    largest = max(ours, key=lambda entry: entry.allocated_s, default=None)
+    largest = max(ours, key=lambda entry: entry.backend_s, default=None)
     load = TrafficLoad(
         plan.rps, plan.latency_s, response_bytes=plan.response_bytes, busy_share=plan.busy_share
     )

@@ -25,14 +25,14 @@ _GIB: Final = 1024.0**3
 class Cost(NamedTuple):
     """A cost by its parts.
 
-    They are in millionths of the currency. `used` is a part of `allocated`; the total is the sum of the other four. An
-    instance is billed while at least one request is under way in it. `allocated` gives each request an instance of its
-    own for the backend's time; `used` only the share of the instance that it occupied, by the declared concurrency.
-    What Cloud Run bills lies between the two.
+    They are in millionths of the currency. `used_of_allocated` is a part of `allocated`; the total is the sum of the other
+    four. An instance is billed while at least one request is under way in it. `allocated` gives each request an instance of
+    its own for the backend's time; `used_of_allocated` only the share of the instance that it occupied, by the declared
+    concurrency. What Cloud Run bills lies between the two.
     """
 
     allocated: int = 0
-    used: int = 0
+    used_of_allocated: int = 0
     idle: int = 0
     requests: int = 0
     egress: int = 0
@@ -59,13 +59,13 @@ class LedgerEntry(NamedTuple):
     cost: Cost
 
     @property
-    def allocated_s(self) -> float:
-        """The instance seconds that were allocated to its requests. Idle time is not among them."""
+    def backend_s(self) -> float:
+        """The backend's time on its requests, in seconds: the instance time allocated to them. Idle time is not in it."""
         return self.usage.backend_us / MICRO
 
     @property
     def used_s(self) -> float:
-        return self.allocated_s / self.size.concurrency
+        return self.backend_s / self.size.concurrency
 
 
 class WarmInstances(NamedTuple):
@@ -85,18 +85,17 @@ def request_cost(size: InstanceSize, usage: Usage, prices: Prices) -> Cost:
     allocated = round(usage.backend_us * per_s)  # microseconds x units a second = millionths
     return Cost(
         allocated=allocated,
-        used=round(allocated / size.concurrency),
+        used_of_allocated=round(allocated / size.concurrency),
         # Two requests are billed: the caller's at the gateway, and the gateway's at the backend.
         requests=round((usage.requests + usage.reached) * run.per_million_requests),
         egress=round(usage.bytes_out / _GIB * prices.network.egress_gib * MICRO),
     )
 
 
-def budgeted_cost(size: InstanceSize, usage: Usage, prices: Prices) -> int:
-    """The cost that counts against budgets.
+def cost_of_reached_requests(size: InstanceSize, usage: Usage, prices: Prices) -> int:
+    """The cost of the requests that reached a backend, in millionths. It is what counts against budgets.
 
-    It is in millionths. Only requests that reached a backend count. Others were refused. If they counted, anybody could
-    use up a model's budget for those who may call it.
+    Others were refused. If they counted, anybody could use up a model's budget for those who may call it.
     """
     if not usage.reached:
         return 0
@@ -118,7 +117,7 @@ def make_ledger(
         entry = LedgerEntry(row.day, *key, size=row.size, usage=row.usage, idle_s=0.0, cost=cost)
         entries.append(entry)
         place = row.day, key.model, key.version
-        active[place] = active.get(place, 0.0) + entry.allocated_s
+        active[place] = active.get(place, 0.0) + entry.backend_s
     for kept in warm:
         place = kept.day, kept.model, kept.version
         busy_s = min(active.get(place, 0.0), kept.seconds)
@@ -148,7 +147,7 @@ def group_entries(entries: Iterable[LedgerEntry], group: Callable[[LedgerEntry],
     """Group the entries and add up each group. The dearest group comes first."""
     lines: dict[str, list[LedgerLine]] = {}
     for entry in entries:
-        line = LedgerLine("", entry.usage, entry.allocated_s, entry.used_s, entry.idle_s, entry.cost)
+        line = LedgerLine("", entry.usage, entry.backend_s, entry.used_s, entry.idle_s, entry.cost)
         lines.setdefault(group(entry), []).append(line)
     found = [sum_lines(name, parts) for name, parts in lines.items()]
     return sorted(found, key=lambda line: (-line.cost.total, line.name))

@@ -111,8 +111,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return UsageKey(self.model, self.version, self.caller, self.team)
 
 
-class UsageDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A usage document: what one gateway process counted in one day. It may be a part of that."""
+class DailyUsageDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A usage document: what one gateway process counted in one day, or a part of that. The day is in its kind."""
 
     gateway: str
     rows: tuple[UsageRow, ...]
@@ -187,6 +187,6 @@ def _rows(document: Document, problems: list[str]) -> Iterator[UsageRow]:
         problems.append(f"{document.kind}/{document.name}: {document.problem}")
         return
     try:
-        yield from msgspec.convert(document.body, UsageDocument).rows
+        yield from msgspec.convert(document.body, DailyUsageDocument).rows
     except msgspec.ValidationError as error:
         problems.append(f"{document.kind}/{document.name}: {error}")

@@ -16,16 +16,16 @@ from uuid import uuid4
 
 from gateway.core.model_updates import to_document
 from gateway.cost.usage_documents import (
+    DailyUsageDocument,
     InstanceSize,
     Usage,
-    UsageDocument,
     UsageKey,
     UsageRow,
     usage_kind,
     utc_day,
 )
 from gateway.registry.base import Conflict, Registry, RegistryError
-from gateway.task_supervisor import HelperHealth, Supervisor
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class UsageReporter:
         self.gateway = uuid4().hex[:12]
 
     async def start(self) -> None:
-        self._task = self._supervisor.start_task("usage", self._run)
+        self._task = self._supervisor.start_retrying_task("usage", self._run)
 
     async def stop(self) -> None:
         """Stop, after one last write, as far as that is quick."""
@@ -128,8 +128,8 @@ class UsageReporter:
         except (TimeoutError, RegistryError) as error:
             _log.error("the usage of the last %g s is not written: %s", self._interval_s, error)
 
-    def collect(self, day: date | None = None) -> None:
-        """Collect what was counted since the last time. It is added to `day`; None: today (UTC)."""
+    def collect_new_usage(self, day: date | None = None) -> None:
+        """Collect the usage that was counted since the last time, in memory. It is added to `day`; None: today (UTC)."""
         day = day or utc_day(self._now())
         for key, total in self._totals().items():
             before = self._before.get(key)
@@ -150,14 +150,14 @@ class UsageReporter:
         return {} if known is None else {part.name: self._body(part) for part in known.parts}
 
     def _body(self, part: _Part) -> dict[str, Any]:
-        return to_document(UsageDocument(gateway=self.gateway, rows=tuple(part.rows.values())))
+        return to_document(DailyUsageDocument(gateway=self.gateway, rows=tuple(part.rows.values())))
 
     async def write(self) -> None:
         """Write the usage documents that have changed. It first collects what was counted.
 
         Raises RegistryError; what was not written is written with the next.
         """
-        self.collect()
+        self.collect_new_usage()
         for day, counted in sorted(self._days.items()):
             for part in counted.parts:
                 if part.unwritten:
@@ -203,7 +203,7 @@ class UsageReporter:
             if (
                 left_s <= self._interval_s
             ):  # midnight: what was counted until now belongs to the day that ends
-                self.collect(utc_day(now))
+                self.collect_new_usage(utc_day(now))
             try:
                 await self._write_and_tell()
             except RegistryError as error:

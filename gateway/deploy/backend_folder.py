@@ -15,11 +15,11 @@ from msgspec import Meta
 
 from gateway.artifacts.manifest import RowsPolicy
 from gateway.artifacts.prepare_artifact import find_sidecar_json
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.core.suggestions import suggest
 from gateway.deploy.backend_libraries import (
-    BackendLibrariesNotInstalled,
+    BackendLibrariesNotShipped,
     library_files_for_build,
     library_folder,
 )
@@ -181,7 +181,7 @@ class BackendFolder:
     def _library(self) -> Path:
         try:
             return library_folder(self.settings.language)
-        except BackendLibrariesNotInstalled as error:
+        except BackendLibrariesNotShipped as error:
             raise FolderError(str(error)) from None
 
     def reproducible_source_archive(self) -> bytes:
@@ -248,10 +248,10 @@ class BackendFolder:
             flags=re.MULTILINE,
         )
 
-    def sources_fingerprint(self) -> str:
-        """A digest of the folder's sources.
+    def sources_fingerprint_for_restart(self) -> str:
+        """A digest of the folder's sources, to see whether a local process must be restarted.
 
-        It shows whether they changed since a local process started. A large file counts by size and time.
+        It differs where they changed since the process started. A large file counts by size and time.
         """
         found = hashlib.sha256()
         for file in self._files(links=True):
@@ -289,7 +289,7 @@ def sha256_hex(content: bytes) -> str:
 
 def _read(path: Path) -> BackendSettings:
     try:
-        text = decode_strict_utf8(path.read_bytes())
+        text = decode_text_file(path.read_bytes())
     except FileNotFoundError:
         raise FolderError(
             f'there is no {path}; the least it holds is model = "NAME" and version = "1" (docs/how-to/new-model.md)'

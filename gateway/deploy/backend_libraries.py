@@ -6,8 +6,8 @@ from typing import Final
 import gateway
 
 
-class BackendLibrariesNotInstalled(Exception):
-    """The backend libraries are missing from this installation."""
+class BackendLibrariesNotShipped(Exception):
+    """This installation of CHIPS does not contain its backend libraries."""
 
 
 # What an image is made of, next to a person's own files.
@@ -25,7 +25,7 @@ def _library_root() -> Path:
     for root in (package / "templates", package.parent):
         if (root / "backends").is_dir():
             return root
-    raise BackendLibrariesNotInstalled(
+    raise BackendLibrariesNotShipped(
         "this installation lacks the backend libraries: install chips-gateway from its wheel or a checkout"
     )
 

@@ -1,4 +1,4 @@
-"""Keep one backend of this machine running.
+"""Supervise one local backend: a process of its own that keeps it running.
 
 It runs until it is told to stop. `python -m gateway.deploy.backend_supervisor NOTE` starts the command of the note
 again whenever that ends, after a pause that grows with each end (full jitter, so that several do not start at one

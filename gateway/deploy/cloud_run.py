@@ -1,8 +1,8 @@
-"""Deploy backends to Cloud Run.
+"""Deploy backends to Cloud Run, each version as a tagged revision of its model's service.
 
-Cloud Build builds the image, then a revision with a tag is made. The revision takes no traffic of its own. Callers'
-traffic is split by the gateway, which calls each version by its tag's address. A revision is named by the digest of
-everything that went into it, so the same deploy given twice finds its own revision and makes nothing.
+Cloud Build builds the image, then the revision is made. It takes no traffic of its own: the gateway splits the callers'
+traffic, and calls each version by its tag's address. A revision is named by the digest of everything that went into it, so
+the same deploy given twice finds its own revision and makes nothing.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from gateway.cost.billing_export import MODEL_LABEL, VERSION_LABEL, version_as_l
 from gateway.deploy.backend_folder import BackendFolder, sha256_hex
 from gateway.deploy.google_clients import GoogleClients
 from gateway.deploy.google_errors import Result, call_google
-from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
+from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, StepSummary, Tell
 
 _TAG_AND_SERVICE_LENGTH: Final = 46  # so that `tag---service-hash-region` is a DNS label
 _BUILD_WITHIN_S: Final = 1800.0
@@ -41,7 +41,9 @@ class CloudRunLocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CloudRunTarget(DeploymentTarget):
-    """The deployment target Cloud Run. With `image`, nothing is built. `bucket` holds the sources that Cloud Build reads.
+    """The deployment target Cloud Run.
+
+    With `image`, nothing is built. `build_source_bucket` holds the sources that Cloud Build reads.
 
     Replaced revisions are kept: without requests they cost nothing, and a rollback finds them.
     """
@@ -49,16 +51,16 @@ class CloudRunTarget(DeploymentTarget):
     name = "cloud-run"
 
     def __init__(
-        self, place: CloudRunLocation, google: GoogleClients, *, bucket: str, image: str = ""
+        self, place: CloudRunLocation, google: GoogleClients, *, build_source_bucket: str, image: str = ""
     ) -> None:
         self._place = place
         self._google = google
-        self._bucket = bucket
+        self._bucket = build_source_bucket
         self._image = image
 
     # -- the steps
 
-    def check_deployable(self, folder: BackendFolder) -> str:
+    def require_deployable(self, folder: BackendFolder) -> StepSummary:
         place = self._place
         missing = [name for name in ("project", "region") if not getattr(place, name)]
         if not self._image and not place.images:

@@ -29,25 +29,25 @@ class CopiedModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     requirements_digest: str = ""  # of requirements.txt, as it was written
     samples: bool = True  # whether the model answered its example
 
-    def copied_from(self, folder: Path) -> Path:
+    def copied_from(self, backend_folder: Path) -> Path:
         """The path that the model was copied from."""
-        return Path(os.path.normpath(folder.absolute() / self.place))
+        return Path(os.path.normpath(backend_folder.absolute() / self.place))
 
-    def display_text(self, folder: Path) -> str:
+    def display_text(self, backend_folder: Path) -> str:
         """The source as a text for people, as they write it."""
-        place = str(self.copied_from(folder)) if self.is_path else self.place
+        place = str(self.copied_from(backend_folder)) if self.is_path else self.place
         return place if self.kind == "saved" else f"{self.kind}:{place}"
 
-    def has_changed(self, folder: Path) -> bool:
+    def has_changed(self, backend_folder: Path) -> bool:
         """Whether the source has changed since it was copied. A source that is not there, or is an address, has not."""
-        path = self.copied_from(folder)
+        path = self.copied_from(backend_folder)
         return self.is_path and path.exists() and content_digest(path) != self.source_digest
 
-    def is_copy_edited(self, folder: Path) -> bool:
-        return content_digest(folder / COPY_NAME) != self.copy_digest
+    def is_copy_edited(self, backend_folder: Path) -> bool:
+        return content_digest(backend_folder / COPY_NAME) != self.copy_digest
 
-    def are_requirements_edited(self, folder: Path) -> bool:
-        return content_digest(folder / REQUIREMENTS_NAME) != self.requirements_digest
+    def are_requirements_edited(self, backend_folder: Path) -> bool:
+        return content_digest(backend_folder / REQUIREMENTS_NAME) != self.requirements_digest
 
 
 def read_source(folder: Path) -> CopiedModelSource | None:

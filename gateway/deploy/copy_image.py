@@ -16,7 +16,7 @@ from gateway.deploy.oci_registry_client import (
     ImageManifest,
     ImageRepository,
     OciRegistryClient,
-    parse_image,
+    split_repository_and_digest,
 )
 from gateway.deploy.target import DeployError
 
@@ -38,17 +38,19 @@ class _Content(msgspec.Struct):
     manifests: list[_Descriptor] | None = None
 
 
-def copied_image_address(image: str, images: str) -> str:
-    """The address of the copy of `image` in the repository `images`.
+def copied_image_address(pinned_image: str, images: str) -> str:
+    """The address of the copy of an image in the repository `images`.
 
-    It has the last name of `image` and the same digest. Raises DeployError.
+    It has the last name of `pinned_image` and the same digest. Raises DeployError, also where it has no digest.
     """
-    source, digest = parse_image(image)
+    source, digest = split_repository_and_digest(pinned_image)
     if not digest:
-        raise DeployError(f"{image[:200]} is named by a tag, which can move: name it @sha256:…", code=65)
+        raise DeployError(
+            f"{pinned_image[:200]} is named by a tag, which can move: name it @sha256:…", code=65
+        )
     inside = images.rstrip("/")
     if f"{source}/".startswith(f"{inside}/"):
-        return image  # it is there
+        return pinned_image  # it is there
     return f"{inside}/{source.name.rpartition('/')[2]}@{digest}"
 
 
@@ -59,7 +61,7 @@ async def copy_image(
 
     False where it was there. Both are HOST/REPOSITORY@sha256:… of one digest. Raises DeployError.
     """
-    (source, digest), (to, other) = parse_image(image), parse_image(target)
+    (source, digest), (to, other) = split_repository_and_digest(image), split_repository_and_digest(target)
     if not digest or digest != other:
         raise DeployError(f"{image} and {target} must be of one digest", code=65)
     connector = aiohttp.TCPConnector(limit_per_host=4)
@@ -96,13 +98,13 @@ class _Copy:
         for blob in (content.config, *content.layers):
             if blob is not None and not blob.urls:
                 await self._blob(blob)
-        await self.registry.write_manifest(self._target, found)
+        await self.registry.push_manifest_by_digest(self._target, found)
 
     async def _blob(self, blob: _Descriptor) -> None:
         if await self.registry.has_blob(self._target, blob.digest):
             return
         self._tell(f"{blob.digest[:19]}…, {blob.size / 1e6:.1f} MB")
-        await self.registry.copy_blob(self._source, self._target, blob.digest, blob.size)
+        await self.registry.copy_missing_blob(self._source, self._target, blob.digest, blob.size)
 
 
 def _read(manifest: ImageManifest) -> _Content:

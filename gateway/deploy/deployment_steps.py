@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.deploy.backend_folder import BackendFolder
-from gateway.deploy.target import DeployedBackend, DeploymentTarget, Tell
+from gateway.deploy.target import DeployedBackend, DeploymentTarget, StepSummary, Tell
 
 STEPS: Sequence[tuple[str, str]] = (
     ("check", "can it be deployed there at all, and is the artifact what it should be?"),
@@ -30,7 +30,7 @@ class StepProgress(Protocol):
 
     def tell(self, text: str) -> None: ...
 
-    def end(self, step: str, outcome: str) -> None: ...
+    def end(self, step: str, outcome: StepSummary) -> None: ...
 
 
 def deploy(
@@ -38,16 +38,16 @@ def deploy(
     target: DeploymentTarget,
     progress: StepProgress,
     *,
-    check: Callable[[BackendFolder, Tell], str],
-    try_: Callable[[BackendFolder, Tell], str],
+    check: Callable[[BackendFolder, Tell], StepSummary],
+    try_: Callable[[BackendFolder, Tell], StepSummary],
     publish: Callable[[BackendFolder, Tell], str],
-    verify: Callable[[BackendFolder, DeployedBackend, Tell], str],
-    register: Callable[[BackendFolder, DeployedBackend, Tell], str],
+    verify: Callable[[BackendFolder, DeployedBackend, Tell], StepSummary],
+    register: Callable[[BackendFolder, DeployedBackend, Tell], StepSummary],
 ) -> DeployedBackend:
     """Deploy the folder to `target`: take every step in order.
 
-    The steps for the artifact, the contract and the registry are given as functions. Raises whatever a step raises: the
-    steps before it are done, those after it have not begun.
+    Where a step raises, the steps before it are not undone, those after it have not begun, and the error goes to the caller.
+    The steps for the artifact, the contract and the registry are given as functions.
     """
     artifact, image = "", ""
 
@@ -59,7 +59,7 @@ def deploy(
 
     take(
         "check",
-        lambda: "\n".join(filter(None, (target.check_deployable(folder), check(folder, progress.tell)))),
+        lambda: "\n".join(filter(None, (target.require_deployable(folder), check(folder, progress.tell)))),
     )
     take("try", lambda: try_(folder, progress.tell))
     artifact = take("publish", lambda: publish(folder, progress.tell))
@@ -69,5 +69,5 @@ def deploy(
     progress.end("start", f"{deployed.url} ({deployed.detail})")
     take("verify", lambda: verify(folder, deployed, progress.tell))
     take("register", lambda: register(folder, deployed, progress.tell))
-    target.remove_older_deployments(folder, deployed)
+    target.remove_replaced_deployments(folder, deployed)
     return deployed

@@ -7,9 +7,9 @@ from typing import Any
 
 from google.api_core import exceptions
 
-from gateway.cloud_storage_client import storage_client
 from gateway.deploy.id_token import fetch_id_token
 from gateway.deploy.target import DeployError
+from gateway.make_cloud_storage_client import make_storage_client
 
 
 class GoogleClients:
@@ -59,7 +59,7 @@ class GoogleClients:
         The name is its digest, so the content is the same.
         """
         try:
-            with closing(storage_client()) as client:
+            with closing(make_storage_client()) as client:
                 blob = client.bucket(bucket).blob(path)
                 blob.upload_from_string(content, content_type="application/gzip", if_generation_match=0)
         except exceptions.PreconditionFailed:

@@ -26,10 +26,10 @@ import msgspec
 from gateway.artifacts.manifest import MANIFEST_NAME
 from gateway.deploy.backend_folder import BackendFolder
 from gateway.deploy.backend_supervisor import STOP_GRACE_S, process_start_time, status_path, write_atomically
-from gateway.deploy.requirements_venv import python_with_requirements
-from gateway.deploy.target import DeployedBackend, DeployError, Tell
+from gateway.deploy.python_with_requirements import python_with_requirements
+from gateway.deploy.target import DeployedBackend, DeployError, StepSummary, Tell
 from gateway.deploy.try_unpublished_artifact import failure_reason
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 
 _READY_WITHIN_S: Final = 120.0
 _POLL_S: Final = 0.1
@@ -163,7 +163,7 @@ class LocalProcessTarget:
         self._root = root
         self._environ = environ
 
-    def check_deployable(self, folder: BackendFolder) -> str:
+    def require_deployable(self, folder: BackendFolder) -> StepSummary:
         command = folder.command("python")
         if "/" in command[0] and not (folder.path / command[0]).exists():
             raise DeployError(f"there is no {command[0]}, which backend.toml's command begins with", code=65)
@@ -215,7 +215,7 @@ class LocalProcessTarget:
                 raise
             return _deployed(local, tell, "is ready")
 
-    def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
+    def remove_replaced_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:
         with self._lock(folder.model, folder.version):
             for local in self.list_backends(folder.model, folder.version):
                 spec = local.spec
@@ -236,9 +236,9 @@ class LocalProcessTarget:
                 local.delete_note()
         return ended
 
-    def list_backends(self, model: str = "*", version: str = "*") -> list[LocalBackend]:
+    def list_backends(self, model: str | None = None, version: str | None = None) -> list[LocalBackend]:
         """List the backends on this machine. They are those noted here, or those of one model or version."""
-        wanted = [part if part == "*" else glob.escape(part) for part in (model, version)]
+        wanted = ["*" if part is None else glob.escape(part) for part in (model, version)]
         return [LocalBackend(note) for note in sorted(self._root.glob(f"{wanted[0]}/{wanted[1]}/*.json"))]
 
     def _note(self, spec: BackendSpec) -> Path:
@@ -268,7 +268,7 @@ class LocalProcessTarget:
     def _free_port(self) -> int:
         noted = {spec.port for local in self.list_backends() if (spec := local.spec) is not None}
         try:
-            return free_port(noted)
+            return claim_free_port(noted)
         except OSError as error:
             raise DeployError(str(error)) from None
 
@@ -299,7 +299,7 @@ class LocalProcessTarget:
 
 def _identity(folder: BackendFolder, artifact: str) -> str:
     """What runs, as a digest: the folder's own files, and the artifact where it lies in a folder, else its address."""
-    found = hashlib.sha256(folder.sources_fingerprint().encode())
+    found = hashlib.sha256(folder.sources_fingerprint_for_restart().encode())
     try:
         found.update((Path(artifact.removeprefix("file://")) / MANIFEST_NAME).read_bytes())
     except OSError:

@@ -70,10 +70,11 @@ def is_loopback(host: str) -> bool:
     return urlsplit(f"//{host}").hostname in {"localhost", "127.0.0.1", "::1"}
 
 
-def parse_image(image: str) -> tuple[ImageRepository, str]:
-    """Repository and digest of an image's name.
+def split_repository_and_digest(image: str) -> tuple[ImageRepository, str]:
+    """Split an image's name into its repository and its digest.
 
-    It is `HOST/NAME[:TAG][@DIGEST]`. The digest is sha256:…, and empty where there is none. Raises DeployError.
+    The name is `HOST/NAME[:TAG][@DIGEST]`. The digest is sha256:…, and empty where there is none; a tag is dropped. Raises
+    DeployError.
     """
     found = _REFERENCE.fullmatch(image)
     if found is None or not ("." in found["host"] or ":" in found["host"] or found["host"] == "localhost"):
@@ -105,8 +106,8 @@ class OciRegistryClient:
         _check(body, digest, f"{repository} serves another manifest than")
         return ImageManifest(digest, media_type, body)
 
-    async def write_manifest(self, repository: ImageRepository, manifest: ImageManifest) -> None:
-        """Write a manifest under its digest. It is read again, because a registry may not have kept it."""
+    async def push_manifest_by_digest(self, repository: ImageRepository, manifest: ImageManifest) -> None:
+        """Push a manifest by its digest. It is read again, because a registry may not have kept it."""
         path, headers = f"manifests/{manifest.digest}", {"Content-Type": manifest.media_type}
         async with self._ask(
             "PUT", repository, path, writes=True, data=manifest.body, headers=headers
@@ -125,12 +126,12 @@ class OciRegistryClient:
             _expect(answer, f"the blob {digest} in {repository}", 200)
             return True
 
-    async def copy_blob(
+    async def copy_missing_blob(
         self, source: ImageRepository, target: ImageRepository, digest: str, size: int
     ) -> None:
-        """Copy one blob from `source` to `target`.
+        """Copy one blob, which `target` does not have, from `source` to `target`.
 
-        `target` does not have it. Within one registry it is mounted, else it comes through here.
+        Within one registry it is mounted, else it comes through here.
         """
         mount = f"?mount={digest}&from={source.name}" if source.host == target.host else ""
         also = source if mount else None

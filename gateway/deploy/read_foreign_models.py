@@ -1,6 +1,6 @@
-"""Read models that other tools saved, to import them.
+"""Read models that MLflow, vetiver or Hugging Face saved, to import them.
 
-The tools are MLflow, vetiver and Hugging Face. Signature, example and packages come from the files alone. Nothing of them is loaded.
+Signature, example and packages come from the files alone. Nothing of them is loaded.
 """
 
 import json
@@ -168,10 +168,10 @@ def _sparse_rows(content: Mapping[str, Any]) -> list[list[float]]:
     return rows
 
 
-def read_vetiver(folder: Path, name: str = "") -> ForeignModel:
-    """Read a model that vetiver saved.
+def read_python_vetiver(folder: Path, name: str = "") -> ForeignModel:
+    """Read a model that vetiver for Python saved in a pin.
 
-    `folder` is a version of a pin that vetiver for Python wrote; of a pin's folder, the newest version is read.
+    `folder` is a version of the pin; of a pin's folder, the newest version is read.
     """
     if not (folder / "data.txt").exists():
         versions = sorted(path.parent for path in folder.glob("*/data.txt"))
@@ -248,7 +248,7 @@ def read_huggingface(folder: Path, name: str = "") -> ForeignModel:
     )
 
 
-READERS: Final = {"mlflow": read_mlflow, "vetiver": read_vetiver, "hf": read_huggingface}
+READERS: Final = {"mlflow": read_mlflow, "vetiver": read_python_vetiver, "hf": read_huggingface}
 
 
 def write_imported_artifact(model: ForeignModel, trained: Path, templates: Path) -> None:

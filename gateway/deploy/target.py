@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from gateway.deploy.backend_folder import BackendFolder
 
 Tell = Callable[[str], None]  # one line of progress
+StepSummary = str  # what a step that succeeded found or did, in words for people
 
 
 class DeployError(Exception):
@@ -30,8 +31,8 @@ class DeploymentTarget(Protocol):
 
     name: str
 
-    def check_deployable(self, folder: BackendFolder) -> str:
-        """Check whether the folder can be deployed here. It does so before anything is made, and returns what was found."""
+    def require_deployable(self, folder: BackendFolder) -> StepSummary:
+        """Raise DeployError unless the folder can be deployed here; return where to. Called before anything is made."""
 
     def build_image(self, folder: BackendFolder, tell: Tell) -> str:
         """Build the backend's image, and return its address.
@@ -44,8 +45,8 @@ class DeploymentTarget(Protocol):
     ) -> DeployedBackend:
         """Start the version without traffic, and wait until it is ready. Versions that run go on next to it."""
 
-    def remove_older_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:  # noqa: ARG002
-        """Remove older deployments of the same version.
+    def remove_replaced_deployments(self, folder: BackendFolder, deployed: DeployedBackend) -> None:  # noqa: ARG002
+        """Remove the deployments of the same version that `deployed` replaces. Other versions run on.
 
         Called after `deployed` is registered. A target where keeping that costs nothing inherits this, which does nothing.
         """

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.artifacts.manifest import MANIFEST_NAME, Manifest
-from gateway.deploy.target import DeployError
+from gateway.deploy.target import DeployError, StepSummary
 from gateway.verify.conformance_check_type import CheckResult, run_check
 from gateway.verify.run import (
     ArtifactManifestSubset,
@@ -41,11 +41,11 @@ def try_unpublished_artifact(
     *,
     environ: Mapping[str, str],
     folder: Path | None = None,
-) -> str:
-    """Run a backend on the artifact and score its samples.
+) -> StepSummary:
+    """Run a backend on the artifact and score its samples; return a summary.
 
-    Starts `command` in `folder` on a copy of the artifact; returns what was seen. `environ` is the environment without
-    settings of CHIPS. Raises ArtifactRejected where it does not get ready, or answers wrongly.
+    Starts `command` in `folder` on a copy of the artifact. `environ` is the environment without settings of CHIPS. Raises
+    ArtifactRejected where it does not get ready, or answers wrongly.
     """
     with staged_artifact(manifest, files) as artifact:
         own = {

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.principal import UNLIMITED, Quota
+from gateway.core.quota import UNLIMITED, Quota
 
 DAY_S: Final = 86_400
 

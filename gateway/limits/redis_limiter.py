@@ -76,7 +76,7 @@ class RedisLimiter:
         self._away_until = 0.0
 
     async def start(self) -> None:
-        """Start the Redis client. It has no connection yet: it connects when it is first needed."""
+        """Make the Redis client, without a connection: it connects when it is first needed."""
         from redis.asyncio import BlockingConnectionPool, Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from gateway.core.model import Key, parse_key
+from gateway.core.api_key_document import Key, parse_key
 from gateway.registry.base import KEYS, MirroredListing, Registry
 from gateway.registry.changes_since import newest_changes_since
 

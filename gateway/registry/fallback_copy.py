@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from gateway.cloud_storage_client import storage_client
+from gateway.make_cloud_storage_client import make_storage_client
 from gateway.registry.base import Document, MirroredListing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import FallbackKeys, update_fallback_keys
 
@@ -157,7 +157,7 @@ class CloudStorageFallback:
 
     def _blob(self) -> Any:
         if self._client is None:
-            self._client = storage_client()
+            self._client = make_storage_client()
         return self._client.bucket(self._bucket).blob(self._name)
 
     def _ask(self, work: Callable[[], Any]) -> Any:

@@ -11,15 +11,15 @@ from typing import Final
 
 from cachetools import TTLCache
 
-from gateway.core.model import Key
+from gateway.core.api_key_document import Key
 from gateway.core.name_validation import check_model_name
-from gateway.core.pseudo_random import random_between
+from gateway.core.per_process_random import random_between
 from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import MODELS, MirroredListing, Registry, RegistryError, Unavailable
 from gateway.registry.fallback_api_keys import NO_KEYS, FallbackKeys, update_fallback_keys
 from gateway.registry.fallback_copy import FallbackStore
 from gateway.registry.snapshot import ModelEntry, Snapshot, compile_entry, compile_with_pauses
-from gateway.task_supervisor import HelperHealth, Supervisor
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -119,10 +119,10 @@ class Mirror:
         patience_s = self._first_load_timeout_s
         if self._fallback is not None and await self._load_fallback(self._fallback):
             patience_s = min(patience_s, _FIRST_LOOK_S)
-        self._tasks = [self._supervisor.start_task("registry watch", self._watch)]
+        self._tasks = [self._supervisor.start_retrying_task("registry watch", self._watch)]
         if self._fallback is not None and self._fallback.saved_by_gateways:
             self._tasks.append(
-                self._supervisor.start_task("registry fallback", partial(self._keep, self._fallback))
+                self._supervisor.start_retrying_task("registry fallback", partial(self._keep, self._fallback))
             )
         if await self._wait(lambda: self.connected, timeout_s=patience_s):
             return

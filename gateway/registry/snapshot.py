@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from gateway.core.budget import Budget, parse_budget
-from gateway.core.compiled_policy import compile_policy
+from gateway.core.compiled_model_policy import compile_policy
 from gateway.core.compiled_sticky_shares import compile_sticky
 from gateway.core.ip_network_set import NetworkSet, parse_network
 from gateway.core.model import Backend, Model, parse_model

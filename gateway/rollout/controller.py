@@ -19,7 +19,7 @@ import msgspec
 from gateway.core.model import DEFAULT_TIMEOUT_S, Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout_document import Rollout, changed_by_hand, with_traffic
-from gateway.core.version_evidence import CANARY, EvidenceRecord, evidence_address
+from gateway.core.version_evidence import CANARY, EvidenceRecord, backend_predict_url
 from gateway.registry.base import (
     MODELS,
     ROLLOUTS,
@@ -39,8 +39,8 @@ from gateway.rollout.lease import LEASE, Lease
 from gateway.rollout.reporting_gateways import ReportingGateways
 from gateway.rollout.request_count_reporter import FIGURES, RolloutReport
 from gateway.rollout.step_webhook_delivery import StepWebhookDelivery
-from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class RolloutController:
         self.steps: dict[str, int] = {}  # taken by this process, by model
 
     async def start(self) -> None:
-        self._task = self._supervisor.start_task("rollout controller", self._run)
+        self._task = self._supervisor.start_retrying_task("rollout controller", self._run)
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -291,7 +291,7 @@ class RolloutController:
             sort=CANARY,
             passed=rollout.state == "succeeded" and not seen.questions_not_yet_fine(),
             summary=rollout.reason,
-            backend=evidence_address(backend) if backend is not None else "",
+            backend=backend_predict_url(backend) if backend is not None else "",
             artifact_digest=backend.artifact_digest if backend is not None else "",
             image=image,
             facts={

@@ -12,9 +12,9 @@ from gateway.core.rollout_document import (
     Rollout,
     RolloutEvent,
     State,
+    candidate_stable_split,
     changed_by_hand,
     reason_problems,
-    traffic_at_share,
 )
 from gateway.rollout.assessment import Assessment
 
@@ -107,10 +107,10 @@ def apply_decision(rollout: Rollout, decision: Decision, evidence: dict[str, Any
     if decision.action == "advance":
         position = decision.position
         percent = rollout.plan.steps[position]
-        traffic = traffic_at_share(rollout, percent)
+        traffic = candidate_stable_split(rollout, percent)
         state = "succeeded" if percent == 100 else "running"
     elif decision.action == "return":
-        traffic, state = traffic_at_share(rollout, 0), "returned"
+        traffic, state = candidate_stable_split(rollout, 0), "returned"
     elif decision.action == "finish":
         state = "succeeded"
     elif decision.action == "hold":
@@ -172,7 +172,7 @@ def abort(rollout: Rollout, model: Model | None, reason: str) -> Rollout:
     why = reason or "aborted by hand"
     if by_hand:
         return _moved(rollout, "aborted", rollout.traffic, f"{why}; {by_hand}, and that stays as it is")
-    return _moved(rollout, "aborted", traffic_at_share(rollout, 0), why)
+    return _moved(rollout, "aborted", candidate_stable_split(rollout, 0), why)
 
 
 def _check_reason(reason: str) -> None:

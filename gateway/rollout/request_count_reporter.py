@@ -17,13 +17,13 @@ import msgspec
 
 from gateway.core.exchange import Exchange
 from gateway.core.model_updates import to_document
-from gateway.core.rollout_document import Rollout, replaced_versions
+from gateway.core.rollout_document import Rollout, version_replaced_since_start
 from gateway.registry.base import Conflict, Registry, RegistryError
 from gateway.registry.snapshot import Snapshot
 from gateway.rollout.lease import LeaseObserver
 from gateway.rollout.request_counter import Count, RequestCounter, Tally, VersionWindowCollector
-from gateway.task_supervisor import HelperHealth, Supervisor
 from gateway.telemetry.metrics import Reading
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 FIGURES: Final = "rollout-figures"
 _WINDOWS: Final = 8  # kept in a report: two minutes of 15 s each
@@ -150,7 +150,7 @@ class RolloutReporter:
         for name, rollout in active.items():
             counted = self._open.get(name)
             entry = snapshot.entries.get(name)
-            counts = entry is not None and not replaced_versions(rollout, entry.model)
+            counts = entry is not None and not version_replaced_since_start(rollout, entry.model)
             if counted is None:
                 counted = self._open[name] = _Open(rollout, now, counts=counts)
             elif counted.rollout.position != rollout.position:
@@ -166,7 +166,7 @@ class RolloutReporter:
         self._changed.set()
 
     async def start(self) -> None:
-        self._task = self._supervisor.start_task("rollout figures", self._run)
+        self._task = self._supervisor.start_retrying_task("rollout figures", self._run)
 
     async def stop(self) -> None:
         """Stop, after one last report. It is written if that is quick."""

@@ -16,7 +16,7 @@ import msgspec
 from gateway.core.model_updates import to_document
 from gateway.core.rollout_document import Rollout, parse_rollout
 from gateway.registry.base import ROLLOUTS, Change, Conflict, Document, Registry, RegistryError
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 DELIVERIES: Final = "rollout-webhooks"
 _FIRST_PAUSE_S: Final = 30.0

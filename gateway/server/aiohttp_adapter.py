@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from gateway.core.added_response_headers import gateway_field_lines
+from gateway.core.direct_response import Response
 from gateway.core.errors import BadRequest, GatewayError, HttpVersionNotSupported
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.header_classification import parse_token_list
-from gateway.core.response import Response
 from gateway.pipeline import Pipeline
 from gateway.server.request_body import INVALID_CHUNKS, body_timeout_error
 from gateway.server.request_framing import RequestFraming, determine_framing
@@ -96,7 +96,7 @@ class AiohttpRequestBody:
     def complete(self) -> bool:
         return self._whole is not None
 
-    def complete_body(self) -> bytes:
+    def buffered_body(self) -> bytes:
         assert self._whole is not None  # noqa: S101  (only once it is complete)
         return self._whole
 
@@ -115,7 +115,7 @@ class AiohttpRequestBody:
         except web.RequestPayloadError as error:
             raise BadRequest(INVALID_CHUNKS) from error
 
-    async def read(self) -> bytes:
+    async def read_small_body(self) -> bytes:
         if self._whole is None:
             self._whole = b"".join([chunk async for chunk in self.iter_chunks()])
         return self._whole
@@ -188,7 +188,7 @@ class AiohttpResponseWriter:
         unread = not self._request.content.is_eof() and exchange.error is not None
         if self._last or endless or unread:
             response.force_close()
-        if self._request.protocol.closes_after_response:  # type: ignore[attr-defined]  # of StrictRequestHandler
+        if self._request.protocol.closes_to_drain:  # type: ignore[attr-defined]  # of StrictRequestHandler
             response.force_close()
         exchange.status = status
         self.response = response

@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.api_keys import LastKeyDigest
 from gateway.core.errors import BadRequest, GatewayError, HeadersTooLarge
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
-from gateway.core.head_cache import CachedHead, ParsedHead
+from gateway.core.head_template_cache import CachedHead, ParsedHead
 from gateway.core.trace_context import new_trace_id
-from gateway.server.aiohttp_head_parser import HeadParser, parsed_head_of
-from gateway.server.caller_byte_stream import NEVER, CallerStream
+from gateway.server.base_caller_protocol import NEVER, BaseCallerProtocol
 from gateway.server.caller_response import CallerResponse
 from gateway.server.eager_coroutine_runner import EagerCoroutineRunner
-from gateway.server.interfaces import BODY, PIPELINE
+from gateway.server.fast_path_interfaces import BODY, PIPELINE
 from gateway.server.open_connections import HALF_HEAD, SILENT, has_unread_bytes
 from gateway.server.request_body import CallerRequestBody, body_timeout_error
 from gateway.server.request_framing import cannot_be_request_head
+from gateway.server.request_head_parser import HeadParser, parsed_head_of
 from gateway.server.response_before_pipeline import render_refusal
-from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
+from gateway.tcp_keepalive import enable_tcp_keepalive
 
 if TYPE_CHECKING:
-    from gateway.server.interfaces import ServerState
-    from gateway.upstream.base import ResponseSource
+    from gateway.server.fast_path_interfaces import ServerState
+    from gateway.upstream.base import RelayingConnection
 
 _log = logging.getLogger(__name__)
 
 _CR: Final = 13
 
 
-class CallerConnection(CallerStream):
+class CallerConnection(BaseCallerProtocol):
     """One caller's HTTP/1.1 connection. The server calls `expire` at `due` (monotonic seconds), unless something happens before."""
 
     __slots__ = (
@@ -63,7 +63,7 @@ class CallerConnection(CallerStream):
         self._taking = False
         self._body: CallerRequestBody | None = None
         self._response: CallerResponse | None = None
-        self._tunnel: ResponseSource | None = None
+        self._tunnel: RelayingConnection | None = None
         self.recognized = False
         self._idle_waiter: asyncio.Future[None] | None = None
         self.last = False  # no request after the present one
@@ -77,7 +77,7 @@ class CallerConnection(CallerStream):
         self._server.connection_lost(self, exc)
         if self._tunnel is not None and self._response is not None:
             self._response.finished = True  # either side may end a tunnel
-            self._tunnel.end_tunnel()
+            self._tunnel.close_tunnel()
         if self._busy and (self._response is None or not self._response.finished):
             self._runner.cancel()
 
@@ -86,7 +86,7 @@ class CallerConnection(CallerStream):
             self._tunnel.upload(data)
             return
         if self._linger is not None:
-            if not self._linger.count_dropped(len(data)):
+            if not self._linger.try_drop(len(data)):
                 self.abort()
             return
         body = self._body
@@ -107,7 +107,7 @@ class CallerConnection(CallerStream):
             self.pause_reading(PIPELINE)
 
     def eof_received(self) -> None:
-        """The caller will send no more (asyncio calls this at its FIN). It counts as gone: the transport closes itself."""
+        """Count a caller who half-closes as gone: the transport closes itself. asyncio calls this at the caller's FIN."""
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -219,7 +219,7 @@ class CallerConnection(CallerStream):
             return parsed, parsed.length, self._known, ()
         known, values = found
         self._known = known
-        return known.parsed, known.length(values), known, values
+        return known.parsed, known.body_length(values), known, values
 
     def _wait_for_head(self, received: bytes) -> None:
         """Refuse at once what can never become a head; give the rest its time."""
@@ -279,7 +279,7 @@ class CallerConnection(CallerStream):
     def busy(self) -> bool:
         return self._busy
 
-    def open_tunnel(self, source: "ResponseSource") -> None:
+    def open_tunnel(self, source: "RelayingConnection") -> None:
         self.last = True
         self.source = self._tunnel = source
         self.resume_reading(PIPELINE)  # what came early goes on now, and nobody else would resume

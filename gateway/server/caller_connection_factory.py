@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.core.exchange import Exchange
-from gateway.core.head_cache import HeadCache
+from gateway.core.head_template_cache import HeadTemplateCache
 from gateway.server.caller_connection import CallerConnection
 from gateway.server.open_connections import OpenConnections
 
@@ -40,7 +40,7 @@ class CallerConnectionFactory(web.Server):
         self.body_timeout_s = body_timeout_s
         self.field_limit_bytes = field_limit_bytes
         self.head_limit_bytes = max(64 * 1024, 2 * field_limit_bytes)
-        self.heads = HeadCache(field_limit_bytes=field_limit_bytes)
+        self.heads = HeadTemplateCache(longest_head_bytes=field_limit_bytes)
         self.open = connections
         self._date = ""
         self._date_second = 0

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.added_response_headers import gateway_field_lines
 from gateway.core.chunked import LAST_CHUNK, encode_chunk, encode_last_chunk
+from gateway.core.direct_response import Response, field_lines
 from gateway.core.errors import HeaderList
 from gateway.core.exchange import Exchange
 from gateway.core.inline_wakeup_future import COMPLETED, InlineWakeupFuture
-from gateway.core.response import Response, field_lines
 
 if TYPE_CHECKING:
-    from gateway.server.interfaces import CallerTransport
-    from gateway.upstream.base import ResponseSource
+    from gateway.server.fast_path_interfaces import CallerTransport
+    from gateway.upstream.base import RelayingConnection
     from gateway.upstream.response_head import ResponseHead
 
 _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
@@ -111,7 +111,7 @@ class CallerResponse:
         body: bytes,
         *,
         complete: bool,
-        source: "ResponseSource",
+        source: "RelayingConnection",
         trailers: bytes = b"",
     ) -> None:
         status = head.status
@@ -158,7 +158,7 @@ class CallerResponse:
         if self._version_11:
             self._connection.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, head.fields))
 
-    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: "ResponseSource") -> None:
+    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: "RelayingConnection") -> None:
         exchange = self.exchange
         exchange.status = 101
         self.started = True

@@ -27,8 +27,8 @@ class LingeringClose:
         self._unsent = -1
         self._since = now  # when a part of the answer was last seen to leave
 
-    def count_dropped(self, size: int) -> bool:
-        """Count `size` more dropped bytes. Returns False where they are too many."""
+    def try_drop(self, size: int) -> bool:
+        """Count `size` more bytes as dropped. Returns False where they are more than may be dropped: abort then."""
         self._dropped += size
         return self._dropped <= _MOST_BYTES
 

@@ -1,4 +1,4 @@
-"""Open listening sockets, and accept connections from them.
+"""Open listening sockets, and accept callers' connections from them in place of the event loop.
 
 libuv, under uvloop, accepts one connection in each round of the loop. When a round serves hundreds of requests, hundreds of
 new callers would wait for seconds; and when no file descriptor is left, libuv accepts and closes all that wait. So the
@@ -18,7 +18,7 @@ from gateway.core.errors import Overloaded
 from gateway.core.trace_context import new_trace_id
 from gateway.server.open_connections import FILES, OpenConnections
 from gateway.server.response_before_pipeline import render_refusal
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 BACKLOG: Final = 2048  # callers that wait to be accepted; those beyond try again a second later
 _AT_ONCE: Final = 64  # so that a storm of callers does not keep those away who are served already

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from gateway.core.log_throttle import LogThrottle
 from gateway.server.lingering_close import SEND_TIMEOUT_S
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -190,11 +190,11 @@ class OpenConnections:
         again_s = _DRAIN_TICK_S if self.draining else _TICK_S
         self._alarm = self._loop.call_later(again_s, self._tick) if len(self) else None
 
-    async def wait_until_drained(self, grace_s: float) -> None:
-        """Wait until every connection has closed, `grace_s` seconds at most.
+    async def drain(self, grace_s: float) -> None:
+        """Drain: let each connection end with its answer, and wait `grace_s` seconds at most until all have closed.
 
-        This is draining. Idle ones stay open for `linger_s`: a request may be on its way. Each answer from now on ends its
-        connection.
+        Idle ones stay open for `linger_s`, because a request may be on its way. What is open after `grace_s` stays open: the
+        server's shutdown closes it.
         """
         self.draining = True
         due = time.monotonic() + self.linger_s

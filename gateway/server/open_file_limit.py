@@ -1,4 +1,4 @@
-"""The limit on open files (RLIMIT_NOFILE), and how many connections it allows."""
+"""Raise the limit on open files (RLIMIT_NOFILE), and derive from it how many connections callers may hold."""
 
 import resource
 from typing import Final
@@ -16,12 +16,12 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def file_limit() -> int:
-    """The soft limit on open files of this process."""
+def current_file_limit() -> int:
+    """The soft limit on open files of this process, as it is now."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if soft == resource.RLIM_INFINITY else soft
 
 
 def default_connection_limit() -> int:
     """How many connections callers may hold by default. The limit on open files allows as many."""
-    return min(_CALLERS, max(16, int(file_limit() * _FOR_CALLERS)))
+    return min(_CALLERS, max(16, int(current_file_limit() * _FOR_CALLERS)))

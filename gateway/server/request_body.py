@@ -14,8 +14,8 @@ from gateway.core.exchange import BUFFERED_BODY_BYTES
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
 
 if TYPE_CHECKING:
-    from gateway.server.interfaces import CallerTransport
-    from gateway.upstream.base import BodySink
+    from gateway.server.fast_path_interfaces import CallerTransport
+    from gateway.upstream.base import RequestBodySink
 
 INVALID_CHUNKS: Final = "The chunks of the request's body are not valid."
 _HELD_LIMIT_BYTES: Final = 256 * 1024  # beyond this, reading stops until somebody takes what is held
@@ -57,7 +57,7 @@ class CallerRequestBody:
         self._dechunker = ChunkedDecoder() if length is None else None
         self._pieces = [whole] if whole else []
         self._held_bytes = 0
-        self._sink: BodySink | None = None
+        self._sink: RequestBodySink | None = None
         self._count: int  # of the bytes that the sink got
         self._limit_bytes: int
         self._completion: InlineWakeupFuture | None = None  # of the reader that waits for its end
@@ -145,7 +145,7 @@ class CallerRequestBody:
 
     # -- to its reader
 
-    def complete_body(self) -> bytes:
+    def buffered_body(self) -> bytes:
         pieces = self._pieces
         if len(pieces) == 1:
             return pieces[0]
@@ -168,7 +168,7 @@ class CallerRequestBody:
             alarm.cancel()
             self._completion = None
 
-    async def read(self) -> bytes:
+    async def read_small_body(self) -> bytes:
         return b"".join([chunk async for chunk in self.iter_chunks()])
 
     def iter_chunks(self) -> AsyncIterator[bytes]:
@@ -185,7 +185,7 @@ class CallerRequestBody:
                 raise self.error
             if self._pieces:
                 self.piping_started = True
-                chunk = self.complete_body()
+                chunk = self.buffered_body()
                 self._pieces = []
                 self._held_bytes = 0
                 self._connection.resume_reading()
@@ -198,7 +198,7 @@ class CallerRequestBody:
             finally:
                 self._more = None
 
-    def pipe_to(self, sink: "BodySink", limit_bytes: int) -> None:
+    def pipe_to(self, sink: "RequestBodySink", limit_bytes: int) -> None:
         if self.error is not None:
             sink.upload_failed(self.error)
             return

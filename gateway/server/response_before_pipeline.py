@@ -1,8 +1,8 @@
 """The response to a request that never reaches the pipeline. It holds problem details, and the connection closes after it."""
 
+from gateway.core.direct_response import field_lines
 from gateway.core.errors import GatewayError
 from gateway.core.problem_details import render_problem
-from gateway.core.response import field_lines
 
 
 def render_refusal(error: GatewayError, request_id: str, date_line: str) -> bytes:

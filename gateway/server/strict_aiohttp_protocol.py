@@ -28,11 +28,10 @@ _EMPTY_LINES: Final = 8
 
 
 class StrictRequestHandler(RequestHandler):
-    """aiohttp's request handler of one connection, made stricter.
+    """aiohttp's request handler of one connection, with a time-out for each head and a check of the first request line.
 
-    Each head has a time-out, and what cannot be parsed is answered with problem details. It checks a connection's first
-    request line before aiohttp does. Only aiohttp knows where later requests begin, so `AiohttpRequestHandler` checks what
-    aiohttp forgives in them.
+    What cannot be parsed is answered with problem details. Only aiohttp knows where later requests begin, so
+    `AiohttpRequestHandler` checks what aiohttp forgives in them, and the framing of all.
     """
 
     __slots__ = (
@@ -149,17 +148,17 @@ class StrictRequestHandler(RequestHandler):
             self.due = time.monotonic() + self.open.linger_s
 
     @property
-    def closes_after_response(self) -> bool:
-        """Whether the connection closes after the response that begins now.
+    def closes_to_drain(self) -> bool:
+        """Whether the connection closes after the response that begins now because the gateway stops.
 
-        It does while the gateway stops, if no further request has arrived.
+        It does if no further request has arrived.
         """
         return self.open.draining and not self._messages
 
     def expire(self) -> None:
-        """Close the connection if no request is under way.
+        """Close the connection without an answer, because its time `due` has come, unless a request is under way.
 
-        Its time `due` has come. A request that has just arrived keeps it open.
+        A request that has just arrived keeps it open, too.
         """
         self.due = _NEVER
         if self.busy or self._messages:

@@ -7,9 +7,9 @@ in the registry.
 from gateway.settings.cost import Cost
 from gateway.settings.environment_outside_settings import (
     docker_folder,
-    endpoint_override,
     environment_for_backend,
     environments_file,
+    gcloud_endpoint_override,
     named_environment,
     process_environment,
     state_folder,
@@ -55,10 +55,10 @@ __all__ = [
     "Trace",
     "Upstream",
     "docker_folder",
-    "endpoint_override",
     "environment_for_backend",
     "environment_variable_name",
     "environments_file",
+    "gcloud_endpoint_override",
     "load_effective_settings",
     "load_settings",
     "mask_url",

@@ -61,9 +61,9 @@ def named_environment() -> str:
     return os.environ.get("CHIPS_ENV", "")
 
 
-def endpoint_override(service: str) -> str:
-    """The address that overrides a Google API's endpoint.
+def gcloud_endpoint_override(api: str) -> str:
+    """The address that overrides the endpoint of a Google API, in the variable that gcloud reads too.
 
-    It is empty if none does. It is in the variable that gcloud reads too, and is for proxies and tests.
+    It is empty if none does. It is for proxies and tests.
     """
-    return os.environ.get(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service.upper()}", "").rstrip("/")
+    return os.environ.get(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api.upper()}", "").rstrip("/")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from gateway.core.token_and_certificate_rules import CertificateRule, IssuerRule
+from gateway.core.token_and_certificate_rules import ForwardedCertificateRule, IssuerRule
 from gateway.settings.audit import Audit
 from gateway.settings.base_group import Group
 from gateway.settings.cost import Cost
@@ -164,7 +164,7 @@ class Auth(Group, frozen=True):
         Meta(description="Whose tokens are taken: docs/how-to/let-callers-in.md. JSON outside the file."),
     ] = ()
     certificates: Annotated[
-        tuple[CertificateRule, ...],
+        tuple[ForwardedCertificateRule, ...],
         Meta(
             description="Which client certificates, checked by a load balancer, are taken. JSON outside the file."
         ),

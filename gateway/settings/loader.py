@@ -14,12 +14,12 @@ import msgspec
 
 from gateway.audit.anchor_store import open_anchor_store
 from gateway.auth.authenticator_plugins import validate_authenticator_names
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 from gateway.core.ip_network_set import parse_network
 from gateway.core.model_cors_policy import ANY, origin_problem
 from gateway.core.suggestions import suggest
 from gateway.core.token_and_certificate_rules import (
-    CertificateRule,
+    ForwardedCertificateRule,
     IssuerRule,
     certificate_rule_problems,
     issuer_rule_problems,
@@ -161,7 +161,7 @@ class _Loader:
         if named is None and not path.exists():
             return
         try:
-            text = decode_strict_utf8(path.read_bytes())
+            text = decode_text_file(path.read_bytes())
         except OSError as error:
             self._problems.append(f"{path} cannot be read: {error.strerror}")
             return
@@ -244,7 +244,7 @@ class _Loader:
 
     def _check_auth(self) -> None:
         issuers: tuple[IssuerRule, ...] = self._values.get("auth.issuers", ())
-        certificates: tuple[CertificateRule, ...] = self._values.get("auth.certificates", ())
+        certificates: tuple[ForwardedCertificateRule, ...] = self._values.get("auth.certificates", ())
         for issuer in issuers:
             self._problems += [
                 f"auth.issuers: {issuer.name}: {problem}" for problem in issuer_rule_problems(issuer)

@@ -6,8 +6,8 @@ It is compared with the candidate's answer. Recording does not delay the caller.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.response import Response
-from gateway.upstream.base import ResponseSource, StreamingResponse, UpstreamRequest
+from gateway.core.direct_response import Response
+from gateway.upstream.base import RelayingConnection, StreamingResponse, UpstreamRequest
 
 if TYPE_CHECKING:
     from gateway.upstream.response_head import ResponseHead
@@ -28,9 +28,9 @@ class HeldBytesLimit:
 
 
 class RecordedAnswer:
-    """A recorded answer, up to a limit of bytes.
+    """A recorded answer, whose whole body is dropped where it is larger than a limit.
 
-    It has the status, two header fields, and the body. The body is dropped where it is larger, or `held` has no room.
+    It has the status, two header fields, and the body. The body is also dropped where `held` has no room.
     """
 
     __slots__ = (
@@ -48,9 +48,9 @@ class RecordedAnswer:
         "too_large",
     )
 
-    def __init__(self, limit_bytes: int, held: HeldBytesLimit | None = None) -> None:
-        self._limit = limit_bytes
-        self._held = held or HeldBytesLimit(limit_bytes)
+    def __init__(self, drop_above_bytes: int, held: HeldBytesLimit | None = None) -> None:
+        self._limit = drop_above_bytes
+        self._held = held or HeldBytesLimit(drop_above_bytes)
         self._pieces: list[bytes] = []
         self.size = 0
         self.status = 0
@@ -149,7 +149,7 @@ class RecordingResponse:
         body: bytes,
         *,
         complete: bool,
-        source: ResponseSource,
+        source: RelayingConnection,
         trailers: bytes = b"",
     ) -> None:
         self._response.relay(head, body, complete=complete, source=source, trailers=trailers)
@@ -169,7 +169,7 @@ class RecordingResponse:
     def relay_interim(self, head: "ResponseHead") -> None:
         self._response.relay_interim(head)
 
-    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: ResponseSource) -> None:
+    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: RelayingConnection) -> None:
         self._response.relay_tunnel(head, first, source)
 
 
@@ -189,7 +189,7 @@ class RecordOnlyResponse:
         body: bytes,
         *,
         complete: bool,
-        source: ResponseSource,  # noqa: ARG002  (it is read as fast as it comes)
+        source: RelayingConnection,  # noqa: ARG002  (it is read as fast as it comes)
         trailers: bytes = b"",
     ) -> None:
         self.recording.begin_with(head)
@@ -205,7 +205,7 @@ class RecordOnlyResponse:
 
     def relay_interim(self, head: "ResponseHead") -> None: ...
 
-    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: ResponseSource) -> None: ...
+    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: RelayingConnection) -> None: ...
 
 
 class ResendableBody:
@@ -222,5 +222,5 @@ class ResendableBody:
     def length(self) -> int:
         return len(self._body)
 
-    def complete_body(self) -> bytes:
+    def buffered_body(self) -> bytes:
         return self._body

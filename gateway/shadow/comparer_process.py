@@ -75,8 +75,8 @@ class ComparerProcess:
         if pipe is not None:
             pipe.write(encode_frame(ForgetShadow(shadow)))
 
-    async def findings(self, shadow: str) -> Findings:
-        """Ask for the findings about `shadow`. They cover all since the process began. Raises ComparerLost."""
+    async def findings_since_start(self, shadow: str) -> Findings:
+        """Ask for all findings about `shadow` since the process began. Raises ComparerLost where it has ended, or is silent."""
         pipe, process = self._pipe(), self._process
         if pipe is None or process is None or process.stdout is None:
             raise ComparerLost("the process that compares has ended")

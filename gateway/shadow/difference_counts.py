@@ -88,7 +88,7 @@ class PairFigures(msgspec.Struct, omit_defaults=True):
             name = _OTHER
         return self.outputs.setdefault(name, OutputFigures())
 
-    def certainly_lacks(self, output: str) -> bool:
+    def no_answer_had(self, output: str) -> bool:
         """Whether no answer had the output called `output`. False where that is not known, and where there was no answer."""
         return bool(self.outputs) and not {output[:_LONGEST_NAME], _OTHER} & self.outputs.keys()
 

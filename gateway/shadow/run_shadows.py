@@ -16,8 +16,8 @@ from gateway.registry.snapshot import Snapshot
 from gateway.shadow.comparer_process import ComparerLost, ComparerProcess
 from gateway.shadow.difference_counts import Findings, ShadowReport
 from gateway.shadow.sender import ShadowSender
-from gateway.stages.backend_concurrency import BackendConcurrency
-from gateway.task_supervisor import HelperHealth, Supervisor
+from gateway.stages.adaptive_backend_concurrency import AdaptiveBackendConcurrency
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class ShadowRunner:
         store: Registry,
         install: Callable[[Observe | None], None],
         upstream: Upstream,
-        slots: BackendConcurrency,
+        slots: AdaptiveBackendConcurrency,
         *,
         supervisor: Supervisor,
     ) -> None:
@@ -110,7 +110,7 @@ class ShadowRunner:
             if candidate is not None and stable is not None:
                 running = self._running.get(name)
                 if running is not None:
-                    running.sender.replace_versions(candidate, stable)
+                    running.sender.refresh_backends(candidate, stable)
                 else:
                     self._running[name] = _Running(
                         ShadowSender(
@@ -133,7 +133,7 @@ class ShadowRunner:
 
     async def start(self) -> None:
         await self._upstream.start()
-        self._task = self._supervisor.start_task("shadows", self._run)
+        self._task = self._supervisor.start_retrying_task("shadows", self._run)
 
     async def stop(self) -> None:
         """Stop all shadows. It writes one last report before, if that is quick."""
@@ -147,7 +147,7 @@ class ShadowRunner:
                 for one in self._running.values():
                     await self._report(one)
         for one in (*self._running.values(), *self._ended):
-            one.sender.stop()
+            one.sender.cancel()
         await self._upstream.stop()
         await self._comparer.stop()
 
@@ -214,13 +214,13 @@ class ShadowRunner:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_S):
                     await one.sender.wait_idle()
-            one.sender.stop()
+            one.sender.cancel()
             await self._report(one)
             self._comparer.forget(one.shadow.id)
             self._ended.remove(one)  # others may have ended meanwhile
 
     async def _report(self, one: _Running) -> None:
-        one.last = await self._comparer.findings(one.shadow.id)
+        one.last = await self._comparer.findings_since_start(one.shadow.id)
         body = to_document(one.report(self._gateway))
         for _ in range(2):
             try:

@@ -15,7 +15,7 @@ from typing import Final
 from gateway.core.errors import GatewayError
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Exchange
 from gateway.core.model import Backend
-from gateway.core.pseudo_random import random_share
+from gateway.core.per_process_random import random_share
 from gateway.core.shadow_document import Shadow
 from gateway.core.token_bucket import TokenBucket
 from gateway.server.eager_coroutine_runner import EagerCoroutineRunner
@@ -28,8 +28,8 @@ from gateway.shadow.answer_recording import (
 )
 from gateway.shadow.comparer_main import AnswerPair
 from gateway.shadow.decode_answer import Answer, has_known_coding
-from gateway.stages.backend_concurrency import BackendConcurrency
-from gateway.stages.forward import backend_path
+from gateway.stages.adaptive_backend_concurrency import AdaptiveBackendConcurrency
+from gateway.stages.forward import path_below_backend_url
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 _NOT_COMPARED: Final = frozenset({429, 503})  # the backend did not do the work
@@ -73,7 +73,7 @@ class ShadowSender:
         candidate: Backend,
         stable: Backend,
         upstream: Upstream,
-        slots: BackendConcurrency,
+        slots: AdaptiveBackendConcurrency,
         compare: Callable[[AnswerPair], bool],
     ) -> None:
         self.shadow = shadow
@@ -112,10 +112,10 @@ class ShadowSender:
             self._one_ended.clear()
             await self._one_ended.wait()
 
-    def replace_versions(self, candidate: Backend, stable: Backend) -> None:
-        """Replace the candidate and the stable version.
+    def refresh_backends(self, candidate: Backend, stable: Backend) -> None:
+        """Take the backends of the same two versions as the registry has them now.
 
-        They are what the registry has now. What ID tokens for them are made for may have changed.
+        What ID tokens for them are made for may have changed.
         """
         self._candidate, self._stable = candidate, stable
 
@@ -130,8 +130,8 @@ class ShadowSender:
             self._let_go(self._waiting.popleft())
             self._drop("ended")
 
-    def stop(self) -> None:
-        """Stop sending copies. It cancels what is under way, whose answers are not compared."""
+    def cancel(self) -> None:
+        """Stop sampling, and cancel the requests under way. Their answers are not compared."""
         self.stop_sampling()
         for runner in list(self._runners):
             runner.cancel()
@@ -156,7 +156,7 @@ class ShadowSender:
             return
         self.sampled += 1
         body = exchange.body
-        if not body.complete or len(whole := body.complete_body()) >= BUFFERED_BODY_BYTES:
+        if not body.complete or len(whole := body.buffered_body()) >= BUFFERED_BODY_BYTES:
             self._drop("large request")
         elif self._is_full(len(whole)):
             self._drop("busy")
@@ -268,7 +268,10 @@ class ShadowSender:
     async def _send(self, exchange: Exchange, one: _Waiting) -> Answer:
         backend = exchange.backend
         request = UpstreamRequest(
-            exchange.method, backend.url, backend_path(backend, exchange.target), [*one.request.fields, _MARK]
+            exchange.method,
+            backend.url,
+            path_below_backend_url(backend, exchange.target),
+            [*one.request.fields, _MARK],
         )
         response: RecordOnlyResponse = exchange.response  # type: ignore[assignment]
         failure = ""

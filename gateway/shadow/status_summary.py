@@ -13,8 +13,8 @@ from gateway.core.shadow_document import Shadow, why_not_shadowed
 from gateway.registry.base import Registry, RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.shadow.difference_counts import ShadowReport
-from gateway.shadow.difference_verdict import combine_reports, verdict_document
 from gateway.shadow.run_shadows import FIGURES
+from gateway.shadow.shadow_verdict import combine_reports, verdict_document
 
 _log = logging.getLogger(__name__)
 
@@ -45,27 +45,27 @@ async def read_shadow_status(figures: Registry, shadow: Shadow, model: Model | N
         "ended": ended or None,
         "gateways": sum(report.shadow == shadow.id for report in reports),
         "unreadable": unreadable,
-        "unused_tolerances": sorted(filter(combined.findings.pairs.certainly_lacks, shadow.tolerances)),
+        "unused_tolerances": sorted(filter(combined.findings.pairs.no_answer_had, shadow.tolerances)),
         **verdict,
     }
 
 
-class ShadowStatusReader:
+class ModelShadowStatusReader:
     """Reads the status of a model's last shadow. It is for the console. Call it with the model's name."""
 
     def __init__(self, mirror: Mirror, figures: Registry) -> None:
         self._mirror = mirror
         self._figures = figures
 
-    async def __call__(self, name: str) -> dict[str, Any] | None:
+    async def __call__(self, model: str) -> dict[str, Any] | None:
         """None where there is none, or the store of figures does not answer."""
         snapshot = self._mirror.snapshot
-        shadow = snapshot.shadows.get(name) if snapshot is not None else None
+        shadow = snapshot.shadows.get(model) if snapshot is not None else None
         if snapshot is None or shadow is None:
             return None
-        entry = snapshot.entries.get(name)
+        entry = snapshot.entries.get(model)
         try:
             return await read_shadow_status(self._figures, shadow, entry.model if entry is not None else None)
         except RegistryError as error:
-            _log.info("the shadow of %s is not shown: %s", name, error)
+            _log.info("the shadow of %s is not shown: %s", model, error)
             return None

@@ -52,7 +52,7 @@ async def fetch_available_keys(issuers: Sequence[str]) -> dict[str, dict[str, Pu
     Their discovery documents say where. An issuer that cannot be reached has no keys in the result.
     """
     sets = {issuer: JwksKeySet("", issuer=issuer) for issuer in issuers}
-    async with open_ssrf_guarded_session(keys.host for keys in sets.values()) as session:
+    async with open_ssrf_guarded_session(keys.issuer_host for keys in sets.values()) as session:
         for keys in sets.values():
             await keys.refresh(session)
             await keys.close()

@@ -1,4 +1,7 @@
-"""Authenticate the caller of a request. The model says which credentials it accepts."""
+"""Authenticate the caller of a request, who may be anonymous at a public model.
+
+A credential that is ours and not valid is refused there, too.
+"""
 
 import msgspec
 

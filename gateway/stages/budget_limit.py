@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from gateway.core.errors import BudgetExhausted, GatewayError, TooManyRequests
 from gateway.core.exchange import Exchange
-from gateway.cost.budgets import BudgetKeeper, ExhaustedBudget
+from gateway.cost.track_budgets import BudgetKeeper, ExhaustedBudget
 
 _WHOSE = {"model": 'The model "{}" has', "key": "You have", "team": 'Your team "{}" has'}
 _NONE: Mapping[tuple[str, str], ExhaustedBudget] = {}

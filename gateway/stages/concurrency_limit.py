@@ -1,4 +1,7 @@
-"""Limit the requests in flight, per model and in the gateway. More wait in a bounded queue, or are refused (503)."""
+"""Limit the requests in flight in the gateway, at each model and of each caller.
+
+At a full model they wait in its bounded queue. Others are refused: 503, or 429 for a caller's own limit.
+"""
 
 import asyncio
 import contextlib
@@ -35,10 +38,10 @@ class Permit(msgspec.Struct, frozen=True, eq=False):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.give_back()
+        self.release()
 
-    def give_back(self) -> None:
-        """Give the permit back. Leaving the `with` block does the same, at more cost. Call it once."""
+    def release(self) -> None:
+        """Give the permit back. Call it exactly once. Leaving the `with` block does the same, at more cost."""
         self._limit.release(self._queue_of_model)
         if self._held_for is not None:
             self._limit.release_caller(self._held_for)
@@ -49,9 +52,9 @@ class ConcurrencyLimit:
 
     The gateway has `in_flight`; a model whose policy has no limit of its own has `model_in_flight`.
 
-    When a model is full, up to `queue` requests wait for it, `queue_wait_s` seconds at most. All counts are this process's
-    own. With `report_only`, the limits of keys and of models' policies only count who exceeds them; the gateway's own limits
-    always hold, because they protect the gateway and its backends.
+    When a model is full, up to `queue_per_model` requests wait for it, `queue_wait_s` seconds at most. All counts are this
+    process's own. With `report_only_policy_limits`, the limits of keys and of models' policies only count who exceeds them;
+    the gateway's own limits always hold, because they protect the gateway and its backends.
     """
 
     def __init__(
@@ -59,17 +62,17 @@ class ConcurrencyLimit:
         *,
         in_flight: int,
         model_in_flight: int,
-        queue: int,
+        queue_per_model: int,
         queue_wait_s: float,
-        report_only: bool = False,
+        report_only_policy_limits: bool = False,
     ) -> None:
         self._in_flight_limit = in_flight
         self._model_limit = model_in_flight
-        self._queue_limit = queue
+        self._queue_limit = queue_per_model
         self._queue_wait_s = queue_wait_s
         self._queues: dict[str, _ModelQueue] = {}
         self._held: dict[str, int] = {}  # in flight, of callers that have such a limit
-        self._report_only = report_only
+        self._report_only_policy_limits = report_only_policy_limits
         self.in_flight = 0
         self.refused = (
             0  # for what a key allows, since the start; including those that report-only mode let pass
@@ -90,7 +93,7 @@ class ConcurrencyLimit:
             queue.in_flight += 1
             self.in_flight += 1
             return queue.permit if held_for is None else Permit(self, queue, held_for)
-        if self._report_only and queue.in_flight < self._model_limit and not queue.waiting:
+        if self._report_only_policy_limits and queue.in_flight < self._model_limit and not queue.waiting:
             exchange.report_only_refusals += (Overloaded.code,)
             queue.in_flight += 1
             self.in_flight += 1
@@ -115,7 +118,7 @@ class ConcurrencyLimit:
         held = self._held.get(caller, 0)
         if held >= allowed:
             self.refused += 1
-            if not self._report_only:
+            if not self._report_only_policy_limits:
                 raise TooManyRequests(f"You have reached your limit of requests in flight ({held}).")
             exchange.report_only_refusals += (TooManyRequests.code,)
         self._held[caller] = held + 1

@@ -1,9 +1,9 @@
 """Apply the model's CORS policy. It answers preflights, and adds the fields that let a browser's page read the response."""
 
+from gateway.core.direct_response import Response
 from gateway.core.errors import Forbidden
 from gateway.core.exchange import Exchange
 from gateway.core.header_classification import ORIGIN
-from gateway.core.response import Response
 
 _TAKES = frozenset({"GET", "HEAD", "POST"})
 _TAKES_BELOW = _TAKES | {"PUT", "PATCH", "DELETE"}
@@ -28,12 +28,12 @@ class Cors:
                 headers = _field(exchange, b"access-control-request-headers")
                 fields = cors.preflight_fields(origin, asked, headers, takes)
                 if fields is None:
-                    exchange.added_lines += cors.response_lines(None)
+                    exchange.added_lines += cors.vary_and_cors_lines(None)
                     raise Forbidden(
                         "This model's CORS policy does not allow that page to send such a request."
                     )
                 return Response(204, fields, b"")
-        exchange.added_lines += cors.response_lines(origin)
+        exchange.added_lines += cors.vary_and_cors_lines(origin)
         return None
 
 

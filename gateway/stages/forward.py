@@ -10,7 +10,7 @@ from gateway.core.request_target import RequestTarget
 from gateway.upstream.base import Upstream, UpstreamRequest
 
 if TYPE_CHECKING:
-    from gateway.auth.caller_token_for_backend import CallerTokenSigner
+    from gateway.auth.caller_token_signer import CallerTokenSigner
 
 
 class Forward:
@@ -28,7 +28,7 @@ class Forward:
     def __call__(self, exchange: Exchange) -> Awaitable[None]:
         backend, target = exchange.backend, exchange.target
         request = UpstreamRequest(
-            exchange.method, backend.url, backend_path(backend, target), self._fields(exchange)
+            exchange.method, backend.url, path_below_backend_url(backend, target), self._fields(exchange)
         )
         if self._observe is not None:
             self._observe(exchange, request)
@@ -60,6 +60,6 @@ class Forward:
         return fields
 
 
-def backend_path(backend: Backend, target: RequestTarget) -> str:
+def path_below_backend_url(backend: Backend, target: RequestTarget) -> str:
     """The path and query of a request at its backend, below the backend's base URL."""
     return (target.rest or backend.predict_path) + target.query

@@ -9,7 +9,7 @@ from typing import Literal
 from gateway.core.errors import GatewayError, Overloaded, TooManyRequests
 from gateway.core.exchange import Exchange
 from gateway.core.needs_wait_sentinel import NEEDS_WAIT, NeedsWait
-from gateway.core.principal import UNLIMITED
+from gateway.core.quota import UNLIMITED
 from gateway.limits.local_limiter import LocalLimiter
 from gateway.limits.quota_charges import Charge, ChargeResult, quota_charges, rate_limit_lines
 from gateway.limits.redis_limiter import RedisLimiter, RedisUnavailable

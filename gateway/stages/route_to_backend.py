@@ -1,12 +1,9 @@
-"""Route the request to a backend of its model.
-
-The stage finds the model, and chooses the backend by version or traffic share.
-"""
+"""Find the request's model, and choose one of its backends by version or traffic share."""
 
 from gateway.core.errors import BadRequest, ModelNotFound, RegistryUnavailable
 from gateway.core.exchange import Exchange
 from gateway.core.header_classification import REPORT_REGISTRY, REQUEST_TIMEOUT
-from gateway.core.pseudo_random import random_share
+from gateway.core.per_process_random import random_share
 from gateway.registry.base import RegistryError
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import ModelEntry, Snapshot
@@ -15,10 +12,10 @@ _MAX_TIMEOUT_DIGITS = 9
 
 
 class RouteToBackend:
-    """Route the request to a backend of its model.
+    """Find the request's model, and choose one of its backends by version or traffic share.
 
-    It finds the model in the present snapshot, and chooses one of its backends. Only a miss may wait: the stage then asks
-    the registry, because the model may have been registered a moment ago.
+    A model that the present snapshot lacks is looked up in the registry, because it may have been registered a moment ago.
+    Only that may wait.
     """
 
     def __init__(self, mirror: Mirror) -> None:

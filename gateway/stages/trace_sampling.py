@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from gateway.core.exchange import Exchange
 from gateway.core.header_classification import KEEP_TRACE
 from gateway.core.ip_network_set import Network, NetworkSet, parse_network
+from gateway.core.per_process_random import random_share
 from gateway.core.principal import OPERATE
-from gateway.core.pseudo_random import random_share
 
 _LOOPBACK = (parse_network("127.0.0.0/8"), parse_network("::1/128"))
 

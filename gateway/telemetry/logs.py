@@ -20,8 +20,8 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
-from gateway.core.escape_unprintable import printable, printable_json, printable_lines
-from gateway.task_supervisor import HelperHealth, Supervisor
+from gateway.core.escape_unprintable import printable, printable_json, printable_own_lines
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _SEVERITIES: Final = {
     logging.DEBUG: "DEBUG",
@@ -69,7 +69,9 @@ class LogWriter:
         self._reporting = 0  # of `dropped`, by the last line at hand
         self._stopping = threading.Event()
         self._stop_by = 0.0
-        self._thread = self.supervisor.create_thread("log", self._run, interrupt=self._stopping)
+        self._thread = self.supervisor.create_retrying_thread(
+            "log", self._run, interrupt_backoff=self._stopping
+        )
         self.dropped = 0
 
     def start(self) -> None:
@@ -220,7 +222,7 @@ class TextFormatter(logging.Formatter):
         line = f"{local_time_of_day(record.created)} {shown} {printable(record.getMessage())}"
         if not record.exc_info:
             return line
-        stack = printable_lines(self.formatException(record.exc_info))
+        stack = printable_own_lines(self.formatException(record.exc_info))
         return f"{line}\n{stack}".replace(
             "\n", "\n    "
         )  # so that none of its lines can pass for one of the log's

@@ -29,7 +29,10 @@ _LATENCY_BUCKETS: Final = len(LATENCY_BOUNDS) + 1
     slots=True
 )  # which the interpreter writes to much faster than to a Struct; msgspec encodes both alike
 class CallerUsage:
-    """What one caller has used of one version of a model. It counts requests, backend seconds and bytes."""
+    """What one caller has used of a model: requests, backend seconds and bytes.
+
+    In a `Series` it is of one version; `usage_by_caller` adds all versions up.
+    """
 
     team: str = ""
     requests: int = 0
@@ -81,15 +84,16 @@ class MetricsState:
 
 
 Reading = dict[str, dict[str, float]]
+CallerId = str
+ModelName = str
 
 
-class Metrics:
-    """The metrics of one process.
+class RequestMetrics:
+    """The metrics of one process: finished requests, by model, version and caller.
 
-    It counts finished requests by model, version and caller. `observe` counts one; `live_state` returns the counts. At
-    most `limit` pairs of model and version, and as many of these with a caller, are counted separately. Further
-    versions of a model that is known are counted together; callers beyond the limit as what `overflow_caller_labels`
-    returns: a caller and a team.
+    `observe` counts one; `live_state` returns the counts. At most `limit` pairs of model and version, and as many of these with
+    a caller, are counted separately. Further versions of a model that is known are counted together; callers beyond the
+    limit as what `overflow_caller_labels` returns: a caller and a team.
     """
 
     def __init__(self, *, limit: int = 5000) -> None:
@@ -235,9 +239,9 @@ def _other(_: Principal) -> tuple[str, str]:
     return OTHER, ""
 
 
-def usage_by_caller(state: MetricsState) -> dict[str, dict[str, CallerUsage]]:
-    """The usage of each caller, by caller and model. It adds up all versions."""
-    found: dict[str, dict[str, CallerUsage]] = {}
+def usage_by_caller(state: MetricsState) -> dict[CallerId, dict[ModelName, CallerUsage]]:
+    """The usage of each caller of each model. All versions of a model are added up."""
+    found: dict[CallerId, dict[ModelName, CallerUsage]] = {}
     for versions in list(state.series.values()):
         for series in list(versions.values()):
             for caller, usage in list(series.callers.items()):
@@ -271,9 +275,9 @@ def responsible_side(exchange: Exchange, status: int) -> tuple[str, str]:
 
 
 def is_cold_start(exchange: Exchange) -> bool:
-    """Whether the last response waited for a cold start of the backend.
+    """Whether the last response came so much later than the backend's Server-Timing accounts for that it waited for a cold start.
 
-    It did where the response came much later than the backend's own Server-Timing accounts for.
+    The difference must be more than `COLD_START_S`. False without Server-Timing: then nothing is known.
     """
     last = exchange.attempts[-1]
     if last.answered is None or exchange.backend_server_timing is None:

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.task_supervisor import HelperHealth, Supervisor
-from gateway.telemetry.metrics import Metrics, MetricsState
+from gateway.telemetry.metrics import MetricsState, RequestMetrics
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 
 class MetricsSink(Protocol):
@@ -26,7 +26,7 @@ class MetricsPusher:
 
     def __init__(
         self,
-        metrics: Metrics,
+        metrics: RequestMetrics,
         open_sink: Callable[[], MetricsSink],
         *,
         every_s: float,
@@ -41,7 +41,9 @@ class MetricsPusher:
         self._stopping = threading.Event()
         supervisor = supervisor or Supervisor()
         self._helper = supervisor.helper("metrics export")
-        self._thread = supervisor.create_thread("metrics export", self._run, interrupt=self._stopping)
+        self._thread = supervisor.create_retrying_thread(
+            "metrics export", self._run, interrupt_backoff=self._stopping
+        )
 
     @property
     def failures_in_a_row(self) -> int:

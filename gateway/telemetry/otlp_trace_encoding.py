@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.sdk.resources import Resource as SdkResource
 
 from gateway import __version__
-from gateway.telemetry.recorded_request_summary import RequestSummary
+from gateway.telemetry.recorded_request import RecordedRequest
 from gateway.telemetry.spans_of_request import Span, Value, spans_of
 
 _KINDS = {
@@ -39,12 +39,12 @@ _FLAGS = {flags: Struct("<BBI").pack(0x85, 0x01, flags) for flags in (_OF_HERE, 
 _SPANS, _SCOPE_SPANS, _RESOURCE_SPANS = b"\x12", b"\x12", b"\x0a"
 
 
-def encode_otlp_traces(batch: Sequence[RequestSummary], resource: SdkResource) -> bytes:
+def encode_otlp_traces(batch: Sequence[RecordedRequest], resource: SdkResource) -> bytes:
     """Encode the spans of recorded requests as one OTLP ExportTraceServiceRequest."""
     parts = [ScopeSpans(scope=_SCOPE).SerializeToString()]
-    for summary in batch:
-        trace_id = _TRACE_ID + bytes.fromhex(summary.trace_id)
-        parts += [_field(_SPANS, _span(span, summary.at, trace_id)) for span in spans_of(summary)]
+    for request in batch:
+        trace_id = _TRACE_ID + bytes.fromhex(request.trace_id)
+        parts += [_field(_SPANS, _span(span, request.at, trace_id)) for span in spans_of(request)]
     attributes = [_key_value(name, value) for name, value in resource.attributes.items()]
     described = ResourceSpans(resource=Resource(attributes=attributes)).SerializeToString()
     return _field(_RESOURCE_SPANS, described + _field(_SCOPE_SPANS, b"".join(parts)))

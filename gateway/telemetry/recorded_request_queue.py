@@ -9,26 +9,26 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.task_supervisor import HelperHealth, Supervisor
-from gateway.telemetry.recorded_request_summary import RequestSummary
+from gateway.telemetry.recorded_request import RecordedRequest
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
 
 _log = logging.getLogger(__name__)
 
 
 class TraceSink(Protocol):
-    """A destination for request summaries (traces).
+    """A destination for recorded requests (traces).
 
     The store and the exporters have this interface. It is called from one thread.
     """
 
-    def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:
-        """Write or send a batch of summaries within `timeout_s`. Any exception counts as a failure."""
+    def write(self, batch: Sequence[RecordedRequest], timeout_s: float) -> None:
+        """Write or send a batch of requests within `timeout_s`. Any exception counts as a failure."""
 
     def close(self) -> None: ...
 
 
 class RecordedRequestQueue:
-    """A queue of request summaries that a thread writes to a sink.
+    """A queue of recorded requests that a thread writes to a sink.
 
     It is bounded, and written in batches. At most `limit` wait. More than that, and what the sink cannot take, is dropped
     and counted.
@@ -55,23 +55,23 @@ class RecordedRequestQueue:
         self._batch = batch
         self._interval_s = interval_s
         self._timeout_s = timeout_s
-        self._waiting: list[RequestSummary] = []
+        self._waiting: list[RecordedRequest] = []
         self._taken = 0  # by the thread, and neither written nor lost yet
         self._given_up = False
         self._wake = threading.Event()
         self._deadline: float | None = None  # set when it is to end
-        self._thread = (supervisor or Supervisor()).create_thread(
-            f"export {name}", self._run, interrupt=self._wake
+        self._thread = (supervisor or Supervisor()).create_retrying_thread(
+            f"export {name}", self._run, interrupt_backoff=self._wake
         )
 
     def start(self) -> None:
         self._thread.start()
 
-    def enqueue(self, summary: RequestSummary) -> None:
-        """Add one summary to the queue. Never blocks."""
+    def enqueue(self, request: RecordedRequest) -> None:
+        """Add one request to the queue. Never blocks."""
         waiting = self._waiting
         if len(waiting) < self._limit:
-            waiting.append(summary)
+            waiting.append(request)
             if len(waiting) == self._half:
                 self._wake.set()  # else a gateway that keeps all fills it before the next round
         else:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.telemetry.recorded_request_summary import RequestSummary
+from gateway.telemetry.recorded_request import RecordedRequest
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -58,7 +58,7 @@ KEPT_S = {FINE_S: 10 * 60, COARSE_S: 2 * 3600}  # how long ticks of each length 
 _TRIM_EVERY = 20
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(RequestSummary).decode
+_decode = msgspec.json.Decoder(RecordedRequest).decode
 _encode_figures = msgspec.msgpack.Encoder().encode
 _decode_figures = msgspec.msgpack.Decoder(tuple[list[int], list[int], dict[str, int]]).decode
 
@@ -130,18 +130,18 @@ class StoredRequest(NamedTuple):
     """A recorded request with its number in the store."""
 
     number: int  # grows with each request kept
-    summary: RequestSummary
+    request: RecordedRequest
 
 
-def is_notable(summary: RequestSummary) -> bool:
+def is_notable(request: RecordedRequest) -> bool:
     """Whether a recorded request is notable, such as failed or slow.
 
     Those that were asked for, or whose caller left, are notable, too.
     """
-    return summary.failed or summary.kept in {"slow", "asked", "left"}
+    return request.failed or request.kept in {"slow", "asked", "left"}
 
 
-class RecordedRequestStore:
+class RequestAndTickWriter:
     """Writes recorded requests and ticks to the store.
 
     The store keeps at most `limit` requests. It is called from the export queue's thread. Opening creates the file.
@@ -166,12 +166,12 @@ class RecordedRequestStore:
             self._db.executescript("DROP TABLE IF EXISTS requests; DROP TABLE IF EXISTS ticks;")
         self._db.executescript(_SCHEMA + f"PRAGMA user_version={_VERSION};")
 
-    def write(self, batch: Sequence[RequestSummary], timeout_s: float) -> None:  # noqa: ARG002  (SQLite has its own)
+    def write(self, batch: Sequence[RecordedRequest], timeout_s: float) -> None:  # noqa: ARG002  (SQLite has its own)
         with self._transaction():
             self._db.executemany(
                 "INSERT INTO requests (at, request_id, trace_id, model, bad, failed, duration_s, version, status, side,"
                 " caller, caller_label, text, summary) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                [_row(summary) for summary in batch],
+                [_row(request) for request in batch],
             )
             self._writes += 1
             if self._writes % _TRIM_EVERY == 1 or len(batch) > self._limit // 10:
@@ -212,7 +212,7 @@ class RecordedRequestStore:
         self._db.close()
 
 
-def _row(s: RequestSummary) -> tuple[Any, ...]:
+def _row(s: RecordedRequest) -> tuple[Any, ...]:
     text = "\n".join(
         (
             s.request_id,
@@ -229,16 +229,16 @@ def _row(s: RequestSummary) -> tuple[Any, ...]:
     return (*numbers, s.version, s.status, s.side, s.caller, s.caller_label, text.lower(), _encode(s))
 
 
-class RecordedRequestReader:
+class RequestAndTickReader:
     """Reads recorded requests and ticks from the store. Any process may do it. A file that does not exist is an empty store."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
 
-    def find(self, request_or_trace_id: str) -> list[RequestSummary]:
+    def find(self, request_or_trace_id: str) -> list[RecordedRequest]:
         """Find the requests with this request or trace id. A trace may have several."""
         return [
-            kept.summary
+            kept.request
             for kept in self._select(
                 "SELECT id, summary FROM requests WHERE request_id = ?1 OR trace_id = ?1 ORDER BY id DESC LIMIT 20",
                 (request_or_trace_id,),
@@ -285,12 +285,12 @@ class RecordedRequestReader:
         rows = self._rows("SELECT max(id) FROM requests", ())
         return (rows[0][0] or 0) if rows else 0
 
-    def ticks(
+    def worker_ticks(
         self, seconds: int, *, after: float, until: float | None = None, model: str | None = None
     ) -> list[Tick]:
-        """The ticks of this length between two times.
+        """The ticks of each worker and version, of this length, between two times.
 
-        The oldest is first; there is one for each worker. They end after `after` and by `until`.
+        The oldest is first. They end after `after` and by `until`.
         """
         return [
             Tick(seconds, at, name, version, requests, failed, late, *_decode_figures(blob))
@@ -315,11 +315,8 @@ class RecordedRequestReader:
             (seconds, after, until),
         )
 
-    def oldest_tick_time(self, seconds: int) -> int | None:
-        """The time of the oldest tick of this length.
-
-        It is when the tick ends, in seconds since the epoch; None where there is none.
-        """
+    def oldest_tick_end(self, seconds: int) -> int | None:
+        """When the oldest tick of this length ends, in seconds since the epoch. None where there is none."""
         rows = self._rows("SELECT min(at) FROM ticks WHERE seconds = ?", (seconds,))
         return rows[0][0] if rows else None
 

@@ -8,12 +8,12 @@ import logging
 from collections.abc import Sequence
 
 from gateway.core.exchange import Exchange
-from gateway.core.pseudo_random import random_share
+from gateway.core.per_process_random import random_share
 from gateway.telemetry.access_log import JsonAccessLogFormatter, TextAccessLogFormatter
 from gateway.telemetry.logs import LogWriter
-from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST, Metrics, Series, responsible_side
+from gateway.telemetry.metrics import CLIENT_CLOSED_REQUEST, RequestMetrics, Series, responsible_side
+from gateway.telemetry.recorded_request import recorded_request_of
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
-from gateway.telemetry.recorded_request_summary import summarize
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class RequestRecorder:
     def __init__(
         self,
         writer: LogWriter,
-        metrics: Metrics,
+        metrics: RequestMetrics,
         *,
         json: bool,
         project: str = "",
@@ -94,9 +94,11 @@ class RequestRecorder:
             return  # nowhere to keep it
         self._metrics.count_kept_trace(why)
         side, code = responsible_side(exchange, status) if status >= 400 else ("", "")
-        summary = summarize(exchange, status=status, kept=why, side=side, code=code, gateway=self._gateway)
+        request = recorded_request_of(
+            exchange, status=status, kept=why, side=side, code=code, gateway=self._gateway
+        )
         if self._store is not None:
-            self._store.enqueue(summary)
+            self._store.enqueue(request)
         if why != "recent":
             for exporter in self._exporters:
-                exporter.enqueue(summary)
+                exporter.enqueue(request)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway.telemetry.logs import LogWriter
-from gateway.telemetry.metrics import Metrics, Reading
+from gateway.telemetry.metrics import Reading, RequestMetrics
 from gateway.telemetry.metrics_push import MetricsPusher, MetricsSink
-from gateway.telemetry.periodic_aggregation import MetricsAggregator, SharedWorkerMetrics
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue, TraceSink
-from gateway.telemetry.recorded_request_store import RecordedRequestReader, RecordedRequestStore, Tick
+from gateway.telemetry.recorded_request_store import RequestAndTickReader, RequestAndTickWriter, Tick
 from gateway.telemetry.request_recorder import RequestRecorder
+from gateway.telemetry.worker_metrics_aggregation import MetricsAggregator, SharedWorkerMetrics
 
 _log = logging.getLogger(__name__)
 
@@ -54,22 +54,22 @@ class Telemetry:
         self.instance = f"{socket.gethostname()}-{os.getpid()}"
         name = {"project": project, "service": service, "instance": self.instance}
         self._supervisor = logs.supervisor
-        self.metrics = Metrics()
+        self.metrics = RequestMetrics()
         self.shared = SharedWorkerMetrics(self.metrics, folder, self.instance)
-        self.reader = RecordedRequestReader(store) if store is not None else None
+        self.reader = RequestAndTickReader(store) if store is not None else None
         self._store = store
         self._store_requests = store_requests
         self._export_queues: list[RecordedRequestQueue] = []
         store_queue = self._add_export_queue("store", self._open_store) if store is not None else None
 
         def open_exporter() -> TraceSink:
-            from gateway.telemetry.export_traces import open_trace_sink
+            from gateway.telemetry.trace_sinks import open_trace_sink
 
             return open_trace_sink(exporter, endpoint=endpoint, **name)
 
         exporters = [self._add_export_queue(exporter, open_exporter)] if exporter != "none" else []
         own = folder / "figures.db" if folder is not None else None
-        self.figures = RecordedRequestReader(store or own)
+        self.figures = RequestAndTickReader(store or own)
         self._figures_folder: tempfile.TemporaryDirectory[str] | None = None
         self._ticks = _LazyTicks(self._open_figures)
         self._aggregator = MetricsAggregator(
@@ -77,7 +77,7 @@ class Telemetry:
         )
 
         def open_metrics() -> MetricsSink:
-            from gateway.telemetry.export_metrics import open_metrics_sink
+            from gateway.telemetry.metrics_sinks import open_metrics_sink
 
             return open_metrics_sink(metrics_exporter, endpoint=metrics_endpoint, **name)
 
@@ -106,7 +106,7 @@ class Telemetry:
                 export_queue.name: float(export_queue.dropped) for export_queue in self._export_queues
             },
             "chips_log_lines_dropped_total": {"": float(self._logs.dropped)},
-            **self._supervisor.restarts(),
+            **self._supervisor.restart_counters(),
         }
 
     def start(self) -> None:
@@ -138,22 +138,22 @@ class Telemetry:
         self._export_queues.append(export_queue)
         return export_queue
 
-    def _open_store(self) -> RecordedRequestStore:
+    def _open_store(self) -> RequestAndTickWriter:
         if self._store is None:
             raise RuntimeError("there is no store")
-        return RecordedRequestStore(self._store, limit=self._store_requests)
+        return RequestAndTickWriter(self._store, limit=self._store_requests)
 
-    def _open_figures(self) -> RecordedRequestStore | None:
+    def _open_figures(self) -> RequestAndTickWriter | None:
         path = self.figures.path
-        return None if path is None else RecordedRequestStore(path, limit=self._store_requests)
+        return None if path is None else RequestAndTickWriter(path, limit=self._store_requests)
 
 
 class _LazyTicks:
     """Opens the store in the thread that writes to it."""
 
-    def __init__(self, open_store: Callable[[], RecordedRequestStore | None]) -> None:
+    def __init__(self, open_store: Callable[[], RequestAndTickWriter | None]) -> None:
         self._open_store = open_store
-        self._store: RecordedRequestStore | None = None
+        self._store: RequestAndTickWriter | None = None
 
     def __call__(self, ticks: Sequence[Tick]) -> None:
         if self._store is None:

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from gateway.telemetry.metrics import COLD_START_S, parse_server_timing
-from gateway.telemetry.recorded_request_summary import AttemptSummary, RequestSummary
+from gateway.telemetry.recorded_request import RecordedAttempt, RecordedRequest
 
 Kind = Literal["server", "client", "internal"]
 Value = str | int | float | bool
@@ -32,79 +32,79 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attributes: dict[str, Value] = {}
 
 
-def spans_of(summary: RequestSummary) -> list[Span]:
+def spans_of(request: RecordedRequest) -> list[Span]:
     """The spans of a request. Its own comes first, then its descendants in the order in which they began."""
-    return [_request(summary), *_stages(summary), *(s for a in _numbered(summary) for s in _attempt(*a))]
+    return [_request(request), *_stages(request), *(s for a in _numbered(request) for s in _attempt(*a))]
 
 
-def _request(summary: RequestSummary) -> Span:
+def _request(request: RecordedRequest) -> Span:
     attributes: dict[str, Value] = {
-        "http.request.method": summary.method,
-        "url.path": summary.path,
-        "http.response.status_code": summary.status,
-        "http.request.body.size": summary.bytes_in,
-        "http.response.body.size": summary.bytes_out,
-        "client.address": summary.address,
-        "chips.request_id": summary.request_id,
-        "chips.kept": summary.kept,
-        "chips.generation": summary.generation,
+        "http.request.method": request.method,
+        "url.path": request.path,
+        "http.response.status_code": request.status,
+        "http.request.body.size": request.bytes_in,
+        "http.response.body.size": request.bytes_out,
+        "client.address": request.address,
+        "chips.request_id": request.request_id,
+        "chips.kept": request.kept,
+        "chips.generation": request.generation,
     }
     for name in ("model", "version", "assigned", "unit", "caller", "artifact_digest", "side"):
-        if value := getattr(summary, name):
+        if value := getattr(request, name):
             attributes[f"chips.{name}"] = value
-    if summary.error:
-        attributes["error.type"] = summary.error
+    if request.error:
+        attributes["error.type"] = request.error
     return Span(
-        name=f"{summary.method} /{summary.model}" if summary.model else f"{summary.method} {summary.path}",
-        span_id=summary.span_id,
-        parent_id=summary.parent_id,
+        name=f"{request.method} /{request.model}" if request.model else f"{request.method} {request.path}",
+        span_id=request.span_id,
+        parent_id=request.parent_id,
         kind="server",
         start_s=0.0,
-        end_s=summary.duration_s,
-        error=(summary.detail or summary.error) if summary.status >= 500 else "",
+        end_s=request.duration_s,
+        error=(request.detail or request.error) if request.status >= 500 else "",
         attributes=attributes,
     )
 
 
-def _stages(summary: RequestSummary) -> Iterator[Span]:
+def _stages(request: RecordedRequest) -> Iterator[Span]:
     """Only stages that waited: route that asked the registry, authenticate that read a key, limits, body, queue."""
     before = 0.0
-    for index, (name, began, done) in enumerate(_waits(summary), 1):
+    for index, (name, began, done) in enumerate(_waits(request), 1):
         if done is None:
             return
         began = before if began is None else max(began, before)  # noqa: PLW2901
         if done - began > _WAITED_S:
             yield Span(
                 name=name,
-                span_id=_derived(summary.span_id, index),
-                parent_id=summary.span_id,
+                span_id=_derived(request.span_id, index),
+                parent_id=request.span_id,
                 start_s=began,
                 end_s=done,
             )
         before = max(before, done)
 
 
-def _waits(summary: RequestSummary) -> Iterator[tuple[str, float | None, float | None]]:
+def _waits(request: RecordedRequest) -> Iterator[tuple[str, float | None, float | None]]:
     """Name, beginning (None: where the one before ended) and end of what a request may wait for before its attempts."""
-    authenticated = summary.authenticated
-    yield "route", None, summary.routed
+    authenticated = request.authenticated
+    yield "route", None, request.routed
     yield "authenticate", None, authenticated
-    yield "limits", authenticated, None if authenticated is None else authenticated + summary.rate_limit_s
-    permitted = summary.duration_s if summary.permitted is None else summary.permitted  # it waited in vain
-    queued = permitted - summary.queued_s
-    yield "body", queued - summary.buffering_s, queued
+    yield "limits", authenticated, None if authenticated is None else authenticated + request.rate_limit_s
+    permitted = request.duration_s if request.permitted is None else request.permitted  # it waited in vain
+    queued = permitted - request.queued_s
+    yield "body", queued - request.buffering_s, queued
     yield "queue", queued, permitted
 
 
-def _numbered(summary: RequestSummary) -> Iterator[tuple[RequestSummary, int, AttemptSummary]]:
-    for number, attempt in enumerate(summary.attempts, 1):
-        yield summary, number, attempt
+def _numbered(request: RecordedRequest) -> Iterator[tuple[RecordedRequest, int, RecordedAttempt]]:
+    for number, attempt in enumerate(request.attempts, 1):
+        yield request, number, attempt
 
 
-def _attempt(summary: RequestSummary, number: int, attempt: AttemptSummary) -> Iterator[Span]:
-    end = attempt.ended if attempt.ended is not None else summary.duration_s
+def _attempt(request: RecordedRequest, number: int, attempt: RecordedAttempt) -> Iterator[Span]:
+    end = attempt.ended if attempt.ended is not None else request.duration_s
     attributes: dict[str, Value] = {
-        "url.full": summary.url,
+        "url.full": request.url,
         "http.request.resend_count": number - 1,
         "chips.connection_reused": attempt.reused,
     }
@@ -116,7 +116,7 @@ def _attempt(summary: RequestSummary, number: int, attempt: AttemptSummary) -> I
     yield Span(
         name=f"attempt {number}",
         span_id=attempt.span_id,
-        parent_id=summary.span_id,
+        parent_id=request.span_id,
         kind="client",
         start_s=attempt.began,
         end_s=end,
@@ -132,11 +132,11 @@ def _attempt(summary: RequestSummary, number: int, attempt: AttemptSummary) -> I
             end_s=done,
         )
         yield phase
-        if name == "wait" and attempt.answered is not None and number == len(summary.attempts):
-            yield from _backend(summary, phase)
+        if name == "wait" and attempt.answered is not None and number == len(request.attempts):
+            yield from _backend(request, phase)
 
 
-def _phases(attempt: AttemptSummary, end: float) -> Iterator[tuple[str, float, float]]:
+def _phases(attempt: RecordedAttempt, end: float) -> Iterator[tuple[str, float, float]]:
     """What an attempt did, one after the other. Of one that failed the last phase is the one that it failed in."""
     before = attempt.began
     connected = attempt.connected
@@ -171,9 +171,9 @@ def _phases(attempt: AttemptSummary, end: float) -> Iterator[tuple[str, float, f
             return
 
 
-def _backend(summary: RequestSummary, wait: Span) -> Iterator[Span]:
+def _backend(request: RecordedRequest, wait: Span) -> Iterator[Span]:
     """The backend's own phases. It says how long they took, not when: they are laid out so that they end with the wait."""
-    phases = parse_server_timing(summary.server_timing.encode("latin-1"))
+    phases = parse_server_timing(request.server_timing.encode("latin-1"))
     start = max(wait.end_s - sum(phase.duration_s for phase in phases), wait.start_s)
     if phases and start - wait.start_s > COLD_START_S:
         yield Span(

@@ -18,14 +18,14 @@ from yarl import URL
 
 from gateway.core.errors import (
     BadRequest,
+    BrokenUpstreamResponse,
     GatewayError,
     PayloadTooLarge,
-    UpstreamBroken,
     UpstreamError,
     UpstreamUnreachable,
 )
 from gateway.core.exchange import BUFFERED_BODY_BYTES, Attempt, Exchange, ResponseWriter
-from gateway.core.response_url_rewriting import rewrite_urls
+from gateway.core.location_and_link_rewriting import rewrite_urls
 from gateway.upstream.backend_tls import backend_tls_context
 from gateway.upstream.base import BackendCredentials, EgressCheck, UpstreamRequest, trace_lines
 from gateway.upstream.hold_retryable_refusal import REFUSALS, refusal_retry_after_s
@@ -59,7 +59,7 @@ class AiohttpUpstream:
         connections: int,
         connect_timeout_s: float,
         idle_s: float,
-        ca_file: str = "",
+        extra_ca_file: str = "",
         egress_policy: EgressCheck | None = None,
         identity: BackendCredentials | None = None,
     ) -> None:
@@ -68,7 +68,7 @@ class AiohttpUpstream:
         self._connections = connections
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
-        self._ca_file = ca_file
+        self._extra_ca_file = extra_ca_file
         self._session: aiohttp.ClientSession
 
     async def start(self) -> None:
@@ -78,7 +78,7 @@ class AiohttpUpstream:
                 limit_per_host=self._connections,
                 keepalive_timeout=self._idle_s,
                 ttl_dns_cache=30,
-                ssl=backend_tls_context(self._ca_file),
+                ssl=backend_tls_context(self._extra_ca_file),
                 socket_factory=self._socket,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
@@ -247,7 +247,7 @@ class _Upload:
         if length is not None:
             headers["Content-Length"] = str(length)
             if length <= BUFFERED_BODY_BYTES:
-                body = await self._exchange.body.read()
+                body = await self._exchange.body.read_small_body()
                 self._exchange.bytes_in = len(body)
                 return body
         return self._counted()
@@ -266,7 +266,7 @@ class _Upload:
 
 
 async def _relay_body(writer: ResponseWriter, response: aiohttp.ClientResponse, *, chunked: bool) -> None:
-    """Raises UpstreamBroken where aiohttp did not read a chunked body as one: a blank behind the coding is enough."""
+    """Raises BrokenUpstreamResponse where aiohttp did not read a chunked body as one: a blank behind the coding is enough."""
     content = response.content
     if not chunked or content.at_eof():  # aiohttp's empty body never ends when it is read chunk by chunk
         async for piece in content.iter_any():
@@ -279,7 +279,7 @@ async def _relay_body(writer: ResponseWriter, response: aiohttp.ClientResponse, 
             empty = False
             await writer.write(piece)
     if not was_chunked and not empty:
-        raise UpstreamBroken("The backend's answer was not valid HTTP.")
+        raise BrokenUpstreamResponse("The backend's answer was not valid HTTP.")
 
 
 def _read_head(response: aiohttp.ClientResponse) -> ResponseHead:
@@ -295,7 +295,7 @@ def _read_head(response: aiohttp.ClientResponse) -> ResponseHead:
         b"".join(lines).decode("utf-8")  # what is not cannot be passed on as it is by aiohttp
     except ValueError as error:
         response.close()
-        raise UpstreamBroken("The backend's answer was not valid HTTP.") from error
+        raise BrokenUpstreamResponse("The backend's answer was not valid HTTP.") from error
     return head
 
 
@@ -306,9 +306,9 @@ def _classify(error: aiohttp.ClientError | OSError) -> UpstreamError:
     ):
         return UpstreamUnreachable("The backend cannot be reached.")
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return UpstreamBroken("The backend closed the connection before it answered.")
+        return BrokenUpstreamResponse("The backend closed the connection before it answered.")
     if isinstance(error, aiohttp.ClientPayloadError):
-        return UpstreamBroken("The backend broke off in the middle of its answer.")
+        return BrokenUpstreamResponse("The backend broke off in the middle of its answer.")
     if isinstance(error, aiohttp.ClientResponseError):
-        return UpstreamBroken("The backend's answer was not valid HTTP.")
-    return UpstreamBroken("The connection to the backend broke.")
+        return BrokenUpstreamResponse("The backend's answer was not valid HTTP.")
+    return BrokenUpstreamResponse("The connection to the backend broke.")

@@ -4,11 +4,12 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.chunked import ChunkedDecoder
-from gateway.core.errors import UpstreamBroken
+from gateway.core.errors import BrokenUpstreamResponse
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
-from gateway.core.response_url_rewriting import rewrite_urls
-from gateway.upstream.hold_retryable_refusal import REFUSALS, hold_refusal
+from gateway.core.location_and_link_rewriting import rewrite_urls
+from gateway.tcp_keepalive import enable_tcp_keepalive
+from gateway.upstream.hold_retryable_refusal import REFUSALS, hold_retryable_refusal
 from gateway.upstream.request_upload import (
     CHUNKS,
     HEAD,
@@ -19,8 +20,7 @@ from gateway.upstream.request_upload import (
     UNTIL_CLOSE,
     RequestUpload,
 )
-from gateway.upstream.response_head import HEAD_LIMIT_BYTES, ResponseHead, ResponseHeadReader
-from gateway.upstream.tcp_keepalive import enable_tcp_keepalive
+from gateway.upstream.response_head import HEAD_LIMIT_BYTES, CachingResponseHeadParser, ResponseHead
 
 if TYPE_CHECKING:
     from gateway.upstream.base import OwningPool, ResponseSink
@@ -64,7 +64,7 @@ class BackendConnection(RequestUpload):
         self._keep_alive = True
         self._left = 0
         self._dechunker: ChunkedDecoder | None = None
-        self._parse_head = ResponseHeadReader()
+        self._parse_head = CachingResponseHeadParser()
         self._received = b""  # of a head that is not whole yet
         self._paused = False
 
@@ -74,17 +74,16 @@ class BackendConnection(RequestUpload):
 
     # -- the request
 
-    def start(
+    def start_exchange(
         self,
         exchange: Exchange,
         attempt: Attempt,
         request: bytes,
         upgrading: bool = False,  # noqa: FBT001, FBT002
     ) -> InlineWakeupFuture:
-        """Start a request on the connection.
+        """Send a request, whose response is then relayed. The future completes when all of that is relayed, or fails.
 
-        It sends `request`, which is the head, and the whole body unless `send_body` streams that. The future completes when
-        the caller has the response, or fails.
+        `request` is the head, and the whole body unless `send_body` streams that.
         """
         self._exchange = exchange
         self._attempt = attempt
@@ -99,7 +98,7 @@ class BackendConnection(RequestUpload):
         completion = self._completion = InlineWakeupFuture()
         transport = self.transport
         if transport is None:
-            self._fail(UpstreamBroken("The backend closed the connection."))
+            self._fail(BrokenUpstreamResponse("The backend closed the connection."))
         else:
             transport.write(request)
         return completion
@@ -141,14 +140,14 @@ class BackendConnection(RequestUpload):
         end = data.find(b"\r\n\r\n")
         if end < 0:
             if len(data) > HEAD_LIMIT_BYTES:
-                self._fail(UpstreamBroken("The head of the backend's answer is too long."))
+                self._fail(BrokenUpstreamResponse("The head of the backend's answer is too long."))
             else:
                 self._received = data
             return None
         try:
             head = self._parse_head.__call__(data, end)
         except ValueError as error:
-            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
+            self._fail(BrokenUpstreamResponse("The backend's answer was not valid HTTP."), error)
             return None
         self._received = data[end + 4 :]
         return head
@@ -169,7 +168,7 @@ class BackendConnection(RequestUpload):
         attempt.status = status
         exchange.backend_server_timing = head.timing
         if status in REFUSALS and exchange.may_wait:
-            self._response = response = hold_refusal(exchange, head, response)
+            self._response = response = hold_retryable_refusal(exchange, head, response)
         self._keep_alive = head.keep_alive
         if head.addresses is not None:
             head.fields += rewrite_urls(exchange, head.addresses)
@@ -202,9 +201,9 @@ class BackendConnection(RequestUpload):
     def _interim(self, head: ResponseHead) -> None:
         self._interims += 1
         if self._interims > _INTERIM_LIMIT:
-            self._fail(UpstreamBroken("The backend's answer did not end."))
+            self._fail(BrokenUpstreamResponse("The backend's answer did not end."))
         elif head.status == 101 and not self._upgrading:
-            self._fail(UpstreamBroken("The backend switched protocols without being asked to."))
+            self._fail(BrokenUpstreamResponse("The backend switched protocols without being asked to."))
         elif head.status == 101:
             self._attempt.answered = time.monotonic()
             self._attempt.status = 101
@@ -215,7 +214,7 @@ class BackendConnection(RequestUpload):
             first, self._received = self._received, b""
             self._response.relay_tunnel(head, first, self)
         elif head.length > 0 or head.chunked:  # nor has this one a body
-            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."))
+            self._fail(BrokenUpstreamResponse("The backend's answer was not valid HTTP."))
         elif head.status != 100:  # that one is answered by the gateway itself
             if head.addresses is not None:
                 head.fields += rewrite_urls(self._exchange, head.addresses)
@@ -226,7 +225,7 @@ class BackendConnection(RequestUpload):
         try:
             pieces = dechunker.feed(body) if body else []
         except ValueError as error:
-            self._fail(UpstreamBroken("The backend's answer was not valid HTTP."), error)
+            self._fail(BrokenUpstreamResponse("The backend's answer was not valid HTTP."), error)
             return
         self._state = CHUNKS
         if dechunker.done:
@@ -244,7 +243,7 @@ class BackendConnection(RequestUpload):
         try:
             pieces = dechunker.feed(data)
         except ValueError as error:
-            self._fail(UpstreamBroken("The backend broke off in the middle of its answer."), error)
+            self._fail(BrokenUpstreamResponse("The backend broke off in the middle of its answer."), error)
             return
         if pieces:
             self._response.relay_piece(pieces[0] if len(pieces) == 1 else b"".join(pieces))
@@ -283,7 +282,7 @@ class BackendConnection(RequestUpload):
         ):  # some servers take them for fields of the next request
             self.pool.release(self)
         else:
-            self.pool.discard(self)
+            self.pool.remove(self)
             if self.transport is not None:
                 self.transport.close()
         if completion is not None:
@@ -297,8 +296,8 @@ class BackendConnection(RequestUpload):
         if completion is not None:
             completion.complete(error)
 
-    def end_tunnel(self) -> None:
-        """End the tunnel. The caller has closed it. Bytes already accepted still go out, if the backend reads them in time."""
+    def close_tunnel(self) -> None:
+        """Close the tunnel: the caller's connection is gone. Bytes already accepted still go out, if the backend reads them in time."""
         completion = self._completion
         self._state = NOTHING
         self._completion = None
@@ -315,7 +314,7 @@ class BackendConnection(RequestUpload):
         """
         if self._state == TUNNEL:  # nothing has gone through it for long: that is no failure
             self._response.relay_end(b"")
-            self.end_tunnel()
+            self.close_tunnel()
         else:
             self._fail(error)
 
@@ -327,14 +326,14 @@ class BackendConnection(RequestUpload):
         body, self._body = self._body, None
         if body is not None:
             body.stop_piping()
-        self.pool.discard(self)
+        self.pool.remove(self)
         if self.transport is not None:
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         state, completion = self._state, self._completion
-        self.pool.discard(self)
+        self.pool.remove(self)
         if state == NOTHING:
             return
         if (state == UNTIL_CLOSE and exc is None) or state == TUNNEL:
@@ -347,7 +346,7 @@ class BackendConnection(RequestUpload):
         body, self._body = self._body, None
         if body is not None:
             body.stop_piping()
-        error = UpstreamBroken(
+        error = BrokenUpstreamResponse(
             "The backend broke off in the middle of its answer."
             if self.answer_began
             else "The backend closed the connection before it answered."

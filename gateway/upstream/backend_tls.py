@@ -1,4 +1,4 @@
-"""The TLS contexts for connections to backends. They verify certificates, and resume sessions."""
+"""The TLS contexts for connections to backends. They resume sessions, and verify the backend's certificate."""
 
 import asyncio
 import ssl
@@ -25,13 +25,13 @@ class SessionResumingContext(ssl.SSLContext):
             self.session = connection.session
 
 
-def backend_tls_context(ca_file: str = "") -> SessionResumingContext:
-    """A TLS context for one backend. `ca_file` is trusted in addition to the system's authorities."""
+def backend_tls_context(extra_ca_file: str = "") -> SessionResumingContext:
+    """A TLS context for one backend. `extra_ca_file` is trusted in addition to the system's authorities."""
     context = SessionResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies name and chain
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()
-    if ca_file:
-        context.load_verify_locations(ca_file)
+    if extra_ca_file:
+        context.load_verify_locations(extra_ca_file)
     context.set_alpn_protocols(["http/1.1"])
     return context
 

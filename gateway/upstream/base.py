@@ -44,10 +44,10 @@ class OwningPool(Protocol):
     tunnel_idle_s: float
 
     def release(self, connection: Any) -> None:
-        """Return the connection to the pool. It can carry another request."""
+        """Return a reusable connection to the pool. `remove` one that cannot carry another request."""
 
-    def discard(self, connection: Any) -> None:
-        """Remove the connection from the pool. It is, or will be, closed."""
+    def remove(self, connection: Any) -> None:
+        """Remove the connection from the pool, without closing it: it is closed, or closes itself."""
 
 
 class EgressCheck(Protocol):
@@ -70,8 +70,11 @@ class BackendCredentials(Protocol):
     async def fetch_fields(self, url: str, audience: str = "") -> Sequence[bytes]: ...
 
 
-class ResponseSource(Protocol):
-    """The source of a response that is relayed. It is the backend connection. In a tunnel, the caller's bytes go there, too."""
+class RelayingConnection(Protocol):
+    """The backend connection that relays a response, as the response's sink controls it: pause and resume.
+
+    In a tunnel, it also takes the caller's bytes.
+    """
 
     def pause(self) -> None: ...
 
@@ -79,8 +82,8 @@ class ResponseSource(Protocol):
 
     def upload(self, piece: bytes) -> None: ...
 
-    def end_tunnel(self) -> None:
-        """End the tunnel. The caller has closed it."""
+    def close_tunnel(self) -> None:
+        """Close the tunnel. The caller's connection is gone."""
 
 
 class ResponseSink(Protocol):
@@ -92,7 +95,7 @@ class ResponseSink(Protocol):
         body: bytes,
         *,
         complete: bool,
-        source: ResponseSource,
+        source: RelayingConnection,
         trailers: bytes = b"",
     ) -> None:
         """Relay the head, and the part of the body that came with it. `complete`: that is the whole body."""
@@ -105,7 +108,7 @@ class ResponseSink(Protocol):
     def relay_interim(self, head: ResponseHead) -> None:
         """Relay an interim response (1xx). It comes before the final one (RFC 9110 section 15.2)."""
 
-    def relay_tunnel(self, head: ResponseHead, first: bytes, source: ResponseSource) -> None:
+    def relay_tunnel(self, head: ResponseHead, first: bytes, source: RelayingConnection) -> None:
         """Relay a tunnel between the caller and the backend.
 
         The backend switched protocols: from here on bytes go both ways as they are, until one side closes.
@@ -116,8 +119,8 @@ class StreamingResponse(ResponseWriter, ResponseSink, Protocol):
     """A ResponseWriter that can also relay a backend's response."""
 
 
-class BodySink(Protocol):
-    """Receives a caller's body as it arrives. Each part comes by a plain call."""
+class RequestBodySink(Protocol):
+    """Receives a caller's request body as it arrives. Each part comes by a plain call."""
 
     def upload(self, piece: bytes) -> None: ...
 
@@ -127,12 +130,12 @@ class BodySink(Protocol):
 
 
 class PipedBody(RequestBody, Protocol):
-    """A request body that can be piped to a `BodySink`. It can also be taken at once if all of it has arrived."""
+    """A request body that can be piped to a `RequestBodySink`. It can also be taken at once if all of it has arrived."""
 
     error: BaseException | None  # why there will be no more of it
     piping_started: bool  # some of it may have been handed on, so that it cannot be sent again
 
-    def pipe_to(self, sink: BodySink, limit_bytes: int) -> None:
+    def pipe_to(self, sink: RequestBodySink, limit_bytes: int) -> None:
         """Pipe the body to `sink` as it arrives.
 
         The bytes that have arrived come first. Beyond `limit_bytes`: PayloadTooLarge.

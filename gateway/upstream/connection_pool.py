@@ -1,6 +1,6 @@
-"""The pool of connections to one backend.
+"""The bounded pool of connections to one backend, with a waiting queue and a circuit breaker.
 
-It is bounded and first come, first served. A circuit breaker spares a backend that lets connections time out.
+The queue is first come, first served. The circuit breaker spares a backend that lets connections time out.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import aiohappyeyeballs
 
 from gateway.core.errors import GatewayError, UpstreamUnavailable, UpstreamUnreachable
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.backend_tls import SessionResumingContext
 
@@ -40,7 +40,7 @@ class _Waiter:
 class Pool:
     """The pool of connections to one backend.
 
-    `acquire_idle` one, or `acquire` to wait for one; `release` or `discard` it afterwards.
+    `acquire_idle` one, or `acquire` to wait for one; `release` or `remove` it afterwards.
 
     The connection used last is taken first, so that a burst's connections grow old and close; requests that wait are
     served in order of arrival. `opens`, `reuses`, `waits`, `failures`, `refusals` and `repeats` only ever grow.
@@ -85,7 +85,7 @@ class Pool:
         self._resolved_at = 0.0
         self._connect_timeouts = 0  # connections that timed out, with nothing else in between
         self._circuit_open_until = 0.0
-        self._now = time.monotonic()  # as of the last sweep: good enough to say what has been idle
+        self._now = time.monotonic()  # as of the last `close_idle`: good enough to say what has been idle
 
     @property
     def waiting(self) -> int:
@@ -97,8 +97,8 @@ class Pool:
         return self._connect_timeouts >= _CONNECT_TIMEOUTS_TO_OPEN
 
     @property
-    def has_deadlines(self) -> bool:
-        """Whether any request in the pool has a deadline. The request is on a connection, or waits for one."""
+    def has_requests(self) -> bool:
+        """Whether any request is on a connection of the pool, or waits for one. Each has a deadline."""
         return bool(self.busy or self._waiters)
 
     @property
@@ -146,12 +146,12 @@ class Pool:
         return connection
 
     def release(self, connection: BackendConnection) -> None:
-        """Take the connection back into the pool. It can carry another request."""
+        """Take a reusable connection back into the pool. `remove` one that cannot carry another request."""
         if self._tls is not None and connection.uses == 1:
             self._tls.remember_session(connection.transport)
         transport = connection.transport
         if transport is None or transport.is_closing():
-            self.discard(connection)
+            self.remove(connection)
         elif self._waiters:
             waiter = self._waiters.popleft()
             self.reuses += 1
@@ -162,8 +162,8 @@ class Pool:
             connection.idle_since = self._now
             self.idle.append(connection)
 
-    def discard(self, connection: BackendConnection) -> None:
-        """Remove the connection from the pool. It is, or will be, closed."""
+    def remove(self, connection: BackendConnection) -> None:
+        """Remove the connection from the pool, without closing it: it is closed, or closes itself."""
         if connection in self.busy:
             self.busy.remove(connection)
             if self._waiters:
@@ -171,14 +171,17 @@ class Pool:
         elif connection in self.idle:
             self.idle.remove(connection)
 
-    def sweep(self, now: float) -> list[BackendConnection]:
-        """Close the connections that were idle too long. Returns those whose request has passed its deadline."""
+    def close_idle(self, now: float) -> None:
+        """Close the connections that have been idle for longer than `idle_s`."""
         self._now = now
         idle = self.idle
         while idle and now - idle[0].idle_since > self._idle_s:
             connection = idle.pop(0)
             if connection.transport is not None:
                 connection.transport.close()
+
+    def overdue_connections(self, now: float) -> list[BackendConnection]:
+        """The connections whose request has passed its deadline."""
         return [connection for connection in self.busy if now >= connection.deadline]
 
     def expire_waiters(self, now: float) -> None:

@@ -59,11 +59,10 @@ class EgressPolicy:
         except EgressRefused as refused:
             raise UpstreamUnreachable("The backend cannot be reached.") from refused
 
-    def check_url(self, url: str) -> None:
-        """Check that the gateway may connect to a backend's URL.
+    def resolve_and_check_url(self, url: str) -> None:
+        """Check the host name of a URL that is to be registered, and the addresses that it resolves to now, if any.
 
-        The URL is to be registered: its host name is checked, and the addresses that it resolves to now, if any. Raises
-        EgressRefused. Blocks.
+        Raises EgressRefused. Blocks.
         """
         parts = urlsplit(url)
         host = parts.hostname or ""

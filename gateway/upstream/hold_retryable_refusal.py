@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.exchange import Exchange
 
 if TYPE_CHECKING:
-    from gateway.upstream.base import ResponseSink, ResponseSource
+    from gateway.upstream.base import RelayingConnection, ResponseSink
     from gateway.upstream.response_head import ResponseHead
 
 REFUSALS: Final = (429, 503)
@@ -34,8 +34,10 @@ def refusal_retry_after_s(status: int, retry_after: bytes | None) -> float | Non
     return seconds if seconds <= LONGEST_WAIT_S else None
 
 
-def hold_refusal(exchange: Exchange, head: "ResponseHead", response: "ResponseSink") -> "ResponseSink":
-    """Hold back a response that is a retryable refusal.
+def hold_retryable_refusal(
+    exchange: Exchange, head: "ResponseHead", response: "ResponseSink"
+) -> "ResponseSink":
+    """Hold back a response that is a retryable refusal. The request may then wait for another slot of the same backend.
 
     Returns its sink: a HeldRefusal if the request can be sent again. For any other response, returns `response`.
     """
@@ -60,7 +62,7 @@ class HeldRefusal:
         self._exchange = exchange
         self._response = response
         self._head: ResponseHead
-        self._source: ResponseSource
+        self._source: RelayingConnection
         self._pieces: list[bytes] = []
         self._bytes = 0
         self._trailers = b""
@@ -72,7 +74,7 @@ class HeldRefusal:
         body: bytes,
         *,
         complete: bool,
-        source: "ResponseSource",
+        source: "RelayingConnection",
         trailers: bytes = b"",
     ) -> None:
         self._head, self._source = head, source
@@ -100,7 +102,7 @@ class HeldRefusal:
     def relay_interim(self, head: "ResponseHead") -> None:
         self._response.relay_interim(head)
 
-    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: "ResponseSource") -> None:
+    def relay_tunnel(self, head: "ResponseHead", first: bytes, source: "RelayingConnection") -> None:
         self._response.relay_tunnel(head, first, source)
 
     async def deliver(self) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from gateway.core.errors import UpstreamUnavailable
 from gateway.core.header_classification import CRLF
 from gateway.core.read_at_most import read_at_most
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 

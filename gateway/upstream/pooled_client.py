@@ -9,11 +9,11 @@ import time
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.core.errors import GatewayError, PayloadTooLarge, UpstreamBroken
+from gateway.core.errors import BrokenUpstreamResponse, GatewayError, PayloadTooLarge
 from gateway.core.exchange import Attempt, Exchange
 from gateway.core.header_classification import asks_for_websocket
 from gateway.core.inline_wakeup_future import InlineWakeupFuture, continue_in_own_task
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 from gateway.upstream.backend_connection import BackendConnection
 from gateway.upstream.backend_tls import backend_tls_context
 from gateway.upstream.base import BackendCredentials, EgressCheck, PipedBody, UpstreamRequest, trace_lines
@@ -61,7 +61,7 @@ class PooledUpstream:
         connect_timeout_s: float,
         idle_s: float,
         tunnel_idle_s: float,
-        ca_file: str = "",
+        extra_ca_file: str = "",
         egress_policy: EgressCheck | None = None,
         identity: BackendCredentials | None = None,
         supervisor: Supervisor | None = None,
@@ -72,7 +72,7 @@ class PooledUpstream:
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
         self._tunnel_idle_s = tunnel_idle_s
-        self._ca_file = ca_file
+        self._extra_ca_file = extra_ca_file
         self._egress_policy = egress_policy
         self._identity = identity
         self._origins: dict[str, _Origin] = {}
@@ -170,7 +170,7 @@ class PooledUpstream:
                 connect_timeout_s=self._connect_timeout_s,
                 idle_s=self._idle_s,
                 tunnel_idle_s=self._tunnel_idle_s,
-                tls=backend_tls_context(self._ca_file) if secure else None,
+                tls=backend_tls_context(self._extra_ca_file) if secure else None,
                 egress_policy=self._egress_policy,
                 supervisor=self._supervisor,
             )
@@ -194,13 +194,14 @@ class PooledUpstream:
         now = time.monotonic()
 
         def expire(pool: Pool) -> None:
-            for connection in pool.sweep(now):
+            pool.close_idle(now)
+            for connection in pool.overdue_connections(now):
                 connection.expire(TimeoutError())
             pool.expire_waiters(now)
 
         pools = tuple(self.pools.values())
         self._timer.each(pools, expire)
-        self._alert = alert = any(pool.has_deadlines for pool in pools)
+        self._alert = alert = any(pool.has_requests for pool in pools)
         self._alarm = asyncio.get_running_loop().call_later(_TICK_S if alert else _IDLE_TICK_S, self._tick)
 
 
@@ -226,14 +227,14 @@ def _begin(
             parts.append(whole)
         else:
             parts.append(b"\r\n")
-        completion = connection.start(exchange, attempt, b"".join(parts), upgrading)
+        completion = connection.start_exchange(exchange, attempt, b"".join(parts), upgrading)
         attempt.sent = time.monotonic()
         return completion
     length = body.length
     parts.append(
         b"Transfer-Encoding: chunked\r\n\r\n" if length is None else b"Content-Length: %d\r\n\r\n" % length
     )
-    completion = connection.start(exchange, attempt, b"".join(parts))
+    completion = connection.start_exchange(exchange, attempt, b"".join(parts))
     connection.send_body(body, chunked=length is None, limit_bytes=exchange.body_limit_bytes)
     return completion
 
@@ -247,7 +248,7 @@ def _whole_body(exchange: Exchange, body: PipedBody) -> bytes | None:
         raise body.error
     if not body.complete:
         return None
-    whole = body.complete_body()
+    whole = body.buffered_body()
     size = exchange.bytes_in = len(whole)
     if size > exchange.body_limit_bytes:
         raise PayloadTooLarge(exchange.body_limit_bytes)
@@ -264,7 +265,7 @@ def _may_repeat(
     """Whether the request can go out once more without being done twice, or without harm where it is."""
     return (
         attempt.reused
-        and isinstance(error, UpstreamBroken)
+        and isinstance(error, BrokenUpstreamResponse)
         and not connection.answer_began
         and body.complete
         and not body.piping_started

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.core.head_line_matcher import LineMatcher, byte_table
 from gateway.core.header_classification import RESPONSE_FIELDS_DROPPED, parse_token_list
-from gateway.core.response_url_rewriting import ADDRESS_FIELDS
+from gateway.core.location_and_link_rewriting import ADDRESS_FIELDS
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 
@@ -69,8 +69,8 @@ class ResponseHead(msgspec.Struct, eq=False):
     addresses: list[tuple[bytes, bytes]] | None = None  # fields that callers must not get as they are
 
 
-class ResponseHeadReader:
-    """Reads the response heads of one connection.
+class CachingResponseHeadParser:
+    """Parses the response heads of one connection. Of one like the last, it parses only date, length and timing.
 
     A backend sends nearly the same head each time: where one differs from the last only in date, length and timing, only
     those fields are parsed.
@@ -82,7 +82,7 @@ class ResponseHeadReader:
         self._known: _KnownHead | None = None
 
     def __call__(self, data: bytes, end: int) -> ResponseHead:
-        """Read the head that the empty line at `end` of `data` ends; ValueError says what is wrong."""
+        """Parse the whole head that the empty line at `end` of `data` ends; ValueError says what is wrong."""
         if self._known is not None:
             head = self._known.read(data[: end + 2])
             if head is not None:

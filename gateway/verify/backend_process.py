@@ -74,8 +74,8 @@ class BackendProcess:
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
 
-    def terminate_child(self) -> None:
-        """Send SIGTERM to the only child of the process. It is for a command that is a wrapper such as `unshare`."""
+    def terminate_wrapped_process(self) -> None:
+        """Send SIGTERM to the program that the process wraps: its only child. The process is a wrapper such as `unshare`."""
         if self._process is not None and self._process.returncode is None:
             pid = self._process.pid
             with contextlib.suppress(

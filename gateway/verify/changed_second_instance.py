@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.conformance_check_type import CheckContext, CheckSkipped, ContractViolation
-from gateway.verify.raw_http import NoResponse, RawClient, RawRequest
+from gateway.verify.raw_http import NoCompleteResponse, RawClient, RawRequest
 
 MANIFEST = "manifest.json"
 START_S = 120.0
@@ -68,5 +68,5 @@ async def start_second_instance(
 async def _is_ready(client: RawClient, health: str) -> bool:
     try:
         return (await client.request(RawRequest("GET", health))).status == 200
-    except NoResponse:
+    except NoCompleteResponse:
         return False

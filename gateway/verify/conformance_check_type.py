@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.core.model import Tensor
 from gateway.verify.backend_process import BackendProcess
-from gateway.verify.raw_http import Fields, NoResponse, RawClient, RawRequest, RawResponse
+from gateway.verify.raw_http import Fields, NoCompleteResponse, RawClient, RawRequest, RawResponse
 
 JSON: Fields = (("Content-Type", "application/json"),)
 _SERVER_TIMING = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(\s*;\s*[a-z]+=[^;,]+)*", re.IGNORECASE)
@@ -55,7 +55,7 @@ class CheckContext:
     rows_policy: str = ""  # "together": the model looks at all rows of a request on purpose
     groups: list[Any] | None = None  # rows to compare with each other, once they were found
     exchanges: list[tuple[RawRequest, RawResponse]] = field(default_factory=list)
-    last: tuple[RawRequest, RawResponse | NoResponse] | None = None
+    last: tuple[RawRequest, RawResponse | NoCompleteResponse] | None = None
     early: list[tuple[int, int]] = field(
         default_factory=list
     )  # statuses of predict and ready during the start
@@ -64,11 +64,11 @@ class CheckContext:
     def open_inference(self) -> str:
         return f"/v2/models/{self.model}"
 
-    async def request(self, request: RawRequest) -> RawResponse:
+    async def send_and_record(self, request: RawRequest) -> RawResponse:
         """Send a request and record the exchange. Raises ContractViolation where no response comes."""
         try:
             response = await self.client.request(request)
-        except NoResponse as error:
+        except NoCompleteResponse as error:
             self.last = (request, error)
             raise ContractViolation(str(error)) from None
         self.last = (request, response)
@@ -77,12 +77,12 @@ class CheckContext:
         return response
 
     async def get(self, path: str, fields: Fields = ()) -> RawResponse:
-        return await self.request(RawRequest("GET", path, fields))
+        return await self.send_and_record(RawRequest("GET", path, fields))
 
     async def post(self, path: str, content: Any, fields: Fields = JSON) -> RawResponse:
         """POST `content` as JSON; bytes are sent as they are."""
         body = content if isinstance(content, bytes) else msgspec.json.encode(content)
-        return await self.request(RawRequest("POST", path, fields, body))
+        return await self.send_and_record(RawRequest("POST", path, fields, body))
 
     def last_exchange(self) -> tuple[str, str]:
         """The last request and its response, as text to show people."""
@@ -172,7 +172,7 @@ async def run_check(check: Check, context: CheckContext) -> CheckResult:
     except CheckSkipped as reason:
         outcome, why = "skipped", str(reason)
         machine_refused = isinstance(reason, NotPossibleOnThisMachine)
-    except NoResponse as error:
+    except NoCompleteResponse as error:
         outcome, why = "failed", str(error)
     except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
         # A check reads an answer as the contract says it is; what else a backend may send has no end.

@@ -19,11 +19,11 @@ _HEAD_LIMIT = 1 << 20
 _REQUEST_LIMIT_SHOWN = 400
 
 
-class NoResponse(Exception):
+class NoCompleteResponse(Exception):
     """The backend sent no complete response. The text says what came instead."""
 
 
-class EmptyResponse(NoResponse):
+class EmptyResponse(NoCompleteResponse):
     """The backend closed the connection without sending a byte."""
 
 
@@ -82,25 +82,25 @@ class RawConnection:
     async def request(self, request: RawRequest) -> RawResponse:
         began = time.monotonic()
         self._began = False
-        self.send(request)
+        self.send_nowait(request)
         try:
             async with asyncio.timeout(self._wire.timeout_s):
                 status, fields, body = await self._answer(head_only=request.method == "HEAD")
         except TimeoutError:
-            raise NoResponse(f"no whole answer within {self._wire.timeout_s:g} seconds") from None
+            raise NoCompleteResponse(f"no whole answer within {self._wire.timeout_s:g} seconds") from None
         except asyncio.IncompleteReadError as error:
             if not error.partial and not self._began:
                 raise EmptyResponse("the connection ended without an answer") from None
-            raise NoResponse(f"the connection ended after {_cut(error.partial, 100)!r}") from None
+            raise NoCompleteResponse(f"the connection ended after {_cut(error.partial, 100)!r}") from None
         except (OSError, asyncio.LimitOverrunError) as error:
-            kind = NoResponse if self._began else EmptyResponse
+            kind = NoCompleteResponse if self._began else EmptyResponse
             raise kind(f"the connection broke: {error}") from None
         except ValueError as error:
-            raise NoResponse(f"Content-Length or a chunk's size is no number: {error}") from None
+            raise NoCompleteResponse(f"Content-Length or a chunk's size is no number: {error}") from None
         return RawResponse(status, fields, body, time.monotonic() - began)
 
-    def send(self, request: RawRequest) -> None:
-        """Send a request. It does not wait until all is sent: an early response counts."""
+    def send_nowait(self, request: RawRequest) -> None:
+        """Send a request, without waiting until all is sent: an early response counts."""
         self._writer.write(self._wire.render(request))
 
     async def _answer(self, *, head_only: bool) -> tuple[int, Fields, bytes]:
@@ -110,7 +110,7 @@ class RawConnection:
             first, *lines = head[:-4].decode("latin-1").split("\r\n")
             version, _, rest = first.partition(" ")
             if version not in {"HTTP/1.1", "HTTP/1.0"} or not rest[:3].isdigit():
-                raise NoResponse(f"what came is not HTTP/1.1: {first[:100]!r}")
+                raise NoCompleteResponse(f"what came is not HTTP/1.1: {first[:100]!r}")
             status = int(rest[:3])
             fields = tuple((n, v.strip()) for n, _, v in (line.partition(":") for line in lines))
             if status >= 200 or status == 101:
@@ -167,7 +167,7 @@ class RawClient:
                     self._host, self._port, ssl=context, limit=_HEAD_LIMIT
                 )
         except (OSError, TimeoutError) as error:
-            raise NoResponse(f"no connection to {self._authority}: {_reason(error)}") from None
+            raise NoCompleteResponse(f"no connection to {self._authority}: {_reason(error)}") from None
         connection = RawConnection(self, reader, writer)
         try:
             yield connection
@@ -175,7 +175,7 @@ class RawClient:
             await connection.close()
 
     async def request(self, request: RawRequest) -> RawResponse:
-        """Send a request on a new connection. Raises NoResponse."""
+        """Send a request on a new connection. Raises NoCompleteResponse."""
         async with self.connection() as connection:
             return await connection.request(request)
 

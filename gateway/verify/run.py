@@ -11,37 +11,37 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 from gateway.core.model import Tensor
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.checks import (
     artifact_download,
     backend_logs,
     batch_invariance,
     binary_tensors,
-    concurrency,
+    declared_concurrency,
     headers,
     invalid_requests,
-    malformed_http,
     metadata_and_health,
-    open_inference,
-    predict,
+    open_inference_predictions,
     process_lifecycle,
+    survives_malformed_http,
+    valid_predict_requests,
 )
 from gateway.verify.conformance_check_type import JSON, Check, CheckContext, CheckResult, Sample, run_check
-from gateway.verify.raw_http import Fields, NoResponse, RawClient, RawRequest, RawResponse
+from gateway.verify.raw_http import Fields, NoCompleteResponse, RawClient, RawRequest, RawResponse
 
 CHECKS: tuple[Check, ...] = (
     *metadata_and_health.CHECKS,
-    *predict.CHECKS,
-    *open_inference.CHECKS,
+    *valid_predict_requests.CHECKS,
+    *open_inference_predictions.CHECKS,
     *binary_tensors.CHECKS,
     *batch_invariance.CHECKS,
     *invalid_requests.CHECKS,
     *headers.CHECKS,
-    *malformed_http.CHECKS,
-    *concurrency.CHECKS,
+    *survives_malformed_http.CHECKS,
+    *declared_concurrency.CHECKS,
     *backend_logs.CHECKS,
     *headers.LAST,
     *artifact_download.CHECKS,
@@ -86,7 +86,8 @@ class ArtifactManifestSubset(msgspec.Struct):
     model: str = ""
     version: str = ""
     samples: tuple[Sample, ...] = ()
-    rows: str = ""  # "together" where the answer for a row depends on the others on purpose
+    # "together" where the answer for a row depends on the others on purpose
+    rows_policy: str = msgspec.field(name="rows", default="")
 
 
 def read_samples(path: Path) -> ArtifactManifestSubset:
@@ -101,18 +102,18 @@ def read_samples(path: Path) -> ArtifactManifestSubset:
     return parse_manifest_or_samples(content, str(path))
 
 
-def parse_manifest_or_samples(content: bytes, name: str) -> ArtifactManifestSubset:
-    """Parse a manifest, or a list of samples. A ValueError names the file `name`."""
+def parse_manifest_or_samples(content: bytes, name_in_errors: str) -> ArtifactManifestSubset:
+    """Parse a manifest or a list of samples, told apart by the content. Raises ValueError, which names the file."""
     try:
-        text = decode_strict_utf8(content)
+        text = decode_text_file(content)
     except ValueError as error:
-        raise ValueError(f"{name} {error}") from None
+        raise ValueError(f"{name_in_errors} {error}") from None
     try:
         if text.lstrip()[:1] == "[":
             return ArtifactManifestSubset(samples=msgspec.json.decode(text, type=tuple[Sample, ...]))
         return msgspec.json.decode(text, type=ArtifactManifestSubset)
     except ValueError as error:
-        raise ValueError(f"{name} is neither a manifest nor a list of samples: {error}") from None
+        raise ValueError(f"{name_in_errors} is neither a manifest nor a list of samples: {error}") from None
 
 
 def select_checks(patterns: Sequence[str], *, short: bool = False) -> list[Check]:
@@ -174,7 +175,7 @@ async def prepare_context(
         samples=manifest.samples,
         process=process,
         early=early,
-        rows_policy=manifest.rows,
+        rows_policy=manifest.rows_policy,
     )
     if process is not None:
         context.body_limit_bytes = int(
@@ -211,7 +212,7 @@ async def _wait_until_ready(
                     hint="send others with --header; on Cloud Run the caller needs the role roles/run.invoker",
                 )
             state = f"GET /v2/health/ready answers {response.status}"
-        except NoResponse as error:
+        except NoCompleteResponse as error:
             state = str(error)
         if process is not None and process.exit_code is not None:
             said = "\n".join([*process.lines, *process.errors])[-1000:]
@@ -227,7 +228,7 @@ async def _learn(context: CheckContext) -> None:
         if isinstance(metadata, dict):
             context.metadata = metadata
             context.inputs = msgspec.convert(metadata.get("inputs") or (), tuple[Tensor, ...])
-    except (NoResponse, ValueError):
+    except (NoCompleteResponse, ValueError):
         pass  # the checks of the metadata will tell
     if (
         not context.version
@@ -240,7 +241,7 @@ async def _learn(context: CheckContext) -> None:
             response = await context.client.request(
                 RawRequest("POST", "/predict", JSON, msgspec.json.encode(candidate))
             )
-        except NoResponse:
+        except NoCompleteResponse:
             continue
         if response.status == 200:
             context.good = candidate
@@ -250,7 +251,7 @@ async def _learn(context: CheckContext) -> None:
 async def _candidates(context: CheckContext) -> list[dict[str, Any]]:
     """Requests that may be good: the samples, the examples of the OpenAPI document, and a guess from the metadata."""
     found = [sample.request for sample in context.samples]
-    with contextlib.suppress(NoResponse, ValueError):
+    with contextlib.suppress(NoCompleteResponse, ValueError):
         found += _examples((await context.client.request(RawRequest("GET", "/openapi.json"))).json())
     if context.inputs:
         found.append(
@@ -288,7 +289,7 @@ async def started_backend(
     It runs on a free port, in `folder` where that is given, and ends at the exit. Raises BackendNotReady where it
     cannot be started.
     """
-    port = free_port()
+    port = claim_free_port()
     environment = {"CHIPS_MAX_BODY_BYTES": str(_SMALL_BODY_BYTES), **environ, "PORT": str(port)}
     try:
         process = BackendProcess(command, environment, folder)

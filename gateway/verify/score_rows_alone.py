@@ -21,7 +21,7 @@ from gateway.verify.conformance_check_type import (
     is_close_json,
     require_predictions,
 )
-from gateway.verify.raw_http import NoResponse, RawRequest, RawResponse
+from gateway.verify.raw_http import NoCompleteResponse, RawRequest, RawResponse
 
 TOLERANCE: Final = (
     1e-5  # relative to the largest number at that place: FP32 sums in another order differ by less
@@ -46,23 +46,22 @@ class RowGroup:
         return {**self.rest, "instances": list(rows)}
 
 
-def depends_on_other_rows(context: CheckContext) -> bool:
-    """Whether the model uses all rows of a request on purpose.
+def declares_rows_together(context: CheckContext) -> bool:
+    """Whether the model is declared to use all rows of a request (`rows = "together"`), as one that ranks them does.
 
-    One that ranks them does. The command line or the manifest says so, else the backend's metadata.
+    The command line or the manifest says so, else the backend's metadata.
     """
     parameters = context.metadata.get("parameters")
     said = parameters.get("rows") if isinstance(parameters, dict) else None
     return (context.rows_policy or said) == TOGETHER
 
 
-async def score_rows_alone(context: CheckContext) -> list[RowGroup]:
-    """Score each known row alone, and return them in groups.
+async def predict_each_row_alone(context: CheckContext) -> list[RowGroup]:
+    """Predict each known row in a request of its own, and return rows and predictions in groups.
 
-    Each is scored in a request of its own. Raises CheckSkipped where no row is known, ContractViolation where one is
-    not answered.
+    Raises CheckSkipped where no row is known, ContractViolation where one is not answered.
     """
-    if depends_on_other_rows(context):
+    if declares_rows_together(context):
         raise CheckSkipped('the model says rows = "together": its answers depend on all rows of a request')
     if context.groups is None:
         found = _from_samples(context) or [
@@ -207,7 +206,7 @@ async def _add_variants(context: CheckContext, group: RowGroup) -> None:
 async def _is_answered(context: CheckContext, request: RawRequest) -> bool:
     try:
         response: RawResponse = await context.client.request(request)
-    except NoResponse:
+    except NoCompleteResponse:
         return False
     return response.status == 200
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.app import Gateway
+from gateway.core.api_key_document import Key
 from gateway.core.api_keys import digest_key, make_key
-from gateway.core.model import Backend, Key, Model, Policy, Tensor
+from gateway.core.model import Backend, Model, Policy, Tensor
 from gateway.core.model_updates import to_document
 from gateway.core.principal import VERBS
 from gateway.registry.base import KEYS, MODELS, Put

@@ -17,7 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.deploy.enums import _schemas
 from tests.patience import patience
 from tests.probes import is_ready
@@ -153,7 +153,7 @@ class Cloud:
         container = template["containers"][0]
         given = {variable["name"]: variable["value"] for variable in container["env"]}
         environ = {name: value for name, value in os.environ.items() if not name.startswith("CHIPS_")}
-        port = free_port()
+        port = claim_free_port()
         log = self._folder / f"{revision}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(

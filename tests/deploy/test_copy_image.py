@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway.deploy.copy_image import copied_image_address, copy_image
 from gateway.deploy.image_credentials import find_credentials
-from gateway.deploy.oci_registry_client import parse_image
+from gateway.deploy.oci_registry_client import split_repository_and_digest
 from gateway.deploy.target import DeployError
 from tests.damage import one_bit_off
 from tests.deploy.image_registry import AUTHORIZATION, Front, Image, TokenService, basic_auth, image_registry
@@ -52,7 +52,7 @@ async def test_all_platforms_arrive_bit_for_bit(qa: str, prod: str, tmp_path: Pa
     assert target == f"{prod}/models/{name.rpartition('/')[2]}@{image.digest}"
     told: list[str] = []
     assert await copy_image(source, target, nobody, told.append)
-    assert await image.pulled(prod, parse_image(target)[0].name) == image.digests
+    assert await image.pulled(prod, split_repository_and_digest(target)[0].name) == image.digests
     assert len(told) == len(image.blobs)
     assert not await copy_image(source, target, nobody)
 

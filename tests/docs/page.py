@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.leftovers import MARK
 from tests.patience import patience
 from tests.probes import is_ready
@@ -102,7 +102,7 @@ class Reader:
 
     def __init__(self, folder: Path, *, within: Path | None = None, port: int | None = None) -> None:
         self.folder = folder
-        self._ports = {name: str(free_port()) for name in ("5000", "8080", "9000", "9001")}
+        self._ports = {name: str(claim_free_port()) for name in ("5000", "8080", "9000", "9001")}
         if port is not None:
             self._ports["8080"] = str(port)
         home = folder / "home"

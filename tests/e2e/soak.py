@@ -21,8 +21,9 @@ import time
 from collections import Counter, deque
 from pathlib import Path
 
+from gateway.core.api_key_document import Key
 from gateway.core.api_keys import digest_key, make_key
-from gateway.core.model import Backend, Key, Model, Policy
+from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, Put
 from gateway.registry.open_by_url import open_registry

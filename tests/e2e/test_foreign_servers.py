@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.flow.background_servers import BackgroundServers
 from tests.patience import patience
 from tests.probes import is_ready
@@ -106,7 +106,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Ser
     folder = tmp_path / "server"
     folder.mkdir()
     (folder / "served.py").write_text(server.code)
-    port = free_port()
+    port = claim_free_port()
     programs = folder / "environment/bin"
     words = {"bin": str(programs), "port": str(port)}
     environ = {

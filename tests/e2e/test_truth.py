@@ -28,7 +28,7 @@ async def test_ids_match_from_the_caller_to_the_backends_log_and_the_collector(s
     )
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-    from tests.unit.telemetry.test_export_traces import Collector
+    from tests.unit.telemetry.test_trace_sinks import Collector
 
     collector = Collector()
     system.environ |= {

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ class System:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self.backend_port = free_port(), free_port()
+        self.port, self.backend_port = claim_free_port(), claim_free_port()
         self.environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CHIPS_")},
             "CHIPS_REGISTRY": f"sqlite://{folder}/registry.db",

@@ -7,7 +7,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.patience import patience
 from tests.probes import is_ready
 
@@ -45,7 +45,7 @@ class Emulator:
     """One emulator on one port of this machine, which it keeps when it is killed and restarted."""
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port = claim_free_port()
         self.host = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `stop`)

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from gateway.app import Gateway
+from gateway.core.api_key_document import Key
 from gateway.core.api_keys import digest_key, make_key
-from gateway.core.model import Backend, Key, Model, Policy
+from gateway.core.model import Backend, Model, Policy
 from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, NETWORKS, REVOCATIONS, Put
 from gateway.registry.memory import MemoryRegistry

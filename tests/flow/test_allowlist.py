@@ -73,7 +73,7 @@ async def test_a_trial_lets_pass_and_tells():
         for address in ("192.0.2.7", "203.0.113.1", "192.0.2.200"):
             assert (await scene.call(fields=told(address))).status == 200
         assert_problem(await scene.call(key=None, fields=told("203.0.113.1")), 401, "unauthenticated")
-        assert scene.gateway.ip_allowlist.refused == 2
+        assert scene.gateway.gateway_ip_allowlist.refused == 2
         lines = [line for line in scene.log_lines() if "httpRequest" in line]
         assert [line.get("would_refuse") for line in lines] == [
             None,

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.core.api_key_document import Key
 from gateway.core.api_keys import digest_key, make_key
-from gateway.core.model import Key
 from gateway.core.model_updates import to_document
 from gateway.core.principal import VERBS
 from gateway.registry.base import APPROVALS, KEYS, SIGN_OFF, SIGN_OFF_POLICY, Put

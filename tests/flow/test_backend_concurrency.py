@@ -213,7 +213,7 @@ async def test_a_caller_who_leaves_while_waiting_holds_nothing():
         assert (await scene.call()).status == 200
         while scene.gateway.concurrency_limit.in_flight:
             await asyncio.sleep(0.01)
-        assert not any(scene.gateway.backend_concurrency.waiting_by_backend().values())
+        assert not any(scene.gateway.adaptive_backend_concurrency.waiting_by_backend().values())
 
 
 async def test_versions_do_not_wait_for_each_other():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.artifacts.model_card_sections import SECTIONS
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from gateway.registry.base import Unavailable
 from tests.contract.backends import broken
 from tests.contract.backends.broken import ByRows
@@ -205,7 +205,7 @@ def test_a_backend_that_is_loading_is_waited_for(shell: Shell, background: Backg
 
 
 def test_a_backend_that_does_not_listen_yet_is_waited_for(shell: Shell, background: BackgroundServers):
-    port = free_port()
+    port = claim_free_port()
     from gateway.cli.support import backend_probe
     from gateway.cli.support.console import Failure
     from tests.flow.scripted import ScriptedBackend
@@ -267,7 +267,7 @@ def test_a_backend_that_never_gets_ready_ends_with_69(shell: Shell, background: 
 
 
 def test_an_address_where_nobody_listens_ends_with_69(shell: Shell):
-    ended = shell("register", "wine", f"http://127.0.0.1:{free_port()}", "--wait", "0")
+    ended = shell("register", "wine", f"http://127.0.0.1:{claim_free_port()}", "--wait", "0")
     assert ended.code == 69
     assert "cannot be reached" in ended.err
     assert nothing_written(shell)
@@ -539,7 +539,7 @@ def test_a_disabled_model_is_not_called_live(shell: Shell, background: Backgroun
 
 def test_without_a_gateway_it_says_so_and_ends_with_0(shell: Shell, background: BackgroundServers):
     backend = background.backend(Contract())
-    ended = shell.ok("register", "wine", backend.url, "--gateway", f"http://127.0.0.1:{free_port()}")
+    ended = shell.ok("register", "wine", backend.url, "--gateway", f"http://127.0.0.1:{claim_free_port()}")
     assert "no gateway answers" in ended.out
     assert "chips serve" in ended.out
 

@@ -105,7 +105,7 @@ def _noted(spawned: list[Any], loop: Any, coroutine: Any, options: dict[str, Any
 ENDS = """
 import sys
 from gateway.auth import api_key_last_used
-from gateway.task_supervisor import UnrecoverableError
+from gateway.thread_and_task_supervisor import UnrecoverableError
 
 async def run(self, helper):
     raise UnrecoverableError("a reason")

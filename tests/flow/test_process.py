@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from gateway import __version__
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.conftest import require
 from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import Message, Peer, request
@@ -206,7 +206,7 @@ def test_a_taken_port_ends_with_71_and_names_another(start):
 
 
 def test_port_is_read_and_a_setting_of_ours_wins_over_it(start):
-    free = free_port()
+    free = claim_free_port()
     gateway = start(PORT=str(free))
     assert gateway.port() == free
     other = start(PORT=str(free), CHIPS_SERVER__PORT="0")

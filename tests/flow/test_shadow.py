@@ -19,8 +19,8 @@ from gateway.core.rollout_document import backend_fingerprint
 from gateway.core.shadow_document import PureBy, Shadow, ShadowBudget, utc_text
 from gateway.registry.base import SHADOWS, Put
 from gateway.shadow.difference_counts import ShadowReport
-from gateway.shadow.difference_verdict import combine_reports
 from gateway.shadow.run_shadows import FIGURES
+from gateway.shadow.shadow_verdict import combine_reports
 from tests.flow.scene import Scene
 from tests.flow.scripted import Message, Peer, ScriptedBackend
 from tests.patience import patience
@@ -584,7 +584,7 @@ async def test_a_shadow_that_ends_while_another_one_is_closed_is_closed_too(scen
             if self.meanwhile is not None:
                 shadows._ended.append(self.meanwhile)  # type: ignore[arg-type]
 
-        def stop(self) -> None:
+        def cancel(self) -> None:
             closed.append(self.name)
 
     async def report(_: object) -> None: ...

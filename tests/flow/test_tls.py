@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.core.model import Backend
-from gateway.telemetry.recorded_request_store import RecordedRequestReader
-from gateway.telemetry.recorded_request_summary import RequestSummary
+from gateway.telemetry.recorded_request import RecordedRequest
+from gateway.telemetry.recorded_request_store import RequestAndTickReader
 from gateway.telemetry.spans_of_request import spans_of
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer, ScriptedBackend
@@ -58,9 +58,9 @@ def certificate(folder: Path, host: str) -> tuple[Path, ssl.SSLContext]:
     return ca, shown
 
 
-async def kept(store: Path, request_id: str | None) -> RequestSummary:
+async def kept(store: Path, request_id: str | None) -> RecordedRequest:
     async with asyncio.timeout(patience(30)):
-        while not (found := RecordedRequestReader(store).find(str(request_id))):
+        while not (found := RequestAndTickReader(store).find(str(request_id))):
             await asyncio.sleep(0.01)
     return found[0]
 

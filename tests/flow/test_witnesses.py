@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.conftest import require
 from tests.flow.scene import Scene
 from tests.flow.scripted import ScriptedBackend
@@ -107,7 +107,7 @@ def _takes_connections(port: int) -> bool:
 def witness(name: str, folder: Path, backend: int) -> Iterator[int]:
     """The port of a running one. The port may be taken by another between asking and listening, so it tries again."""
     for _ in range(5):
-        port = free_port()
+        port = claim_free_port()
         process = subprocess.Popen(
             command(name, folder, port, backend), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -7,7 +7,7 @@ from tests.patience import patience
 
 SUPERVISE = """
 import sys
-from gateway.workers import WorkerPool
+from gateway.reuseport_workers import WorkerPool
 sys.exit(WorkerPool(4, lambda number, folder, lifeline: 71, tell=lambda *_: None, grace_s=30, fatal=frozenset({71})).run())
 """
 

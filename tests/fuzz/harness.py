@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.core.direct_response import Response
 from gateway.core.exchange import Exchange
-from gateway.core.head_cache import HeadCache
+from gateway.core.head_template_cache import HeadTemplateCache
 from gateway.core.inline_wakeup_future import InlineWakeupFuture
-from gateway.core.response import Response
 from gateway.core.trace_context import continue_trace
 from gateway.server.caller_connection import CallerConnection
 from gateway.server.caller_connection_factory import CallerConnectionFactory
@@ -83,7 +83,7 @@ class Callers:
         self.server.open = OpenConnections(loop)
         self.server.open._alarm = loop.call_later(3600, lambda: None)
         self.server._date, self.server._date_second = "", 0
-        self.server.heads = HeadCache(field_limit_bytes=8192)
+        self.server.heads = HeadTemplateCache(longest_head_bytes=8192)
         self.server.requests_count = 0
         self.server.pipeline = self.pipeline
         self.server.keepalive_timeout_s = self.server.head_timeout_s = self.server.body_timeout_s = 60
@@ -108,7 +108,7 @@ class Callers:
                 await sink.completion
                 whole = sink.taken
             else:
-                whole = await body.read()
+                whole = await body.read_small_body()
         except Exception as error:  # noqa: BLE001
             exchange.error = error  # type: ignore[assignment]
             await exchange.response.send(Response(400, (), b"bad"))
@@ -239,7 +239,7 @@ class Backends:
         self.response = Relayed(upgrading=upgrading)
         exchange: Any = _Exchange(self.response, method)
         attempt: Any = _Attempt()
-        self.completion: InlineWakeupFuture = self.connection.start(
+        self.completion: InlineWakeupFuture = self.connection.start_exchange(
             exchange, attempt, b"request", upgrading=upgrading
         )
         self.completion.wake = self._come

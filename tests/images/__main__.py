@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.deploy.backend_folder import PREDICT_NAMES, BackendFolder
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.images.engine import IMAGES, ROOT, Engine, _revision
 from tests.probes import is_ready
 
@@ -122,7 +122,7 @@ def run(name: str, engine: Engine, work: Path) -> dict[str, Any]:
 
 def run_gateway(root: Path, config: dict[str, Any], shared: Path) -> dict[str, Any]:
     """Serves, knows a model that is registered while it runs, and passes a score on from a backend here."""
-    port = free_port()
+    port = claim_free_port()
     settings = ("--registry=sqlite:///data/registry.db", "--trace.store=off", "--server.host=127.0.0.1")
     with scripted_backend() as backend:
         began = time.monotonic()
@@ -179,7 +179,7 @@ def run_r(root: Path, config: dict[str, Any], shared: Path) -> dict[str, Any]:
 
 def _score_samples(root: Path, config: dict[str, Any], shared: Path, model: str) -> dict[str, Any]:
     _open_to_all(shared)
-    port = free_port()
+    port = claim_free_port()
     environment = [f"CHIPS_MODEL={model}", "CHIPS_VERSION=1", f"CHIPS_ARTIFACT=/data/artifacts/{model}/1"]
     config = {**config, "Env": [*config.get("Env", []), *environment]}
     samples = json.loads((shared / f"artifacts/{model}/1/manifest.json").read_text())["samples"]

@@ -8,9 +8,9 @@ import pytest
 from benchmarks import count
 from benchmarks.one_request import requests_in_process
 from gateway import pipeline
+from gateway.core.direct_response import Response
 from gateway.core.errors import GatewayError
 from gateway.core.problem_details import render_problem
-from gateway.core.response import Response
 
 
 @pytest.mark.parametrize("function", count.FUNCTIONS)
@@ -38,9 +38,9 @@ async def test_what_strangers_are_refused_for_is_not_raised(monkeypatch: pytest.
     """An error that passes through four functions costs a fifth of what a refusal takes."""
     refused: list[GatewayError] = []
 
-    def render(error: GatewayError, request_id: str, *, open_inference: bool) -> Response:
+    def render(error: GatewayError, request_id: str, *, add_open_inference_error: bool) -> Response:
         refused.append(error)
-        return render_problem(error, request_id, open_inference=open_inference)
+        return render_problem(error, request_id, add_open_inference_error=add_open_inference_error)
 
     monkeypatch.setattr(pipeline, "render_problem", render)
     async with requests_in_process() as requests:

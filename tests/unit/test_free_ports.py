@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from gateway import free_ports
-from gateway.free_ports import PORTS, free_port, is_free
+from gateway.free_ports import PORTS, claim_free_port, is_free
 
 
 def test_what_is_found_can_be_listened_on_and_is_then_taken():
-    port = free_port()
+    port = claim_free_port()
     with socket.create_server(("127.0.0.1", port)):
         assert not is_free(port)
 
@@ -29,25 +29,25 @@ def test_no_outgoing_connection_takes_one():
 
 def test_a_seed_that_processes_share_does_not_lead_them_to_one_port():
     random.seed(1)
-    first = {free_port() for _ in range(5)}
+    first = {claim_free_port() for _ in range(5)}
     random.seed(1)
-    assert {free_port() for _ in range(5)} != first
+    assert {claim_free_port() for _ in range(5)} != first
 
 
 TWO_LEFT = """
 import sys
 from gateway import free_ports
-from gateway.free_ports import PORTS, free_port
-print(free_port(set(PORTS) - {int(port) for port in sys.argv[1:]}))
+from gateway.free_ports import PORTS, claim_free_port
+print(claim_free_port(set(PORTS) - {int(port) for port in sys.argv[1:]}))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
 def test_nobody_gets_a_port_that_was_just_given_to_another():
-    first, second = free_port(), free_port()
+    first, second = claim_free_port(), claim_free_port()
     assert first != second
     with pytest.raises(OSError, match="is free"):
-        free_port(set(PORTS) - {first, second})
+        claim_free_port(set(PORTS) - {first, second})
     elsewhere = [sys.executable, "-c", TWO_LEFT, str(first), str(second)]
     asked = subprocess.run(elsewhere, capture_output=True, text=True, check=False)
     assert "is free" in asked.stderr, asked.stdout
@@ -56,13 +56,13 @@ def test_nobody_gets_a_port_that_was_just_given_to_another():
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
 def test_only_some_claims_are_kept():
     for _ in range(100):
-        free_port()
+        claim_free_port()
     assert len(free_ports._claims) == free_ports._CLAIMS
 
 
 def test_where_all_are_taken_it_says_so():
     with pytest.raises(OSError, match="no port from 21000 to 31999 is free"):
-        free_port(PORTS)
+        claim_free_port(PORTS)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
@@ -82,4 +82,4 @@ def test_where_nothing_may_be_claimed_ports_are_found_all_the_same(
             super().bind(address)
 
     monkeypatch.setattr("gateway.free_ports.socket.socket", Refused)
-    assert free_port() in PORTS
+    assert claim_free_port() in PORTS

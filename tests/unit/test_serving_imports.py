@@ -15,7 +15,7 @@ LIBRARIES = {
 ASIDE = (
     *("artifacts", "audit.periodic_anchoring", "auth.caller_token", "auth.jwks", "auth.jwt", "cli", "control.health_and_openapi_cors", "deploy"),
     *("cost.billing_export", "cost.google_price_catalogue", "cost.estimate", "cost.google_api"),
-    *("registry.firestore", "rollout.webhook", "server.aiohttp_adapter", "telemetry.otlp_trace_encoding", "telemetry.export_traces", "testing"),
+    *("registry.firestore", "rollout.webhook", "server.aiohttp_adapter", "telemetry.otlp_trace_encoding", "telemetry.trace_sinks", "testing"),
     *("upstream.aiohttp_client", "verify"),
 )  # fmt: skip
 SCRIPT = """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import serve, workers
+from gateway import reuseport_workers, serve
 from gateway.settings import load_settings
 
 
@@ -18,8 +18,10 @@ def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
     def no_process() -> int:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr("gateway.workers.os.fork", no_process)
-    supervisor = workers.WorkerPool(1, lambda *_: 0, tell=lambda _, text: told.append(text), grace_s=1)
+    monkeypatch.setattr("gateway.reuseport_workers.os.fork", no_process)
+    supervisor = reuseport_workers.WorkerPool(
+        1, lambda *_: 0, tell=lambda _, text: told.append(text), grace_s=1
+    )
     for _ in range(3):
         supervisor._start(0)
         assert 0 in supervisor._due

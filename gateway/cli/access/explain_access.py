@@ -11,15 +11,16 @@ from gateway.cli.access.key_display import limit_texts
 from gateway.cli.access.keys import find_key
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.core.api_key_document import Key, parse_key
 from gateway.core.api_keys import key_id
-from gateway.core.compiled_policy import principal_from_rule
+from gateway.core.compiled_model_policy import principal_from_rule
 from gateway.core.ip_network_set import Address, Network, NetworkSet, parse_address, parse_network
-from gateway.core.model import Key, Limits, Model, Policy, parse_key
+from gateway.core.model import Model, NetworksAndQuotas, Policy
 from gateway.core.principal import CALLER_VERBS, OPERATE, Principal, Verb
-from gateway.core.token_and_certificate_rules import AccessRule, IssuerRule, apply_preset
+from gateway.core.token_and_certificate_rules import ForwardedCertificateRule, IssuerRule, apply_preset
 from gateway.registry.base import NETWORKS, Document, Registry
 from gateway.settings import Settings
-from gateway.stages.ip_allowlist import LOOPBACK
+from gateway.stages.gateway_ip_allowlist import LOOPBACK
 
 EX_NO = 1
 
@@ -103,7 +104,7 @@ def explain_access(
 def access_reasons(
     settings: Settings,
     listed: list[object],
-    shown: "Document | MatchedRule | None",
+    shown: "Document | MatchedCredentialRule | None",
     model: Model | None,
     verb: Verb,
     address: Address | None,
@@ -121,7 +122,7 @@ def access_reasons(
     if shown is None:
         text = f"{model.name} takes callers without a key" if public and model else "a key is needed"
         yield AccessReason(public, "key", text)
-    elif isinstance(shown, MatchedRule):
+    elif isinstance(shown, MatchedCredentialRule):
         yield from _of_entry(shown, model, verb, address, public=public, report_only=report_only)
     else:
         yield from _of_key(shown, model, verb, address, public=public, report_only=report_only)
@@ -129,24 +130,28 @@ def access_reasons(
         yield from _of_model(model.policy, address, report_only=report_only)
 
 
-class MatchedRule(NamedTuple):
-    """The access rule that a caller matches, with the caller's subject.
+class MatchedCredentialRule(NamedTuple):
+    """The rule for tokens or client certificates that a caller matches, with the subject of the caller's credential.
 
-    It is a rule in the settings, for a token or certificate.
+    The rule is an entry of `auth.issuers` or `auth.certificates` in the settings.
     """
 
-    entry: AccessRule
+    entry: IssuerRule | ForwardedCertificateRule
     subject: str
 
 
-def _rule(settings: Settings, identifier: str) -> MatchedRule | None:
+def _rule(settings: Settings, identifier: str) -> MatchedCredentialRule | None:
     """Raises Failure where it is a NAME:SUBJECT that no entry lets in."""
     name, colon, subject = identifier.partition(":")
     if not colon:
         return None
-    for entry in (*map(apply_preset, settings.auth.issuers), *settings.auth.certificates):
+    entries: tuple[IssuerRule | ForwardedCertificateRule, ...] = (
+        *map(apply_preset, settings.auth.issuers),
+        *settings.auth.certificates,
+    )
+    for entry in entries:
         if entry.name == name and any(fnmatchcase(subject, pattern) for pattern in entry.subjects):
-            return MatchedRule(entry, subject)
+            return MatchedCredentialRule(entry, subject)
     raise Failure(
         f"no entry of auth.issuers or auth.certificates is called {name} and lets {subject} in",
         hint="`chips check` shows the settings that are in force here",
@@ -155,7 +160,7 @@ def _rule(settings: Settings, identifier: str) -> MatchedRule | None:
 
 
 def _of_entry(
-    ruled: MatchedRule,
+    ruled: MatchedCredentialRule,
     model: Model | None,
     verb: Verb,
     address: Address | None,
@@ -244,7 +249,7 @@ def _from(
     )
 
 
-def _limits(whose: str, limits: Limits) -> Iterator[AccessReason]:
+def _limits(whose: str, limits: NetworksAndQuotas) -> Iterator[AccessReason]:
     if told := list(limit_texts(limits)):
         yield _for("limits", f"{whose}: {', '.join(told)}")
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Literal
 
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from gateway.core.api_key_document import Key, parse_key
 from gateway.core.api_keys import key_id
 from gateway.core.escape_unprintable import printable
-from gateway.core.model import Key, Limits, parse_key
+from gateway.core.model import NetworksAndQuotas
 from gateway.registry.base import Document
 
 _INDENT = 14  # an id and two blanks
@@ -32,7 +34,7 @@ def key_lines(document: Document, last_used: str | None) -> Iterator[RenderableT
     yield _below(f"made {_day(key.created)}, {expires}, {used}")
 
 
-def key_state(key: Key) -> str:
+def key_state(key: Key) -> Literal["valid", "expired", "revoked"]:
     """The state of a key: `valid`, `expired` or `revoked`."""
     if key.revoked is not None:
         return "revoked"
@@ -41,7 +43,7 @@ def key_state(key: Key) -> str:
     return "valid"
 
 
-def limit_texts(limits: Limits) -> Iterator[str]:
+def limit_texts(limits: NetworksAndQuotas) -> Iterator[str]:
     """The limits as texts, such as `20 requests per second (burst 50)`. There are none without limits."""
     burst = f" (burst {limits.burst})" if limits.burst is not None else ""
     for number, what in (

@@ -11,11 +11,12 @@ import typer
 from gateway.cli.access.key_display import key_lines, key_state
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
+from gateway.core.api_key_document import Key, parse_key
 from gateway.core.api_keys import digest_key, key_id, make_key
 from gateway.core.budget import budget_id
-from gateway.core.model import Key, limit_problems, parse_key
+from gateway.core.model import network_and_quota_problems
 from gateway.core.model_updates import to_document
-from gateway.core.name_validation import check_model_pattern, check_team
+from gateway.core.name_validation import check_model_glob, check_team
 from gateway.core.principal import VERBS, Verb
 from gateway.core.suggestions import suggest
 from gateway.registry.base import (
@@ -76,7 +77,7 @@ def create(
     """
     for pattern in models:
         try:
-            check_model_pattern(pattern)
+            check_model_glob(pattern)
         except ValueError as error:
             raise Failure(str(error), hint="repeat --models for several", code=EX_DATAERR) from None
     if team:
@@ -103,7 +104,7 @@ def create(
         requests_per_month=per_month,
         note=note,
     )
-    problems = limit_problems(entry)
+    problems = network_and_quota_problems(entry)
     if problems:
         raise Failure("; ".join(problems), code=EX_DATAERR)
 

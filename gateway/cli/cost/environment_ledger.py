@@ -8,16 +8,16 @@ from typing import Final, NamedTuple
 
 from gateway.cli.support.open_figures_store import open_figures_store
 from gateway.core.budget import Budget
-from gateway.core.prices import Prices, prices_at, tables_in_one_currency
+from gateway.core.prices import Prices, prices_at, tables_in_currency_at
 from gateway.cost.billing_export import ADDRESS, BilledAmount, BillingError, read_billing
 from gateway.cost.compare_plan_with_actual import PlanComparison, compare_plan, read_plan
 from gateway.cost.google_api import GoogleApi
 from gateway.cost.ledger import LedgerEntry, make_ledger, warm_instances
-from gateway.cost.read_price_tables import read_all_price_tables
+from gateway.cost.registry_price_tables import read_all_price_tables
 from gateway.cost.usage_documents import month_days, read_usage
 from gateway.registry.base import BUDGETS, MODELS, PLANS, Registry
 from gateway.registry.snapshot import read_budget
-from gateway.settings import Settings, endpoint_override
+from gateway.settings import Settings, gcloud_endpoint_override
 
 _ALL_CHANGES: Final = 1_000_000
 
@@ -40,7 +40,7 @@ class EnvironmentLedger(NamedTuple):
     plans: list[PlanComparison]
 
     @property
-    def price_dates(self) -> set[str]:
+    def applied_price_table_dates(self) -> set[str]:
         """The dates of the price tables that price the ledger's days."""
         return {prices_at(self.tables, day).date for day in self.days} or {self.tables[-1].date}
 
@@ -68,7 +68,7 @@ async def read_ledger(
     all_tables, problems = await read_all_price_tables(registry)
     last = days[-1] if days else now.date()
     in_force = (prices_at(all_tables, day).currency for day in (*days, last))
-    tables = tables_in_one_currency(all_tables, last)
+    tables = tables_in_currency_at(all_tables, last)
     currency = tables[0].currency
     async with open_figures_store(settings, registry) as store:
         usage = await read_usage(store, days)
@@ -134,7 +134,7 @@ def _billed(
     cost = settings.cost
     if not cost.billing_table:
         return None, []
-    api = GoogleApi(endpoint_override("bigquery") or ADDRESS)
+    api = GoogleApi(gcloud_endpoint_override("bigquery") or ADDRESS)
     try:
         found = read_billing(api, cost.billing_table, project=cost.billing_project, month=days)
     except BillingError as error:

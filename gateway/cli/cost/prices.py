@@ -10,9 +10,9 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_UNAVAILABLE, Failure
 from gateway.core.model_updates import to_document
 from gateway.core.prices import Prices
-from gateway.cost.read_price_tables import prices_now, read_all_price_tables
+from gateway.cost.registry_price_tables import prices_now, read_all_price_tables
 from gateway.registry.base import PRICES, Put, Registry, now_rfc3339
-from gateway.settings import endpoint_override
+from gateway.settings import gcloud_endpoint_override
 
 prices = typer.Typer(help="Show the price tables, and update them.", invoke_without_command=True)
 
@@ -84,7 +84,7 @@ def update(
     from gateway.cost.google_api import GoogleApi
     from gateway.cost.google_price_catalogue import ADDRESS, CatalogueError, read_catalogue
 
-    api = GoogleApi(endpoint_override("cloudbilling") or ADDRESS)
+    api = GoogleApi(gcloud_endpoint_override("cloudbilling") or ADDRESS)
 
     author = console.author_name(by)
 

@@ -16,9 +16,9 @@ from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.environments_file import Environment, EnvironmentsFileError, read_environments
 from gateway.core.budget import MICRO
 from gateway.core.prices import prices_at
-from gateway.cost.budgets import spending_by_budget
 from gateway.cost.compare_plan_with_actual import comparison_document
 from gateway.cost.ledger import NO_TEAM, UNAUTHENTICATED, LedgerEntry, LedgerLine, group_entries, sum_lines
+from gateway.cost.track_budgets import spending_by_budget
 from gateway.cost.usage_documents import DailyUsage, UsageKey
 from gateway.registry.base import RegistryError
 from gateway.settings import Settings, environments_file, load_settings
@@ -70,7 +70,9 @@ def cost(
         "month": month,
         "by": by,
         "currency": currencies.pop(),
-        "prices": sorted({table for ledger in ledgers.values() for table in ledger.price_dates}),
+        "prices": sorted(
+            {table for ledger in ledgers.values() for table in ledger.applied_price_table_dates}
+        ),
         "lines": [_document(line) for line in lines],
         "total": _document(total),
         "billed": _billed(ledgers, total, by),
@@ -109,7 +111,7 @@ def _one(registry_url: str | None, month: str) -> EnvironmentLedger:
 
 
 async def _read(settings: Settings, month: str) -> EnvironmentLedger:
-    async with console.open_registry_of(settings) as registry:
+    async with console.open_guarded_registry(settings) as registry:
         try:
             return await read_ledger(registry, settings, month)
         except ValueError as error:
@@ -181,7 +183,7 @@ def _document(line: LedgerLine) -> dict[str, Any]:
         "kept_warm_s": round(line.idle_s, 3),
         "micros": {
             "allocated": cost.allocated,
-            "used": cost.used,
+            "used": cost.used_of_allocated,
             "kept_warm": cost.idle,
             "requests": cost.requests,
             "egress": cost.egress,
@@ -210,7 +212,7 @@ def _billed(ledgers: dict[str, EnvironmentLedger], total: LedgerLine, by: By) ->
     return {
         "total_micros": billed,
         "rest_micros": billed - total.cost.total,
-        "shared_at_most_micros": total.cost.allocated - total.cost.used,
+        "shared_at_most_micros": total.cost.allocated - total.cost.used_of_allocated,
         "by": dict(sorted(found.items())),
     }
 
@@ -265,7 +267,7 @@ def _show(report: dict[str, Any], lines: list[LedgerLine], total: LedgerLine) ->
         column.justify = "right"
     for line in (*lines, total):
         cost = line.cost
-        amounts = (cost.allocated, cost.used, cost.idle, cost.requests, cost.egress, cost.total)
+        amounts = (cost.allocated, cost.used_of_allocated, cost.idle, cost.requests, cost.egress, cost.total)
         table.add_row(
             line.name,
             f"{line.usage.requests:,}",

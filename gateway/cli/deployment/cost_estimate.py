@@ -24,7 +24,7 @@ from gateway.cost.estimate import (
     estimate_cost,
     memory_needed_gib,
 )
-from gateway.cost.read_price_tables import prices_now, read_all_price_tables
+from gateway.cost.registry_price_tables import prices_now, read_all_price_tables
 from gateway.registry.base import MODELS, PLANS, Put, Registry
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s)")

@@ -21,8 +21,8 @@ from gateway.artifacts.artifact_store_interface import (
 from gateway.artifacts.open_store_by_url import open_store
 from gateway.artifacts.prepare_artifact import PreparedArtifact, prepare_artifact
 from gateway.cli.artifacts.publish import PYTHON_FORMATS, store_failure
-from gateway.cli.deployment.example_call import example_call
-from gateway.cli.deployment.stage_unpublished_backend import prepare_backend_command
+from gateway.cli.deployment.example_call import example_shell_commands
+from gateway.cli.deployment.prepare_unpublished_backend import prepare_backend_command
 from gateway.cli.models.backend_inspection import RegistrationRequest
 from gateway.cli.models.merge_registration import Verification, register_backend
 from gateway.cli.support import console
@@ -31,7 +31,7 @@ from gateway.cost.estimate import memory_needed_gib
 from gateway.deploy.backend_folder import BackendFolder, FolderError
 from gateway.deploy.deployment_steps import STEPS
 from gateway.deploy.deployment_steps import deploy as take_steps
-from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, Tell
+from gateway.deploy.target import DeployedBackend, DeployError, DeploymentTarget, StepSummary, Tell
 from gateway.deploy.try_unpublished_artifact import ArtifactRejected, try_unpublished_artifact
 from gateway.registry.base import MODELS
 from gateway.settings import Settings, environment_for_backend, state_folder
@@ -101,31 +101,31 @@ class DeploymentRun:
 class StepReporter:
     """Reports the steps of a deployment. It reports each as it begins and ends, or all in one JSON document at the end."""
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
+    def __init__(self, *, json_at_end: bool) -> None:
+        self._json_at_end = json_at_end
         self._began = time.monotonic()
         self.step = ""
         self.facts: dict[str, Any] = {"steps": {}}
 
     def begin(self, step: str) -> None:
         self.step = step
-        if not self._as_json:
+        if not self._json_at_end:
             number = next(i for i, (name, _) in enumerate(STEPS, 1) if name == step)
             console.out.print(f"{number}/{len(STEPS)} {step}", style="bold")
 
     def tell(self, text: str) -> None:
-        if not self._as_json:
+        if not self._json_at_end:
             _indented(text, style="dim")
 
     def end(self, step: str, outcome: str) -> None:
         self.facts["steps"][step] = outcome
-        if outcome and not self._as_json:
+        if outcome and not self._json_at_end:
             _indented(outcome)
 
     def summarize(self, run: DeploymentRun, deployed: DeployedBackend) -> None:
         took_s = time.monotonic() - self._began
         source = run.source
-        if self._as_json:
+        if self._json_at_end:
             console.print_json(
                 {
                     "model": source.model,
@@ -161,7 +161,9 @@ class StepReporter:
         gateway = f"{console.gateway_address(None, run.settings)}/{run.source.model}"
         address = gateway if share else f"{deployed.url}/predict"
         needs_key = bool(share) and self.facts.get("access") != "public"
-        for label, line in example_call(address, run.prepared_artifact.manifest, needs_key=needs_key):
+        for label, line in example_shell_commands(
+            address, run.prepared_artifact.manifest, needs_key=needs_key
+        ):
             console.say(label, line)
 
     def _is_unchanged(self, deployed: DeployedBackend) -> bool:
@@ -174,7 +176,10 @@ def _indented(text: str, style: str = "") -> None:
 
 
 def run_deployment(run: DeploymentRun, report: StepReporter) -> DeployedBackend:
-    """Take all steps of a deployment. Raises Failure with a hint for the step that failed."""
+    """Take all steps of a deployment.
+
+    Raises Failure with a hint for the step that failed. Nothing is undone: the same command, given again, goes on there.
+    """
     try:
         return take_steps(
             run.source,
@@ -209,7 +214,7 @@ def hint_of_step(step: str, run: DeploymentRun) -> str:
 async def check_same_owner(run: DeploymentRun) -> None:
     """Check that the model does not belong to another owner. Called before anything is made. Raises Failure."""
     name, owner = run.source.model, run.owner
-    async with console.open_registry_of(run.settings) as registry:
+    async with console.open_guarded_registry(run.settings) as registry:
         document = await registry.read(MODELS, name)
     known = "" if document is None else console.read_model(document).owner
     if owner and known and owner != known:
@@ -220,7 +225,7 @@ async def check_same_owner(run: DeploymentRun) -> None:
         )
 
 
-def check_artifact_publishable(run: DeploymentRun, tell: Tell) -> str:
+def check_artifact_publishable(run: DeploymentRun, tell: Tell) -> StepSummary:
     """Check that the artifact can be published.
 
     Returns a summary of it. It must be possible under its version. Called before anything is started. Raises DeployError.
@@ -243,7 +248,7 @@ def _too_little_memory(run: DeploymentRun) -> list[str]:
     return [f'memory = "{memory}" is too little for this artifact: it needs about {needs_gib:.1f} GiB']
 
 
-def try_artifact(run: DeploymentRun, tell: Tell) -> str:
+def try_artifact(run: DeploymentRun, tell: Tell) -> StepSummary:
     """Try the artifact: load it and score its samples. This happens before its version is published. Returns what was found."""
     if not run.trying:
         return "left out, as --no-try says"
@@ -313,7 +318,7 @@ def _verify(run: DeploymentRun, deployed: DeployedBackend, report: StepReporter,
     samples = source.signature_or_samples_file("samples")
     try:
         manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
-        manifest.rows = source.settings.rows
+        manifest.rows_policy = source.settings.rows
         found = console.run_async(
             verify(
                 deployed.url,

@@ -1,4 +1,4 @@
-"""Make an example call of a model that was just deployed. It consists of commands to paste into a shell."""
+"""Make an example call of a model that was just deployed. It consists of commands to paste into a shell, in order."""
 
 import shlex
 from typing import Any, Final
@@ -11,10 +11,10 @@ _LONGEST_BODY: Final = 2_000  # characters: a longer line is no help on a termin
 _KEY: Final = ' -H "X-Api-Key: $KEY"'
 
 
-def example_call(address: str, manifest: Manifest, *, needs_key: bool) -> list[tuple[str, str]]:
-    """The lines of an example call for a shell, as (label, command).
+def example_shell_commands(address: str, manifest: Manifest, *, needs_key: bool) -> list[tuple[str, str]]:
+    """The shell commands of an example call, in order, as (label, command).
 
-    They are a key if the model needs one, and a `curl` of `address` with a row for the model.
+    The first creates a key, if the model needs one; then `curl` sends a row for the model to `address`.
 
     Empty where no row is known, or where it is too long for a terminal.
     """

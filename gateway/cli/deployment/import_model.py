@@ -20,8 +20,8 @@ from gateway.cli.deployment.new import SCAFFOLD, path_for_new_model, remove_on_f
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.deploy.copied_model_source import COPY_NAME, SourceKind, content_digest, write_source
+from gateway.deploy.python_with_requirements import python_with_requirements
 from gateway.deploy.read_foreign_models import READERS, CannotImport, ForeignModel, write_imported_artifact
-from gateway.deploy.requirements_venv import python_with_requirements
 from gateway.deploy.target import DeployError
 from gateway.settings import state_folder
 

@@ -18,7 +18,7 @@ async def input_signature_changes(settings: Settings, name: str, version: str) -
 
     Empty too where either says nothing of its inputs, or no other version takes traffic.
     """
-    async with console.open_registry_of(settings) as registry:
+    async with console.open_guarded_registry(settings) as registry:
         document = await registry.read(MODELS, name)
     if document is None:
         return ""

@@ -21,7 +21,7 @@ _POLL_S: Final = 0.2
 _READY_WITHIN_S: Final = 120.0
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model, as it was deployed.")]
-VersionOption = Annotated[str, typer.Option("--version", help="One version; otherwise all of them.")]
+OneOrAllVersions = Annotated[str, typer.Option("--version", help="One version; otherwise all of them.")]
 WaitOption = Annotated[float, typer.Option(min=0, help="Seconds to wait until they are ready.")]
 
 
@@ -74,11 +74,11 @@ def up(wait: WaitOption = _READY_WITHIN_S, as_json: console.JsonOption = False) 
 
 def restart(
     model: ModelArgument,
-    version: VersionOption = "",
+    version: OneOrAllVersions = "",
     wait: WaitOption = _READY_WITHIN_S,
     as_json: console.JsonOption = False,
 ) -> None:
-    """Restart a model's backends on this machine.
+    """Restart a model's backends on this machine, all versions or one.
 
     They keep their address.
 
@@ -92,7 +92,7 @@ def restart(
     _wait([local for local, _ in found], wait, as_json=as_json, done="restarted", nothing="")
 
 
-def stop(model: ModelArgument, version: VersionOption = "", as_json: console.JsonOption = False) -> None:
+def stop(model: ModelArgument, version: OneOrAllVersions = "", as_json: console.JsonOption = False) -> None:
     """Stop a model's backends on this machine.
 
     They stay stopped until `chips restart`. The registry keeps them; `chips undeploy` does not.
@@ -113,7 +113,7 @@ def stop(model: ModelArgument, version: VersionOption = "", as_json: console.Jso
 
 def logs(
     model: ModelArgument,
-    version: VersionOption = "",
+    version: OneOrAllVersions = "",
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")
@@ -138,7 +138,7 @@ def _target() -> LocalProcessTarget:
     return LocalProcessTarget(state_folder() / "local", process_environment())
 
 
-def _all(model: str = "*", version: str = "*") -> list[tuple[LocalBackend, BackendSpec]]:
+def _all(model: str | None = None, version: str | None = None) -> list[tuple[LocalBackend, BackendSpec]]:
     found = ((local, local.spec) for local in _target().list_backends(model, version))
     return [(local, spec) for local, spec in found if spec is not None]
 
@@ -150,7 +150,7 @@ def _find(model: str, version: str, *, may_lack: bool = False) -> list[tuple[Loc
             check_version(version)
     except ValueError as error:
         raise Failure(str(error), hint="chips ps", code=EX_DATAERR) from None
-    found = _all(model, version or "*")
+    found = _all(model, version or None)
     if not found and not may_lack:
         what = f"{model}@{version}" if version else f'"{model}"'
         raise Failure(f"no backend of {what} was deployed to this machine", hint="chips ps", code=EX_DATAERR)

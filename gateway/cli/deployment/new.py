@@ -13,7 +13,7 @@ import typer
 from gateway.artifacts.prepare_artifact import PreparedArtifact, prepare_artifact
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 from gateway.core.name_validation import check_model_name
 from gateway.deploy.backend_folder import PREDICT_NAMES, SETTINGS_NAME
 from gateway.deploy.copied_model_source import COPY_NAME, REQUIREMENTS_NAME, content_digest, write_source
@@ -175,7 +175,9 @@ def _write(
         needs = _installed(_EXAMPLE_NEEDS) if language == "python" else ()
         write_scaffold(language, name, target, needs)
     else:
-        needs = julia_requirements_lines(prepared) if language == "julia" else requirements_lines(prepared)
+        needs = (
+            saved_julia_dependency_lines(prepared) if language == "julia" else requirements_lines(prepared)
+        )
         write_scaffold(language, name, target, needs, left_out=_TRAINING_SCRIPTS)
         copy_prepared_artifact(prepared, target / COPY_NAME)
     if predict:
@@ -203,17 +205,16 @@ def _check_packages(
             )
 
 
-def julia_requirements_lines(prepared: PreparedArtifact) -> list[str]:
-    """The packages that a Julia model needs, as lines of a Project.toml.
+def saved_julia_dependency_lines(prepared: PreparedArtifact) -> list[str]:
+    """The packages that a Julia model needs, from the Project.toml that `save_model` wrote next to the model.
 
-    They are read from the Project.toml that `save_model` wrote next to the model, and continue the section [deps]. Empty
-    where there is none. Raises Failure.
+    They are lines of a Project.toml, and continue its section [deps]. Empty where none was written. Raises Failure.
     """
     project = dict(prepared.files).get("Project.toml")
     if project is None:
         return []
     try:
-        content = tomllib.loads(decode_strict_utf8(project.read_bytes()))
+        content = tomllib.loads(decode_text_file(project.read_bytes()))
         packages, bounds = content.get("deps", {}), content.get("compat", {})
         _check_packages("Project.toml", packages, _JULIA_PACKAGE, _UUID)
         _check_packages("Project.toml", bounds, _JULIA_PACKAGE, _JULIA_BOUND)

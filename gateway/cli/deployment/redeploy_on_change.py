@@ -62,7 +62,7 @@ def _deploy_once(
             source, target, settings, author, owner, reason="chips deploy --watch", trying=False
         )
         console.run_async(check_same_owner(run))
-        report = StepReporter(as_json=False)
+        report = StepReporter(json_at_end=False)
         report.summarize(run, run_deployment(run, report))
     except FolderError as error:
         console.err.print(f"error: {error}", style="red")
@@ -104,7 +104,7 @@ def _fingerprint(path: Path | None) -> tuple[tuple[str, int, int], ...]:
 def _take_away(settings: Settings, target: LocalProcessTarget, model: str, version: str, author: str) -> None:
     console.run_async(
         deregister_version(
-            settings, model, version, force=True, author=author, reason="chips deploy --watch ended"
+            settings, model, version, despite_traffic=True, author=author, reason="chips deploy --watch ended"
         )
     )
     target.stop(model, version)

@@ -42,10 +42,10 @@ class _Copy(NamedTuple):
 
 @contextmanager
 def bring_model_up_to_date(folder: Path, *, refresh: bool | None, dry_run: bool) -> Iterator[Path | None]:
-    """Copy the model in `folder` again if its source has changed.
+    """Replace the copied model in `folder` if its source has changed; only a dry run yields a path, the newer artifact's.
 
-    The copy is its trained/. Yields None, or in a dry run the path of the newer artifact: the folder is not changed then.
-    `refresh`: True takes the source even if nothing has changed or the copy was edited, False leaves the copy as it is.
+    The copy is its trained/. A dry run does not change the folder. `refresh`: True takes the source even if nothing has
+    changed or the copy was edited, False leaves the copy as it is. Yields None where the folder has what is to be deployed.
     Raises Failure; nothing is lost.
     """
     copy = _copy_in(folder)

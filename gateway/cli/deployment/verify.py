@@ -10,12 +10,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway.cli.deployment.stage_unpublished_backend import StagedBackend, stage_backend
+from gateway.cli.deployment.prepare_unpublished_backend import StagedBackend, stage_backend
 from gateway.cli.support import console
-from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
+from gateway.cli.support.backend_credentials import HeaderOption, headers_or_id_token, parse_header
 from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure
 from gateway.cli.support.read_published_artifact import RowsOption
-from gateway.core.model import normalize_backend_url
+from gateway.core.model import check_backend_url
 from gateway.settings import process_environment
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.conformance_check_type import Check, CheckResult
@@ -95,7 +95,7 @@ def verify(
         raise Failure("give the backend's address, or --command to start it", code=EX_USAGE)
     try:
         manifest = read_samples(samples) if samples is not None else ArtifactManifestSubset()
-        url = normalize_backend_url(url) if url is not None else None
+        url = check_backend_url(url) if url is not None else None
     except ValueError as error:
         raise Failure(str(error), code=EX_DATAERR) from None
     manifest = manifest if rows is None else msgspec.structs.replace(manifest, rows=rows)
@@ -135,7 +135,7 @@ def _run_checks(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     async def work() -> VerificationReport:
-        fields = tuple(given) if url is None else await credentials_for(url, list(given))
+        fields = tuple(given) if url is None else await headers_or_id_token(url, list(given))
         async with _backend(url, starts) as (address, process):
             return await run_checks(
                 address,

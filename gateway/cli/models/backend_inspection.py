@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from gateway.cli.models.register_third_party_server import (
     FIRST_VERSION,
     describe_server,
-    metadata_from_server,
     resolve_model_server,
+    to_model_metadata,
 )
 from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import CredentialsRefused
@@ -38,20 +38,20 @@ class RegistrationRequest(NamedTuple):
     backend: dict[str, Any]
 
 
-class ProgressReporter:
+class RegistrationReporter:
     """Reports the progress of a registration. It prints a line for each step, or one JSON document at the end."""
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
+    def __init__(self, *, json_at_end: bool) -> None:
+        self._json_at_end = json_at_end
         self.facts: dict[str, Any] = {}
 
     def tell(self, label: str, text: str, style: str = "bold", **facts: Any) -> None:
         self.facts |= facts
-        if not self._as_json:
+        if not self._json_at_end:
             console.say(label, text, style=style)
 
     def end(self) -> None:
-        if self._as_json:
+        if self._json_at_end:
             console.print_json(self.facts)
 
 
@@ -67,7 +67,7 @@ class BackendInspection(NamedTuple):
 async def inspect_backend(
     requested: RegistrationRequest,
     wait_s: float,
-    report: ProgressReporter,
+    report: RegistrationReporter,
     headers: dict[str, str],
     *,
     yes: bool,
@@ -119,12 +119,12 @@ async def inspect_backend(
     chosen = requested._replace(
         version=service.version, backend={**requested.backend, "predict_path": service.path}
     )
-    metadata = metadata_from_server(requested.name, service)
+    metadata = to_model_metadata(requested.name, service)
     refused = isinstance(failure, CredentialsRefused) and service.kind == UNKNOWN_KIND
     return BackendInspection(chosen, metadata, service, _warn_of_refusal(report) if refused else "")
 
 
-def _warn_of_refusal(report: ProgressReporter) -> str:
+def _warn_of_refusal(report: RegistrationReporter) -> str:
     """Warn of a server that answered 401 or 403 only; return a note for the history's reason."""
     unverified = "not verified: it asks for credentials (401 or 403), so nothing shows that it serves a model"
     report.tell(
@@ -136,7 +136,9 @@ def _warn_of_refusal(report: ProgressReporter) -> str:
     return unverified
 
 
-def _forced(requested: RegistrationRequest, error: Failure, report: ProgressReporter) -> BackendInspection:
+def _forced(
+    requested: RegistrationRequest, error: Failure, report: RegistrationReporter
+) -> BackendInspection:
     report.tell("forced", error.message, style="bold yellow", forced=error.message)
     return BackendInspection(
         requested._replace(version=requested.version or FIRST_VERSION),
@@ -151,7 +153,7 @@ class VersionNotStated(Failure):
 async def probe_backend(
     requested: RegistrationRequest,
     wait_s: float,
-    report: ProgressReporter,
+    report: RegistrationReporter,
     headers: Mapping[str, str] | None = None,
 ) -> ModelMetadata:
     """Wait until the backend is ready, and return its metadata. Raises Failure, NotAChipsBackend or VersionNotStated."""
@@ -189,7 +191,7 @@ async def run_conformance_checks(
     requested: RegistrationRequest,
     metadata: ModelMetadata,
     published: ArtifactManifestSubset,
-    report: ProgressReporter,
+    report: RegistrationReporter,
     fields: tuple[tuple[str, str], ...],
     *,
     force: bool,

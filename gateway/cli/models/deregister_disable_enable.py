@@ -37,7 +37,7 @@ def deregister(
     async def work(registry: Registry) -> int:
         document = await console.find_model_document(registry, name)
         what = f'the model "{name}"' if version is None else f'version {version} of "{name}"'
-        change = _removal(document, version, force=force)
+        change = _removal(document, version, despite_traffic=force)
         _confirm(f"Take {what} out of service?", yes=yes)
         return await registry.write(change, author=console.author_name(by), reason=reason)
 
@@ -50,11 +50,11 @@ def deregister(
     )
 
 
-def _removal(document: Document, version: str | None, *, force: bool) -> Put | Delete:
+def _removal(document: Document, version: str | None, *, despite_traffic: bool) -> Put | Delete:
     """The change that removes a version, or all of the model: also where the version is its last one."""
     if version is not None:
         model = console.read_model(document)
-        _check_removable(model, version, force=force)
+        _check_removable(model, version, despite_traffic=despite_traffic)
         if len(model.backends) > 1:
             body = merge_document(document.body, remove_version_and_rescale(model, version))
             return Put(kind=MODELS, name=document.name, body=body, expected=document.revision)
@@ -62,18 +62,20 @@ def _removal(document: Document, version: str | None, *, force: bool) -> Put | D
 
 
 async def deregister_version(
-    settings: Settings, name: str, version: str, *, force: bool, author: str, reason: str
+    settings: Settings, name: str, version: str, *, despite_traffic: bool, author: str, reason: str
 ) -> bool:
-    """Deregister a version; return whether it was registered.
+    """Deregister a version, and the model with its last one; return whether it was registered.
 
-    This does not ask for confirmation. A model goes with its last version. Raises Failure where the version takes traffic,
-    unless `force`: the others take that over.
+    This does not ask for confirmation. Raises Failure where the version takes traffic and is not the last one. With
+    `despite_traffic` the others take that over; it raises Failure only where none of them takes any.
     """
-    async with console.open_registry_of(settings) as registry:
+    async with console.open_guarded_registry(settings) as registry:
         document = await registry.read(MODELS, name)
         if document is None or console.read_model(document).backend(version) is None:
             return False
-        await registry.write(_removal(document, version, force=force), author=author, reason=reason)
+        await registry.write(
+            _removal(document, version, despite_traffic=despite_traffic), author=author, reason=reason
+        )
         return True
 
 
@@ -121,14 +123,14 @@ def _set_enabled(
     )
 
 
-def _check_removable(model: Model, version: str, *, force: bool) -> None:
+def _check_removable(model: Model, version: str, *, despite_traffic: bool) -> None:
     if model.backend(version) is None:
         known = ", ".join(backend.version for backend in model.backends)
         raise Failure(f'"{model.name}" has no version {version}', hint=f"it has {known}", code=EX_DATAERR)
     share = model.traffic.get(version, 0)
     if not share or len(model.backends) == 1:
         return
-    if not force:
+    if not despite_traffic:
         raise Failure(
             f"version {version} takes {share} % of the traffic",
             hint="shift it away first (chips register … --traffic), or add --force",

@@ -9,18 +9,22 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.cli.models.backend_inspection import (
-    ProgressReporter,
+    RegistrationReporter,
     RegistrationRequest,
     probe_backend,
 )
 from gateway.cli.support import console
 from gateway.cli.support.backend_probe import ModelMetadata
+from gateway.cli.support.check_evidence_before_traffic import (
+    check_verified,
+    newly_served_versions,
+    why_unverified,
+)
 from gateway.cli.support.console import EX_DATAERR, Failure
 from gateway.cli.support.read_published_artifact import published_card
-from gateway.cli.support.verified_before_traffic import check_verified, newly_served_versions, why_unverified
 from gateway.core.model import Backend, Model, Resources, model_problems
 from gateway.core.model_updates import differences, merge_document, with_backend
-from gateway.core.version_evidence import CARD, VERIFY, EvidenceRecord, evidence_address
+from gateway.core.version_evidence import CARD, VERIFY, EvidenceRecord, backend_predict_url
 from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.registry.evidence_records import evidence_change, read_evidence
 from gateway.settings import Settings
@@ -57,9 +61,9 @@ async def register_backend(
 
     It prints nothing, and returns what was written: `generation`, `traffic`, `access`, `changes`. Raises Failure.
     """
-    report = ProgressReporter(as_json=True)
+    report = RegistrationReporter(json_at_end=True)
     metadata = await probe_backend(requested, 10.0, report, headers)
-    async with console.open_registry_of(settings) as registry:
+    async with console.open_guarded_registry(settings) as registry:
         outcome = await merge_registration(
             registry,
             requested,
@@ -79,7 +83,7 @@ async def merge_registration(
     registry: Registry,
     requested: RegistrationRequest,
     metadata: ModelMetadata | None,
-    report: ProgressReporter,
+    report: RegistrationReporter,
     author: str,
     reason: str,
     *,
@@ -159,7 +163,7 @@ async def _evidence(
         sort=VERIFY,
         passed=verified.passed,
         summary=verified.summary,
-        backend=evidence_address(backend),
+        backend=backend_predict_url(backend),
         artifact_digest=backend.artifact_digest,
         image=verified.image or backend.image,
         facts=verified.facts,

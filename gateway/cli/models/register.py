@@ -12,7 +12,7 @@ import typer
 from gateway.artifacts.manifest import RowsPolicy
 from gateway.cli.models.backend_inspection import (
     BackendInspection,
-    ProgressReporter,
+    RegistrationReporter,
     RegistrationRequest,
     inspect_backend,
     run_conformance_checks,
@@ -28,7 +28,7 @@ from gateway.cli.support import console
 from gateway.cli.support.backend_credentials import (
     CredentialsRefused,
     HeaderOption,
-    credentials_for,
+    headers_or_id_token,
     parse_header,
 )
 from gateway.cli.support.backend_probe import ModelMetadata
@@ -36,10 +36,10 @@ from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.model_server_detection import example_request_json
 from gateway.cli.support.parse_sizes import given_resources
 from gateway.cli.support.read_published_artifact import RowsOption, published_samples
-from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
+from gateway.cli.support.wait_until_gateway_serves import WatchedGatewayOption, wait_until_served
 from gateway.control.openapi import example_instance
 from gateway.core.ip_network_set import parse_network
-from gateway.core.model import Model, normalize_backend_url
+from gateway.core.model import Model, check_backend_url
 from gateway.core.model_cors_policy import CorsRule
 from gateway.core.name_validation import check_model_name, check_version
 from gateway.registry.base import MirroredListing
@@ -160,7 +160,7 @@ def register(
     settings = console.settings_for(registry_url)
     requested = RegistrationRequest(
         name=validated_option(check_model_name, name),
-        url=validated_option(normalize_backend_url, url),
+        url=validated_option(check_backend_url, url),
         version=None if version is None else validated_option(check_version, version),
         traffic=traffic,
         model={"owner": owner, "description": description},
@@ -190,7 +190,7 @@ def register(
         raise Failure(
             "--no-probe cannot ask the backend for its version", hint="add --version", code=EX_USAGE
         )
-    report = ProgressReporter(as_json=as_json)
+    report = RegistrationReporter(json_at_end=as_json)
     _check_place(settings, requested.url, requested.backend["audience"])
     given = [parse_header(text) for text in header or []]
 
@@ -200,7 +200,7 @@ def register(
         if probing:
             seen = await inspect_backend(requested, wait, report, dict(shown), yes=yes, force=force)
             seen = await _checked(settings, seen, report, shown, rows, force=force)
-        async with console.open_registry_of(settings) as registry:
+        async with console.open_guarded_registry(settings) as registry:
             outcome = await merge_registration(
                 registry,
                 seen.requested,
@@ -226,14 +226,14 @@ async def _credentials(
 ) -> tuple[tuple[str, str], ...]:
     """What to show the backend; nothing where it asks for more, and the command says what it is. Raises Failure."""
     try:
-        return await credentials_for(requested.url, given)
+        return await headers_or_id_token(requested.url, given)
     except CredentialsRefused:
         if force or (requested.backend["predict_path"] and requested.version):
             return ()
         raise
 
 
-def _verification(seen: BackendInspection, report: ProgressReporter) -> Verification:
+def _verification(seen: BackendInspection, report: RegistrationReporter) -> Verification:
     """What the inspection says about the backend, as evidence."""
     checked = report.facts.get("verified")
     if checked is not None:
@@ -254,7 +254,7 @@ def _verification(seen: BackendInspection, report: ProgressReporter) -> Verifica
 async def _checked(
     settings: Settings,
     seen: BackendInspection,
-    report: ProgressReporter,
+    report: RegistrationReporter,
     shown: tuple[tuple[str, str], ...],
     rows: RowsPolicy | None,
     *,
@@ -267,10 +267,10 @@ async def _checked(
     if seen.service is None:
         published = published_samples(settings, metadata, requested.version or metadata.versions[0])
         if rows is not None:
-            published.rows = rows
+            published.rows_policy = rows
         broken = await run_conformance_checks(requested, metadata, published, report, shown, force=force)
         seen = seen._replace(broken=broken)
-    if not shown and is_remote_https(requested.url):
+    if not shown and is_non_loopback_https(requested.url):
         report.tell(
             "warning",
             "it answers without credentials, so anybody who knows its address can bypass the gateway; "
@@ -290,7 +290,7 @@ def _check_place(settings: Settings, url: str, audience: str | None) -> None:
         networks=[parse_network(network) for network in upstream.networks],
     )
     try:
-        egress_policy.check_url(url)
+        egress_policy.resolve_and_check_url(url)
     except EgressRefused as refused:
         raise Failure(str(refused), code=EX_DATAERR) from None
     if audience and not egress_policy.may_choose_audience(url):
@@ -301,7 +301,7 @@ def _check_place(settings: Settings, url: str, audience: str | None) -> None:
         )
 
 
-def is_remote_https(url: str) -> bool:
+def is_non_loopback_https(url: str) -> bool:
     """Whether the URL is https and not this machine's. Others may reach such a backend too, on Cloud Run for example."""
     host = urlsplit(url).hostname or ""
     try:
@@ -336,7 +336,7 @@ async def _tell_live(
     address: str,
     listing: MirroredListing,
     outcome: RegisteredVersion,
-    report: ProgressReporter,
+    report: RegistrationReporter,
     seen: BackendInspection,
 ) -> None:
     """Wait for a running gateway, where there is one, and say whether it serves all of `listing`."""

@@ -66,14 +66,14 @@ def _confirm(name: str, url: str, service: ThirdPartyModelServer) -> None:
     typer.confirm("Register it so?", default=True, abort=True, err=True)
 
 
-def metadata_from_server(name: str, service: ThirdPartyModelServer) -> ModelMetadata:
-    """The server's metadata, in the form of a CHIPS backend's. They are made from what is known of the server."""
+def to_model_metadata(name: str, detected: ThirdPartyModelServer) -> ModelMetadata:
+    """Convert what is known of a server to the metadata of a CHIPS backend."""
     return ModelMetadata(
         name=name,
-        versions=(service.version,),
-        platform=service.kind,
-        inputs=service.inputs,
-        outputs=service.outputs,
+        versions=(detected.version,),
+        platform=detected.kind,
+        inputs=detected.inputs,
+        outputs=detected.outputs,
     )
 
 

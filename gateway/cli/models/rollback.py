@@ -1,4 +1,7 @@
-"""`chips rollback`: restore an earlier revision of a model. It is a revision of the model's registry entry."""
+"""`chips rollback`: restore a model's whole registry entry as of an earlier revision.
+
+It restores versions, traffic and policy, and brings back a model that was deregistered.
+"""
 
 import sys
 from typing import Annotated, Any

@@ -16,7 +16,7 @@ from gateway.cli.support import console
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.open_figures_store import open_figures_store
 from gateway.cli.support.read_published_artifact import published_manifest
-from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
+from gateway.cli.support.wait_until_gateway_serves import WatchedGatewayOption, wait_until_served
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.core.rollout_document import backend_fingerprint
@@ -29,8 +29,8 @@ from gateway.core.shadow_document import (
     utc_text,
     why_not_shadowed,
 )
-from gateway.core.version_evidence import SHADOW, EvidenceRecord, evidence_address
-from gateway.cost.read_price_tables import prices_now, read_all_price_tables
+from gateway.core.version_evidence import SHADOW, EvidenceRecord, backend_predict_url
+from gateway.cost.registry_price_tables import prices_now, read_all_price_tables
 from gateway.registry.base import SHADOWS, Document, Put, Registry
 from gateway.registry.evidence_records import evidence_change, image_bound_to_evidence, read_evidence
 from gateway.registry.snapshot import read_shadow
@@ -133,7 +133,7 @@ def shadow(
     }
 
     async def work() -> None:
-        async with console.open_registry_of(settings) as registry:
+        async with console.open_guarded_registry(settings) as registry:
             model, document, made = await _plan(registry, settings, name, wanted, console.author_name(by))
             tables, _ = await read_all_price_tables(registry)
             prices = prices_now(tables)
@@ -269,7 +269,7 @@ async def _begin(
 async def _look(
     settings: Settings, name: str, *, stop: bool, by: str | None, reason: str, as_json: bool
 ) -> None:
-    async with console.open_registry_of(settings) as registry:
+    async with console.open_guarded_registry(settings) as registry:
         document = await registry.read(SHADOWS, name)
         if document is None:
             raise Failure(
@@ -312,7 +312,7 @@ async def _verdict(registry: Registry, found: Shadow, model: Model, facts: dict[
         sort=SHADOW,
         passed=facts["finding"] == "agrees",
         summary=f"{facts['finding']} with version {found.stable}: {facts['why']}",
-        backend=evidence_address(candidate),
+        backend=backend_predict_url(candidate),
         artifact_digest=candidate.artifact_digest,
         image=await image_bound_to_evidence(registry, found.model, candidate),
         facts={

@@ -7,9 +7,13 @@ import typer
 
 from gateway.cli.models.sticky_option import StickyOption, with_sticky_option
 from gateway.cli.support import console
+from gateway.cli.support.check_evidence_before_traffic import (
+    ForceOption,
+    check_verified,
+    warn_of_active_rollout,
+)
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.verified_before_traffic import ForceOption, check_verified, warn_of_active_rollout
-from gateway.cli.support.wait_for_propagation import WatchedGatewayOption, wait_until_served
+from gateway.cli.support.wait_until_gateway_serves import WatchedGatewayOption, wait_until_served
 from gateway.core.model import Model, model_problems
 from gateway.core.model_updates import merge_document
 from gateway.registry.base import MODELS, Put, Registry
@@ -55,7 +59,7 @@ def traffic(
         return
 
     async def work() -> dict[str, Any]:
-        async with console.open_registry_of(settings) as registry:
+        async with console.open_guarded_registry(settings) as registry:
             document, model = await console.find_model(registry, name)
             after = _split(model, wanted, sticky)
             facts: dict[str, Any] = {
@@ -108,7 +112,7 @@ def _show_change(facts: dict[str, Any], *, dry_run: bool) -> None:
 
 
 async def _current(settings: Settings, name: str) -> Model:
-    async with console.open_registry_of(settings) as registry:
+    async with console.open_guarded_registry(settings) as registry:
         _, model = await console.find_model(registry, name)
         return model
 

@@ -1,4 +1,4 @@
-"""Read requests from the gateways' lines in Cloud Logging. It finds one, shows the last ones, and follows new ones."""
+"""Find a request in the gateways' lines in Cloud Logging, and tail the last and new ones."""
 
 import threading
 from collections.abc import Iterator

@@ -9,10 +9,10 @@ import typer
 
 from gateway.cli.observe.why import request_line
 from gateway.cli.support import console
-from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
+from gateway.cli.support.operator_pages_client import GatewayOption, KeyOption, operator_pages_client
 from gateway.control.recorded_requests import request_row
 from gateway.settings import load_settings
-from gateway.telemetry.recorded_request_store import RecordedRequestReader
+from gateway.telemetry.recorded_request_store import RequestAndTickReader
 
 _POLL_S = 0.3
 
@@ -76,7 +76,7 @@ def tail(
                     hint="name a running gateway with --gateway",
                     code=console.EX_DATAERR,
                 )
-            requests = _from_store(RecordedRequestReader(Path(path)), last=last, follow=follow)
+            requests = _from_store(RequestAndTickReader(Path(path)), last=last, follow=follow)
         async for request in requests:
             if (model and request["model"] != model) or (errors and request["status"] < 400):
                 continue
@@ -86,7 +86,7 @@ def tail(
 
 
 async def _from_store(
-    reader: RecordedRequestReader, *, last: int, follow: bool
+    reader: RequestAndTickReader, *, last: int, follow: bool
 ) -> AsyncIterator[dict[str, Any]]:
     number = reader.last_number()
     for kept in reversed(reader.newest(limit=last) if last else []):
@@ -100,9 +100,9 @@ async def _from_store(
 
 
 async def _from_gateway(address: str, key: str, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
-    async with gateway_client(address, key) as at:
+    async with operator_pages_client(address, key) as at:
         if last:
-            before = await at.get_json("/-/requests", limit=str(last))
+            before = await at.get_json_or_none("/-/requests", limit=str(last))
             for request in reversed(before["requests"]):
                 yield request
         if follow:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.support import console
-from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
+from gateway.cli.support.operator_pages_client import GatewayOption, KeyOption, operator_pages_client
 from gateway.core.escape_unprintable import printable
 
 _ORDERS = {"rps": "rps", "errors": "failed_share", "p50": "p50_ms", "p99": "p99_ms", "in-flight": "in_flight"}
@@ -41,9 +41,9 @@ def top(
         )
 
     async def work() -> None:
-        async with gateway_client(gateway, key) as at:
+        async with operator_pages_client(gateway, key) as at:
             if once or as_json:
-                board = await at.get_json("/-/models", window="10s")
+                board = await at.get_json_or_none("/-/models", window="10s")
                 if board is None:
                     raise console.Failure(
                         f"what answers at {gateway} is not this gateway", code=console.EX_PROTOCOL

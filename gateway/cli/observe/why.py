@@ -14,12 +14,12 @@ import typer
 from rich.text import Text
 
 from gateway.cli.support import console
-from gateway.cli.support.gateway_client import GatewayOption, KeyOption, gateway_client
+from gateway.cli.support.operator_pages_client import GatewayOption, KeyOption, operator_pages_client
 from gateway.core.escape_unprintable import printable
-from gateway.cost.read_price_tables import read_default_prices
+from gateway.cost.registry_price_tables import read_default_prices
 from gateway.settings import load_settings
-from gateway.telemetry.recorded_request_store import RecordedRequestReader, RequestFilter
-from gateway.telemetry.recorded_request_summary import RequestSummary
+from gateway.telemetry.recorded_request import RecordedRequest
+from gateway.telemetry.recorded_request_store import RequestAndTickReader, RequestFilter
 from gateway.telemetry.spans_of_request import Span, spans_of
 
 _BAR = 44
@@ -39,7 +39,7 @@ _KEPT = {
 class FoundRequest(msgspec.Struct, frozen=True):
     """A request and where it was found."""
 
-    summary: RequestSummary
+    request: RecordedRequest
     source: str
 
 
@@ -119,7 +119,7 @@ def why(
     if as_json:
         console.print_json(
             [
-                msgspec.to_builtins({"source": s.source, "request": s.summary, "spans": spans_of(s.summary)})
+                msgspec.to_builtins({"source": s.source, "request": s.request, "spans": spans_of(s.request)})
                 for s in stories
             ]
         )
@@ -143,19 +143,19 @@ async def _choose(slowest_of: str | None, *, errors: bool, gateway: str, key: st
             query = {"kind": "slowest", "limit": 1, "model": model} | (
                 {"version": version} if version else {}
             )
-        async with gateway_client(gateway, key) as at:
-            document = await at.get_json(f"/-/requests?{urlencode(query)}")
+        async with operator_pages_client(gateway, key) as at:
+            document = await at.get_json_or_none(f"/-/requests?{urlencode(query)}")
         found = [str(row["request_id"]) for row in (document or {"requests": []})["requests"]]
         place = gateway
     else:
         place = store or load_settings().trace.store
-        reader = RecordedRequestReader(Path(place))
+        reader = RequestAndTickReader(Path(place))
         kept = (
             reader.slowest(RequestFilter(model=model, version=version or None), limit=1)
             if slowest_of
             else reader.newest(RequestFilter(kind=kind), limit=1)
         )
-        found = [one.summary.request_id for one in kept]
+        found = [one.request.request_id for one in kept]
     if not found:
         what = (
             f"no request of {slowest_of}"
@@ -179,23 +179,23 @@ async def _find(
     path = store or ("" if gateway else load_settings().trace.store)
     if path and path != "off":
         looked.append(path)
-        found = RecordedRequestReader(Path(path)).find(request_or_trace_id)
+        found = RequestAndTickReader(Path(path)).find(request_or_trace_id)
         if found:
-            return [FoundRequest(summary, path) for summary in found], looked
+            return [FoundRequest(request, path) for request in found], looked
     if gateway:
         looked.append(gateway)
-        async with gateway_client(gateway, key) as at:
-            document = await at.get_json(f"/-/requests/{request_or_trace_id}")
+        async with operator_pages_client(gateway, key) as at:
+            document = await at.get_json_or_none(f"/-/requests/{request_or_trace_id}")
         if document is not None:
             return [
-                FoundRequest(msgspec.convert(request, RequestSummary), gateway)
+                FoundRequest(msgspec.convert(request, RecordedRequest), gateway)
                 for request in document["requests"]
             ], looked
     return [], looked or ["no store (the setting trace.store is off)"]
 
 
 def _show(story: FoundRequest) -> None:
-    s = story.summary
+    s = story.request
     console.out.print(
         Text.assemble(
             (printable(f"{s.method} {s.path}"), "bold"),
@@ -240,7 +240,7 @@ def _show(story: FoundRequest) -> None:
     draw_waterfall(spans_of(s))
 
 
-def _error_text(s: RequestSummary) -> str:
+def _error_text(s: RecordedRequest) -> str:
     """What went wrong. Of an error that the backend answered, its code: the rest of that answer may quote what was sent."""
     code = _BACKEND_ERROR.search(s.server_timing)
     if s.detail or code is None:

@@ -15,13 +15,13 @@ from gateway.audit.export_history import to_csv, to_html, to_json
 from gateway.audit.model_states_at import ModelState, model_states_at, parse_time_with_zone
 from gateway.audit.verify_history import AnchoredHead, HistoryReport, verify_history
 from gateway.cli.support import console
-from gateway.cli.support.audit_second_place_and_keys import (
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.open_audit_from_settings import (
     configured_second_place,
     open_signer,
     read_second_place,
-    read_trusted_keys,
+    read_trusted_pem_keys,
 )
-from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.registry.base import Registry
 from gateway.settings import Settings
 
@@ -93,7 +93,7 @@ def audit(
 
 def _with_registry(settings: Settings, work: Callable[[Registry], Awaitable[Any]]) -> Any:
     async def opened() -> Any:
-        async with console.open_registry_of(settings) as registry:
+        async with console.open_guarded_registry(settings) as registry:
             return await work(registry)
 
     return console.run_async(opened())
@@ -317,7 +317,7 @@ def _note_restore(settings: Settings, reason: str, by: str, *, as_json: bool) ->
 
     if not reason:
         raise Failure("a restore needs a reason", hint='--reason "…"', code=EX_USAGE)
-    place, signer, keys = _place(settings), open_signer(settings), read_trusted_keys(settings)
+    place, signer, keys = _place(settings), open_signer(settings), read_trusted_pem_keys(settings)
     note = _with_registry(
         settings, lambda registry: write_restore_note(place, registry, signer, keys, by=by, reason=reason)
     )

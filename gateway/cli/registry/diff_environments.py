@@ -6,7 +6,7 @@ import typer
 
 from gateway.cli.support import console
 from gateway.cli.support.console import EX_CONFIG, Failure
-from gateway.cli.support.environment_store_urls import registry_url_of_environment
+from gateway.cli.support.store_urls_by_environment import registry_url_of_environment
 from gateway.core.model_updates import differences
 from gateway.registry.base import MODELS, Document
 from gateway.registry.open_by_url import open_registry

@@ -10,9 +10,13 @@ import typer
 
 from gateway.cli.registry.history import difference_lines
 from gateway.cli.support import console
+from gateway.cli.support.check_evidence_before_traffic import (
+    ForceOption,
+    check_verified,
+    newly_served_versions,
+)
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.cli.support.registry_yaml import Declared, read_declaration
-from gateway.cli.support.verified_before_traffic import ForceOption, check_verified, newly_served_versions
 from gateway.core.model import Model, parse_model
 from gateway.deploy.read_foreign_models import READERS
 from gateway.registry.base import MODELS, NETWORKS, Delete, Document, Put, Registry, now_rfc3339

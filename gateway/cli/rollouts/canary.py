@@ -10,8 +10,8 @@ import typer
 from gateway.cli.models.sticky_option import with_sticky_option
 from gateway.cli.rollouts.canary_status import print_status, read_status
 from gateway.cli.support import console
+from gateway.cli.support.check_evidence_before_traffic import ForceOption, check_verified
 from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.verified_before_traffic import ForceOption, check_verified
 from gateway.core.model import Model, parse_model
 from gateway.core.model_updates import merge_document, to_document
 from gateway.core.rollout_document import Rollout, RolloutPlan, new_rollout, with_traffic

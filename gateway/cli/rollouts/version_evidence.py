@@ -94,7 +94,7 @@ def print_requests_behind(record: Mapping[str, Any]) -> None:
 
 
 def print_card_sections(facts: Mapping[str, Any]) -> None:
-    """Print the sections of a model card. They are printed as the card's author wrote them."""
+    """Print the sections of a model card. The Markdown is not rendered, and unprintable characters are escaped."""
     for section in read_card_sections(facts):
         console.say("", f"## {section.heading}")
         for line in section.text.split("\n"):

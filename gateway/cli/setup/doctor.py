@@ -14,19 +14,21 @@ from gateway.cli.setup import doctor_checks
 from gateway.cli.setup.doctor_backends_match_registry import check_registered_backend
 from gateway.cli.setup.doctor_checks import (
     Finding,
+    check_anchor_store_configured,
     check_artifact_store,
+    check_cloud_run_body_limit,
     check_cloud_run_services,
     check_emulator_variables,
     check_google_credentials,
-    check_model_registration,
     check_programs_and_packages,
+    check_takes_traffic,
     read_models,
 )
-from gateway.cli.setup.doctor_excessive_iam_roles import check_excessive_iam_roles, firestore_database_of
-from gateway.cli.setup.doctor_unapproved_versions import check_audit_anchor_store, check_sign_off
+from gateway.cli.setup.doctor_deploy_erase_roles import check_deploy_erase_roles, firestore_database_of
+from gateway.cli.setup.doctor_unapproved_versions import check_sign_off
 from gateway.cli.support import console
 from gateway.cli.support.console import Failure
-from gateway.cli.support.wait_for_propagation import WatchedGatewayOption
+from gateway.cli.support.wait_until_gateway_serves import WatchedGatewayOption
 from gateway.registry.base import RegistryError
 from gateway.settings import SettingsError, mask_url
 
@@ -95,21 +97,21 @@ async def _examine(registry_url: str | None, address: str | None) -> AsyncGenera
         yield finding
     yield await asyncio.to_thread(check_artifact_store, settings)
     try:
-        async with console.open_registry_of(settings) as registry:
+        async with console.open_guarded_registry(settings) as registry:
             listing = await registry.load_mirrored()
             signed = [one async for one in check_sign_off(registry, read_models(listing)[0])]
-            roles = await check_excessive_iam_roles(registry, firestore_database_of(settings.registry))
+            roles = await check_deploy_erase_roles(registry, firestore_database_of(settings.registry))
     except RegistryError as error:
         yield Finding("registry", "wrong", str(error), "is it the right one? chips env show, chips check")
         return
     models, problems = read_models(listing)
     yield Finding("registry", "ok", f"generation {listing.generation}, {len(models)} models")
-    for found in (*problems, check_audit_anchor_store(settings), *signed, *roles):
+    for found in (*problems, check_anchor_store_configured(settings), *signed, *roles):
         yield found
     async for finding in doctor_checks.check_gateway(console.gateway_address(address, settings), listing):
         yield finding
     for model in models:
-        for finding in check_model_registration(model):
+        for finding in (*check_cloud_run_body_limit(model), *check_takes_traffic(model)):
             yield finding
     for finding in await asyncio.to_thread(check_cloud_run_services, models):
         yield finding

@@ -3,11 +3,11 @@
 import asyncio
 
 from gateway.cli.setup.doctor_checks import Finding
-from gateway.cli.support.backend_credentials import CredentialsRefused, credentials_for
+from gateway.cli.support.backend_credentials import CredentialsRefused, headers_or_id_token
 from gateway.cli.support.backend_probe import ModelMetadata, NotAChipsBackend, probe
 from gateway.cli.support.console import Failure
 from gateway.cli.support.model_server_detection import UNKNOWN_KIND, detect_model_server, is_chips_backend
-from gateway.control.openapi import has_own_json_format
+from gateway.control.openapi import takes_instances
 from gateway.core.model import Backend, Model
 from gateway.settings import state_folder
 
@@ -32,7 +32,7 @@ async def check_registered_backend(model: Model, index: int, gate: asyncio.Semap
     headers: dict[str, str] = {}
     async with gate:
         try:
-            headers = dict(await credentials_for(backend.url, ()))
+            headers = dict(await headers_or_id_token(backend.url, ()))
             metadata = await probe(
                 backend.url, model.name, wait_s=0, progress=lambda _: None, headers=headers
             )
@@ -43,7 +43,7 @@ async def check_registered_backend(model: Model, index: int, gate: asyncio.Semap
             taken = model.enabled and model.traffic.get(backend.version)
             hint = _local_backend_hint(backend.url) or failure.hint
             return Finding(subject, "wrong" if taken else "warning", failure.message, hint)
-        if has_own_json_format(backend) and not await is_chips_backend(backend.url, model.name, headers):
+        if not takes_instances(backend) and not await is_chips_backend(backend.url, model.name, headers):
             kind = backend.platform or metadata.platform or UNKNOWN_KIND
             return Finding(subject, "ok", f"{kind} answers at {backend.url}")
     return _compared(subject, model, backend, metadata)
@@ -53,7 +53,7 @@ async def _server_of_another_kind(
     model: Model, backend: Backend, headers: dict[str, str], failure: Failure
 ) -> str:
     """What answers where no CHIPS backend was registered; empty where one should, or where nothing answers."""
-    if not has_own_json_format(backend):
+    if takes_instances(backend):
         return ""
     if isinstance(failure, CredentialsRefused):  # it knows nobody who asks for paths of ours
         return UNKNOWN_KIND if backend.platform == UNKNOWN_KIND else ""

@@ -18,7 +18,7 @@ from gateway.core.model import Model, parse_model
 from gateway.registry.base import MODELS, MirroredListing
 from gateway.settings import (
     Settings,
-    endpoint_override,
+    gcloud_endpoint_override,
     process_environment,
     state_folder,
 )
@@ -153,6 +153,16 @@ def check_artifact_store(settings: Settings) -> Finding:
     return Finding("artifacts", "ok", settings.artifacts)
 
 
+def check_anchor_store_configured(settings: Settings) -> Finding:
+    """Check that the settings name an anchor store. The store itself is not opened.
+
+    It is the second place, where the heads of the history are kept apart from the registry.
+    """
+    if settings.audit.second_place:
+        return Finding("history", "ok", f"its heads are kept in {settings.audit.second_place}")
+    return Finding("history", "skipped", "its heads are kept in no second place (audit.second_place)")
+
+
 def read_models(listing: MirroredListing) -> tuple[list[Model], list[Finding]]:
     """The models of a registry listing, and a finding for each damaged one."""
     models, problems = [], []
@@ -224,33 +234,28 @@ async def check_gateway(address: str, listing: MirroredListing) -> AsyncGenerato
             yield Finding("clock", "ok", "the gateway's and this one agree")
 
 
-def check_model_registration(model: Model) -> Sequence[Finding]:
-    """Check a model's registration: its traffic and its body limit.
-
-    A version must take traffic, and Cloud Run must take bodies up to the limit.
-    """
-    found = []
+def check_cloud_run_body_limit(model: Model) -> Sequence[Finding]:
+    """Check that Cloud Run takes bodies up to the model's body limit. Only for a model with backends on Cloud Run."""
     limit = model.policy.body_limit_bytes
     on_cloud_run = [backend for backend in model.backends if ".run.app" in backend.url]
-    if limit is not None and limit > CLOUD_RUN_BODY_BYTES and on_cloud_run:
-        found.append(
-            Finding(
-                model.name,
-                "warning",
-                f"its body limit of {limit} bytes is above the {CLOUD_RUN_BODY_BYTES} that Cloud Run takes",
-                f"chips register {model.name} URL --body-limit {CLOUD_RUN_BODY_BYTES}",
-            )
+    if limit is None or limit <= CLOUD_RUN_BODY_BYTES or not on_cloud_run:
+        return []
+    return [
+        Finding(
+            model.name,
+            "warning",
+            f"its body limit of {limit} bytes is above the {CLOUD_RUN_BODY_BYTES} that Cloud Run takes",
+            f"chips register {model.name} URL --body-limit {CLOUD_RUN_BODY_BYTES}",
         )
-    if model.enabled and not any(model.traffic.values()):
-        found.append(
-            Finding(
-                model.name,
-                "wrong",
-                "no version of it takes traffic",
-                f"chips traffic {model.name} VERSION=100",
-            )
-        )
-    return found
+    ]
+
+
+def check_takes_traffic(model: Model) -> Sequence[Finding]:
+    """Check that at least one version of an enabled model takes traffic."""
+    if not model.enabled or any(model.traffic.values()):
+        return []
+    fix = f"chips traffic {model.name} VERSION=100"
+    return [Finding(model.name, "wrong", "no version of it takes traffic", fix)]
 
 
 def check_cloud_run_services(models: Sequence[Model]) -> Sequence[Finding]:
@@ -264,7 +269,7 @@ def check_cloud_run_services(models: Sequence[Model]) -> Sequence[Finding]:
     from gateway.deploy.cloud_run import service_name
     from gateway.deploy.google_clients import GoogleClients
 
-    place, services = chosen.environment, GoogleClients(endpoint_override).services
+    place, services = chosen.environment, GoogleClients(gcloud_endpoint_override).services
     found = []
     for model in models:
         name = f"projects/{place.project}/locations/{place.region}/services/{service_name(model.name)}"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from gateway.cli.setup.doctor_checks import Finding
 from gateway.core.model import Backend, Model
 from gateway.registry.base import EMERGENCIES, Registry
-from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.signoff.in_toto_statement import VerifiedStatement
@@ -149,13 +148,3 @@ def _enough(signed: "Sequence[tuple[str, VerifiedStatement]]", required: Mapping
         if alone or not unfilled_role_places(required, approvers):
             return list(dict.fromkeys(one.person.name for one in decisions))
     return []
-
-
-def check_audit_anchor_store(settings: Settings) -> Finding:
-    """Check that the settings name an anchor store.
-
-    It is the second place, where the heads of the history are kept apart from the registry.
-    """
-    if settings.audit.second_place:
-        return Finding("history", "ok", f"its heads are kept in {settings.audit.second_place}")
-    return Finding("history", "skipped", "its heads are kept in no second place (audit.second_place)")

@@ -7,15 +7,15 @@ import typer
 from gateway.audit.dsse_envelope import SigningError
 from gateway.cli.rollouts.version_evidence import print_card_sections, print_requests_behind
 from gateway.cli.support import console
-from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.signer_options import (
+from gateway.cli.support.approval_signer_options import (
     AsOption,
     SshKeyOption,
     TokenCommandOption,
     identify_signer,
-    read_sign_off_policy,
+    require_sign_off_policy,
     sign_and_verify,
 )
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
 from gateway.core.suggestions import suggest
 from gateway.core.version_evidence import CARD, verdict_sample_size
 from gateway.registry.base import APPROVALS, Document, Registry
@@ -110,7 +110,7 @@ def approvals(
     """
 
     async def work(registry: Registry) -> list[dict[str, Any]]:
-        records = await read_requests_and_keys(registry, await read_sign_off_policy(registry))
+        records = await read_requests_and_keys(registry, await require_sign_off_policy(registry))
         documents = [one for one in records.requests if request_id in {None, one.name}]
         if request_id is not None and not documents:
             await _find(registry, request_id)  # says what there is
@@ -138,7 +138,7 @@ def _decide(
     as_json: bool,
 ) -> None:
     async def work(registry: Registry) -> dict[str, Any]:
-        stored = await read_sign_off_policy(registry)
+        stored = await require_sign_off_policy(registry)
         keys = await fetch_current_issuer_keys(stored.policy)
         document, request = await _find(registry, request_id)
         who = identify_signer(stored.policy, ssh_key, token_command, name)

@@ -5,7 +5,7 @@ import msgspec
 from gateway.cli.signoff.request_approval import VersionWithEvidence
 from gateway.cli.support import console
 from gateway.core.model import Model
-from gateway.core.version_evidence import VERIFY, evidence_address, why_evidence_does_not_apply
+from gateway.core.version_evidence import VERIFY, backend_predict_url, why_evidence_does_not_apply
 from gateway.registry.base import Put, Registry
 from gateway.registry.evidence_records import evidence_change, read_evidence
 from gateway.settings import Settings
@@ -28,13 +28,13 @@ async def carry_over_verification(
     known = await read_evidence(registry, model.name, backend.version, VERIFY)
     if known is not None and not why_evidence_does_not_apply(known, backend):
         return []
-    async with console.open_registry_of(origin) as theirs:
+    async with console.open_guarded_registry(origin) as theirs:
         record = await read_evidence(theirs, model.name, backend.version, VERIFY)
     if record is None or not record.passed or why_evidence_does_not_apply(record, source.backend):
         return []
     carried = msgspec.structs.replace(
         record,
-        backend=evidence_address(backend),
+        backend=backend_predict_url(backend),
         summary=f"{record.summary} (in {environment}, of the same artifact)",
     )
     return [await evidence_change(registry, carried)]

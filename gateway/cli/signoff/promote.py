@@ -25,18 +25,18 @@ from gateway.cli.signoff.request_approval import (
     read_version_with_evidence,
 )
 from gateway.cli.support import console
-from gateway.cli.support.backend_credentials import HeaderOption, credentials_for, parse_header
+from gateway.cli.support.approval_signer_options import split_model_and_version
+from gateway.cli.support.backend_credentials import HeaderOption, headers_or_id_token, parse_header
 from gateway.cli.support.backend_probe import NotAChipsBackend, probe
+from gateway.cli.support.check_evidence_before_traffic import ForceOption, check_verified
 from gateway.cli.support.console import EX_DATAERR, EX_NOPERM, EX_USAGE, Failure
-from gateway.cli.support.environment_store_urls import (
-    artifact_store_url_of,
-    image_repository_of,
+from gateway.cli.support.store_urls_by_environment import (
+    artifact_store_or_default,
+    image_repository_of_environment,
     resolve_registry_url,
 )
-from gateway.cli.support.signer_options import split_model_and_version
 from gateway.cli.support.transfer_progress import transfer_progress
-from gateway.cli.support.verified_before_traffic import ForceOption, check_verified
-from gateway.core.model import Backend, Model, model_problems, normalize_backend_url
+from gateway.core.model import Backend, Model, check_backend_url, model_problems
 from gateway.core.model_updates import merge_document, with_backend
 from gateway.registry.base import MODELS, Document, Put, Registry
 from gateway.settings import Settings, state_folder
@@ -111,12 +111,12 @@ def promote(
     origin, target = (console.settings_for(resolve_registry_url(env)) for env in (source, to))
     given = [parse_header(text) for text in header or []]
     stores, images = (
-        (artifact_store_url_of(source, origin), artifact_store_url_of(to, target)),
-        image_repository_of(to),
+        (artifact_store_or_default(source, origin), artifact_store_or_default(to, target)),
+        image_repository_of_environment(to),
     )
 
     async def work() -> PromotionPlan:
-        async with console.open_registry_of(target) as registry:
+        async with console.open_guarded_registry(target) as registry:
             plan = await _plan(registry, origin, name, number, url or "", stores, images)
             _check_stores(plan, *stores)
             if not no_probe and url is not None and not copy_only:
@@ -216,7 +216,7 @@ def _after(document: Document | None, source: VersionWithEvidence, url: str, sto
     """The model in the target's registry with the promoted version: its policy and contract are those of the source."""
     known = console.read_model(document) if document is not None else Model(name=source.model.name)
     try:
-        address = normalize_backend_url(url) if url else source.backend.url
+        address = check_backend_url(url) if url else source.backend.url
     except ValueError as error:
         raise Failure(str(error), code=EX_USAGE) from None
     before = known.backend(source.backend.version)
@@ -328,7 +328,7 @@ async def _check_backend(source: VersionWithEvidence, url: str, given: list[tupl
             source.model.name,
             wait_s=_WAIT_S,
             progress=lambda text: console.note(f"waiting: {text}"),
-            headers=dict(await credentials_for(url, given)),
+            headers=dict(await headers_or_id_token(url, given)),
         )
     except NotAChipsBackend as error:
         hint = "is it the address of this version's backend? --no-probe promotes a server of another kind without asking it"

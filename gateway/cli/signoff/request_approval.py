@@ -12,19 +12,19 @@ import typer
 
 from gateway.cli.signoff.sign_off_policy import read_policy_from
 from gateway.cli.support import console
-from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
-from gateway.cli.support.environment_store_urls import artifact_store_url_of, resolve_registry_url
-from gateway.cli.support.read_published_artifact import published_card
-from gateway.cli.support.signer_options import (
+from gateway.cli.support.approval_signer_options import (
     AsOption,
     SignerIdentity,
     SshKeyOption,
     TokenCommandOption,
     identify_signer,
-    read_sign_off_policy,
+    require_sign_off_policy,
     sign_and_verify,
     split_model_and_version,
 )
+from gateway.cli.support.console import EX_DATAERR, EX_USAGE, Failure
+from gateway.cli.support.read_published_artifact import published_card
+from gateway.cli.support.store_urls_by_environment import artifact_store_or_default, resolve_registry_url
 from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.core.version_evidence import CARD, why_evidence_does_not_apply
@@ -88,11 +88,11 @@ def request_approval(
         )
     target = console.settings_for(resolve_registry_url(to))
     origin = console.settings_for(resolve_registry_url(source) if source is not None else registry_url)
-    store = origin.artifacts if source is None else artifact_store_url_of(source, origin)
+    store = origin.artifacts if source is None else artifact_store_or_default(source, origin)
 
     async def work() -> dict[str, Any]:
-        async with console.open_registry_of(target) as registry:
-            stored = await read_sign_off_policy(registry)
+        async with console.open_guarded_registry(target) as registry:
+            stored = await require_sign_off_policy(registry)
             identity = identify_signer(stored.policy, ssh_key, token_command, name)
             keys = await fetch_current_issuer_keys(stored.policy)
             if policy is not None:
@@ -165,7 +165,7 @@ async def read_version_with_evidence(
 
     The model card is read from the artifact itself, in `store`, and from the registry where that cannot be reached.
     """
-    async with console.open_registry_of(origin) as registry:
+    async with console.open_guarded_registry(origin) as registry:
         _, model = await console.find_model(registry, name)
         backend = model.backend(version)
         if backend is None:

@@ -7,8 +7,8 @@ import msgspec
 import typer
 
 from gateway.cli.support import console
+from gateway.cli.support.approval_signer_options import require_sign_off_policy
 from gateway.cli.support.console import EX_DATAERR, Failure
-from gateway.cli.support.signer_options import read_sign_off_policy
 from gateway.registry.base import SIGN_OFF, Put, Registry
 from gateway.signoff.environment_policy import (
     POLICY,
@@ -67,7 +67,7 @@ def show(registry_url: console.RegistryOption = None, as_json: console.JsonOptio
 
     Example: `chips --env prod sign-off show`
     """
-    stored = console.with_registry(registry_url, read_sign_off_policy)
+    stored = console.with_registry(registry_url, require_sign_off_policy)
     if as_json:
         console.print_json({**msgspec.to_builtins(stored.policy), "digest": stored.digest})
         return

@@ -39,10 +39,11 @@ def is_cloud_run(url: str) -> bool:
     return parts.scheme == "https" and (parts.hostname or "").endswith(".run.app")
 
 
-async def credentials_for(url: str, headers: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Header fields with credentials for requests to `url`.
+async def headers_or_id_token(url: str, headers: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The header fields with credentials for `url`: `headers` if given, or else an ID token where Cloud Run requires one.
 
-    They are `headers` if given, else an ID token where Cloud Run requires one. Raises Failure.
+    Empty where the backend requires none. Raises CredentialsRefused where a server elsewhere requires some, and Failure where
+    no token can be fetched.
     """
     if headers or await _status_of(url) not in _ASKS:
         return tuple(headers)

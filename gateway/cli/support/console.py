@@ -23,7 +23,7 @@ from gateway.cli.support.environments_file import (
 )
 from gateway.cli.support.global_options import GlobalOptions as GlobalOptions  # noqa: PLC0414  (others read both here)
 from gateway.cli.support.global_options import choice as choice  # noqa: PLC0414
-from gateway.core.escape_unprintable import printable, printable_json, printable_lines
+from gateway.core.escape_unprintable import printable, printable_json, printable_own_lines
 from gateway.core.model import Model, parse_model
 from gateway.core.suggestions import suggest
 from gateway.registry.base import (
@@ -98,7 +98,7 @@ class _Screen(Console):
             if segment.control:
                 yield segment
             else:
-                yield Segment(printable_lines(segment.text), segment.style)
+                yield Segment(printable_own_lines(segment.text), segment.style)
 
 
 out = _Screen()
@@ -157,7 +157,7 @@ def report_failure(failure: Failure, *, as_json: bool) -> NoReturn:
 
 def _indented(text: str) -> str:
     """Lines after the first stand further right, so that none can pass for one of ours."""
-    return printable_lines(text).replace("\n", "\n       ")
+    return printable_own_lines(text).replace("\n", "\n       ")
 
 
 def current_environment_file() -> CurrentEnvironmentFile:
@@ -230,9 +230,8 @@ def confirm_protected_write(settings: Settings, *, store: str = "") -> None:
     choice.yes = True
 
 
-_SIGNED_BY_PEOPLE = frozenset(
-    {APPROVALS, EVIDENCE}
-)  # these collect signatures, and change nothing that serves
+# These collect signatures, and change nothing that serves.
+_SIGNED_BY_PEOPLE = frozenset({APPROVALS, EVIDENCE})
 
 
 async def _check_approvals(registry: Registry, changes: Sequence[Put | Delete]) -> tuple[Precondition, ...]:
@@ -297,8 +296,11 @@ class _Guarded:
 
 
 @asynccontextmanager
-async def open_registry_of(settings: Settings) -> AsyncIterator[Registry]:
-    """Open the registry of `settings`, and close it afterwards. Writes to a protected environment must be confirmed."""
+async def open_guarded_registry(settings: Settings) -> AsyncIterator[Registry]:
+    """Open the registry of `settings` with a guard that asks before a write to a protected environment.
+
+    It also refuses a write without approval. After a write the fallback and the second place, if set, are brought up to date.
+    """
     registry = open_registry(settings.registry)
     guarded: Any = _Guarded(registry, settings)
     try:
@@ -349,7 +351,7 @@ def with_registry(registry_url: str | None, work: Callable[[Registry], Awaitable
     """Open the registry, do `work` with it, close it."""
 
     async def opened() -> Result:
-        async with open_registry_of(settings_for(registry_url)) as registry:
+        async with open_guarded_registry(settings_for(registry_url)) as registry:
             return await work(registry)
 
     return run_async(opened())

@@ -1,4 +1,4 @@
-"""Reads the file of named environments.
+"""The file of named environments, and the file that remembers which of them is in use.
 
 An environment says which project, registry and artifact store a command acts on.
 
@@ -16,7 +16,7 @@ An environment says which project, registry and artifact store a command acts on
     gateway = "https://chips.example.com"
     protected = true
 
-The file is written by people; which environment is in use is kept with the other state of the commands.
+People write this file. `chips env use` writes the other one, which is kept with the other state of the commands.
 """
 
 import tomllib
@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.decode_strict_utf8 import decode_strict_utf8
+from gateway.core.decode_text_file import decode_text_file
 from gateway.core.suggestions import suggest
 
 EXAMPLE = '[dev]\nregistry = "firestore://my-project-dev/chips"\nartifacts = "gs://my-project-dev-artifacts"'
@@ -61,7 +61,7 @@ class EnvironmentsFileError(Exception):
 def read_environments(path: Path) -> dict[str, Environment]:
     """Read all environments from the file at `path`. There are none where there is no file. Raises EnvironmentsFileError."""
     try:
-        text = decode_strict_utf8(path.read_bytes())
+        text = decode_text_file(path.read_bytes())
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The global options of `chips`, which stand before the command. An example is `chips --env prod --yes …`."""
+"""The global options given before the command (`chips --env prod --yes …`), kept for the commands to read."""
 
 import re
 import shlex

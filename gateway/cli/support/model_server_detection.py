@@ -71,8 +71,8 @@ class CachingProbe:
         status, _ = await self._ask(path, "GET")
         return status not in {0, 404}
 
-    async def openapi(self) -> dict[str, Any]:
-        """The server's OpenAPI document, from where common frameworks serve it."""
+    async def discover_openapi(self) -> dict[str, Any]:
+        """Find the server's OpenAPI document, at the paths where common frameworks serve it. Empty where there is none."""
         for path in ("/openapi.json", "/docs.json", "/api-description"):
             found = await self.json(path)
             if isinstance(found, dict) and isinstance(found.get("paths"), dict):
@@ -207,7 +207,7 @@ async def _litserve(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     server = info.get("server") if isinstance(info, dict) else None
     if not isinstance(server, dict) or "workers_per_device" not in server:
         return None
-    found = await _from_openapi(site, await site.openapi(), "LitServe")
+    found = await _from_openapi(site, await site.discover_openapi(), "LitServe")
     path = found.path if found is not None else "/predict"
     body = found.example if found is not None else None
     return ThirdPartyModelServer("LitServe", path, example=body or {"input": 0})
@@ -242,7 +242,7 @@ async def _vetiver(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     version = metadata.get("version")
     version = version[0] if isinstance(version, list) and version else version  # R boxes it
     named = str(version) if isinstance(version, str) and _NAME.fullmatch(version) else _FIRST_VERSION
-    found = await _from_openapi(site, await site.openapi(), "vetiver")
+    found = await _from_openapi(site, await site.discover_openapi(), "vetiver")
     return ThirdPartyModelServer("vetiver", "/predict", named, found.example if found is not None else None)
 
 
@@ -256,7 +256,7 @@ async def _bentoml(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
 
 async def _plain_openapi(site: CachingProbe, _: str) -> ThirdPartyModelServer | None:
     """FastAPI, plumber and whatever else describes itself."""
-    return await _from_openapi(site, await site.openapi(), "OpenAPI")
+    return await _from_openapi(site, await site.discover_openapi(), "OpenAPI")
 
 
 async def _from_openapi(

@@ -7,10 +7,10 @@ from gateway.cli.support import console
 
 
 @contextmanager
-def transfer_progress(done: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Show the progress of a transfer.
+def transfer_progress(description: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Show the progress of a transfer: a bar on a terminal, a line for each tenth elsewhere.
 
-    It is a bar on a terminal, a line for each tenth elsewhere, nothing where not `shown`.
+    Yields the function that takes the number of bytes of each part. Shows nothing where not `shown`; lines only for 1 MiB or more.
     """
     if not shown:
         yield lambda _: None
@@ -24,17 +24,17 @@ def transfer_progress(done: str, total: int, *, shown: bool) -> Iterator[Callabl
         )
 
         with Progress(
-            done,
+            description,
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
             console=console.err,
         ) as bar:
-            task = bar.add_task(done, total=total)
+            task = bar.add_task(description, total=total)
             yield lambda count: bar.advance(task, count)
     else:
-        yield _Tenths(done, total)
+        yield _Tenths(description, total)
 
 
 class _Tenths:

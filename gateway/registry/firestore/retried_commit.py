@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import msgspec
 
-from gateway.core.pseudo_random import random_between
+from gateway.core.per_process_random import random_between
 from gateway.registry.base import (
     Delete,
     Entry,

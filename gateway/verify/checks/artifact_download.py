@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.changed_second_instance import MANIFEST, artifact_copy_to_corrupt, start_second_instance
 from gateway.verify.conformance_check_type import (
@@ -68,7 +68,7 @@ async def _stored(context: CheckContext) -> AsyncIterator[tuple["FakeGcs", dict[
 
 async def _serve_once(context: CheckContext, environment: dict[str, str]) -> list[str]:
     """Start the command, get one prediction of it, end it. Its log until then."""
-    port = free_port()
+    port = claim_free_port()
     fields = (*JSON, ("X-Request-Id", _REQUEST_ID))
     request = RawRequest("POST", "/predict", fields, msgspec.json.encode(context.require_good_request()))
     async with start_second_instance(context, port, {**environment, "PORT": str(port)}) as (client, process):
@@ -121,7 +121,9 @@ async def recovers(context: CheckContext) -> None:
 async def _kill_while_it_fetches(
     context: CheckContext, store: "FakeGcs", environment: dict[str, str]
 ) -> None:
-    process = BackendProcess(context.require_process().command, {**environment, "PORT": str(free_port())})
+    process = BackendProcess(
+        context.require_process().command, {**environment, "PORT": str(claim_free_port())}
+    )
     await process.spawn()
     stalled = asyncio.create_task(store.stalled.wait())
     ended = asyncio.create_task(process.wait_for_exit(timeout_s=_STALL_S))

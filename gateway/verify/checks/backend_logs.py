@@ -117,7 +117,7 @@ async def no_payload(context: CheckContext) -> None:
         msgspec.json.encode({"instances": [[marker]]}),
         b'{"instances": ["' + marker.encode(),
     ):
-        await context.request(RawRequest("POST", "/predict", fields, body))
+        await context.send_and_record(RawRequest("POST", "/predict", fields, body))
     await _line_of(context, "verify-log-4")
     for line in (*process.lines, *process.errors):
         if marker in line:

@@ -6,7 +6,7 @@ It is the same alone, with other rows, in any order, and next to other callers.
 import asyncio
 from typing import Any, Final
 
-from gateway.verify.checks.open_inference import flatten, infer_request, require_outputs
+from gateway.verify.checks.open_inference_predictions import flatten, infer_request, require_outputs
 from gateway.verify.conformance_check_type import (
     CheckContext,
     CheckSkipped,
@@ -14,13 +14,13 @@ from gateway.verify.conformance_check_type import (
     check,
     require_predictions,
 )
-from gateway.verify.raw_http import NoResponse, RawRequest
+from gateway.verify.raw_http import NoCompleteResponse, RawRequest
 from gateway.verify.score_rows_alone import (
     RowGroup,
+    predict_each_row_alone,
     predict_request,
     predict_rows,
     require_same_predictions,
-    score_rows_alone,
 )
 
 _COPIES: Final = 3
@@ -29,7 +29,7 @@ _MOST_IN_SHAPE: Final = 64
 
 @check("rows/repeated", "predicting is a pure function: the same row gets the same answer again", short=True)
 async def repeated(context: CheckContext) -> None:
-    for group in await score_rows_alone(context):
+    for group in await predict_each_row_alone(context):
         for place, row in enumerate(group.rows[:2]):
             require_same_predictions(
                 group, await predict_rows(context, group, [row]), [place], "and once more"
@@ -38,19 +38,19 @@ async def repeated(context: CheckContext) -> None:
 
 @check("rows/together", "the answer for a row is the same alone and in one request with others", short=True)
 async def together(context: CheckContext) -> None:
-    for group in await score_rows_alone(context):
+    for group in await predict_each_row_alone(context):
         await _in_company(context, group, list(range(len(group.rows))), "together with others")
 
 
 @check("rows/reversed", "the order of the predictions is that of the instances, whatever it is", short=True)
 async def turned(context: CheckContext) -> None:
-    for group in await score_rows_alone(context):
+    for group in await predict_each_row_alone(context):
         await _in_company(context, group, list(range(len(group.rows)))[::-1], "in reverse order")
 
 
 @check("rows/doubled", "the answer for a row is the same where the row comes twice", short=True)
 async def doubled(context: CheckContext) -> None:
-    for group in await score_rows_alone(context):
+    for group in await predict_each_row_alone(context):
         places = [place for place in range(len(group.rows)) for _ in range(2)]
         await _in_company(context, group, places, "doubled")
 
@@ -61,7 +61,7 @@ async def doubled(context: CheckContext) -> None:
     short=True,
 )
 async def any_number(context: CheckContext) -> None:
-    for group in await score_rows_alone(context):
+    for group in await predict_each_row_alone(context):
         widths = {_width(prediction) for prediction in group.alone}
         counts = widths | {len(context.inputs), len(context.metadata.get("outputs") or ()), 2}
         for count in sorted(count for count in counts if 2 <= count <= _MOST_IN_SHAPE):
@@ -71,7 +71,7 @@ async def any_number(context: CheckContext) -> None:
 
 @check("rows/at-once", "requests that run at once do not mix: each gets its own answer", short=True)
 async def at_once(context: CheckContext) -> None:
-    for group in await score_rows_alone(context):
+    for group in await predict_each_row_alone(context):
         alone = [[place] for place in range(len(group.rows))]
         every = list(range(len(group.rows)))
         await asyncio.gather(
@@ -83,7 +83,7 @@ async def at_once(context: CheckContext) -> None:
     "rows/tensors", "as tensors the rows get the same predictions, each output under its own name", short=True
 )
 async def tensors(context: CheckContext) -> None:
-    group = (await score_rows_alone(context))[0]
+    group = (await predict_each_row_alone(context))[0]
     if group.rest:
         raise CheckSkipped("the samples have parameters of their own")
     if len({_width(prediction) for prediction in group.alone}) > 1:
@@ -108,7 +108,7 @@ async def _beside(context: CheckContext, group: RowGroup, places: list[int]) -> 
     request: RawRequest = predict_request(group, [group.rows[place] for place in places])
     try:
         response = await context.client.request(request)
-    except NoResponse as error:
+    except NoCompleteResponse as error:
         context.last = (request, error)
         raise ContractViolation(f"of many requests at once one got no answer: {error}") from None
     if response.status == 503:  # a full queue is no mixing; load/burst looks at it

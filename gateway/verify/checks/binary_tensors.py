@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from gateway.verify.checks.open_inference import flatten, infer_request, require_outputs
+from gateway.verify.checks.open_inference_predictions import flatten, infer_request, require_outputs
 from gateway.verify.conformance_check_type import (
     CheckContext,
     CheckSkipped,
@@ -211,7 +211,7 @@ async def lengths(context: CheckContext) -> None:
     for broken in wrong:
         fields, content = broken.fields_and_body()
         sent = RawRequest("POST", f"{context.open_inference}/infer", fields, content)
-        require_problem(sent, await context.request(sent), 422, "invalid-instances")
+        require_problem(sent, await context.send_and_record(sent), 422, "invalid-instances")
     await context.require_still_serving()
 
 

@@ -1,7 +1,7 @@
-"""Checks of a backend's HTTP headers.
+"""Checks of the headers that the contract names.
 
-They check the model that answered, Server-Timing, request and trace ids, and the caller's deadline. Keep-alive and statuses are
-checked here, too.
+They are X-Chips-Model, Server-Timing, request and trace ids, and the caller's deadline. Keep-alive and statuses are checked
+here, too.
 """
 
 import statistics
@@ -82,7 +82,7 @@ async def no_5xx(context: CheckContext) -> None:
 @check("headers/request-id", "X-Request-Id in stands in the problem's request_id", short=True)
 async def request_id(context: CheckContext) -> None:
     request = RawRequest("POST", "/predict", (*JSON, ("X-Request-Id", "verify-4711.a_b")), b"{")
-    problem = require_problem(request, await context.request(request), 400, "malformed-json")
+    problem = require_problem(request, await context.send_and_record(request), 400, "malformed-json")
     if problem["request_id"] != "verify-4711.a_b":
         raise ContractViolation(f"request_id is {problem['request_id']!r}")
 
@@ -91,7 +91,7 @@ async def request_id(context: CheckContext) -> None:
 async def bad_request_id(context: CheckContext) -> None:
     for given in ("<script>alert(1)</script>", '"}\u00ff{"', "x" * 5000):
         request = RawRequest("POST", "/predict", (*JSON, ("X-Request-Id", given)), b"{")
-        response = await context.request(request)
+        response = await context.send_and_record(request)
         if response.status == 431:  # refused whole, which is fine too
             continue
         if require_problem(request, response, 400, "malformed-json")["request_id"] == given:
@@ -163,7 +163,7 @@ async def no_stall(context: CheckContext) -> None:
             if response.get("Connection").lower() == "close":
                 raise CheckSkipped("the backend closes each connection")
             kept.append(_beside_the_work(response))
-    fresh = [_beside_the_work(await context.request(_score(good))) for _ in range(4)]
+    fresh = [_beside_the_work(await context.send_and_record(_score(good))) for _ in range(4)]
     # The first on a connection does not stall; a slow machine makes all of them slow, a stall all but one.
     stall = statistics.quantiles(kept[1:], n=4)[0] - max(fresh)
     if stall > _STALL_S:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.verify.checks.open_inference import infer_request
+from gateway.verify.checks.open_inference_predictions import infer_request
 from gateway.verify.conformance_check_type import (
     JSON,
     Check,
@@ -35,7 +35,7 @@ def refusal_check(
 
     async def run(context: CheckContext) -> None:
         request = make(context)
-        require_problem(request, await context.request(request), status, code)
+        require_problem(request, await context.send_and_record(request), status, code)
         await context.require_still_serving()
 
     return Check(name, contract, run, short)
@@ -209,7 +209,9 @@ async def place(context: CheckContext) -> None:
     request = RawRequest(
         "POST", "/predict", JSON, msgspec.json.encode({"instances": [good, good, {**good, numeric: "high"}]})
     )
-    detail = require_problem(request, await context.request(request), 422, "invalid-instances")["detail"]
+    detail = require_problem(request, await context.send_and_record(request), 422, "invalid-instances")[
+        "detail"
+    ]
     if "instances[2]" not in detail or numeric not in detail:
         raise ContractViolation(f"the detail names neither instances[2] nor {numeric}: {detail}")
 
@@ -218,7 +220,9 @@ async def place(context: CheckContext) -> None:
 async def many(context: CheckContext) -> None:
     bad = {**_instance(context), _numeric(context): "high"}
     request = RawRequest("POST", "/predict", JSON, msgspec.json.encode({"instances": [bad] * 500}))
-    detail = require_problem(request, await context.request(request), 422, "invalid-instances")["detail"]
+    detail = require_problem(request, await context.send_and_record(request), 422, "invalid-instances")[
+        "detail"
+    ]
     listed = detail.count("instances[")
     if not 1 <= listed <= 11:
         raise ContractViolation(f"{listed} problems are listed")
@@ -291,7 +295,7 @@ def wrong_method_check(name: str, method: str, path: Callable[[CheckContext], st
         request = RawRequest(
             method, path(context), JSON if method != "GET" else (), b"{}" if method != "GET" else None
         )
-        response = await context.request(request)
+        response = await context.send_and_record(request)
         require_problem(request, response, 405, "method-not-allowed")
         if allowed not in {word.strip() for word in response.get("Allow").split(",")}:
             raise ContractViolation(f"Allow is {response.get('Allow')!r}, without {allowed}")

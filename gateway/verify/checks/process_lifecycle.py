@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from gateway.verify.backend_process import BackendProcess
 from gateway.verify.changed_second_instance import (
     MANIFEST,
@@ -26,7 +26,7 @@ from gateway.verify.conformance_check_type import (
     check,
     require_predictions,
 )
-from gateway.verify.raw_http import EmptyResponse, NoResponse, RawRequest, RawResponse
+from gateway.verify.raw_http import EmptyResponse, NoCompleteResponse, RawRequest, RawResponse
 
 EX_CONFIG = 78
 _STOP_S = 10.0
@@ -53,7 +53,7 @@ async def _must_not_start(context: CheckContext, code: int | None, **environment
     With `code`, or, where that is None, with anything but 0. Gives what it said.
     """
     running = context.require_process()
-    changed = {**running.environment, "PORT": str(free_port())}
+    changed = {**running.environment, "PORT": str(claim_free_port())}
     for name, value in environment.items():
         changed.pop(name, None)
         if value is not None:
@@ -66,7 +66,10 @@ async def _must_not_start(context: CheckContext, code: int | None, **environment
         await process.stop()
     said = "\n".join([*process.lines, *process.errors])
     given = ", ".join(f"{n}={v}" if v is not None else f"no {n}" for n, v in environment.items())
-    context.last = (RawRequest("", "", raw=f"the command, with {given}".encode()), NoResponse(said[-600:]))
+    context.last = (
+        RawRequest("", "", raw=f"the command, with {given}".encode()),
+        NoCompleteResponse(said[-600:]),
+    )
     if ended_with is None:
         raise ContractViolation(f"with {given} it starts all the same")
     if ended_with == 0 or ended_with != (code or ended_with):
@@ -151,7 +154,7 @@ async def vertex(context: CheckContext) -> None:
     request = RawRequest(
         "POST", "/verify/9:predict", JSON, msgspec.json.encode(context.require_good_request())
     )
-    port = free_port()
+    port = claim_free_port()
     environment = context.require_process().environment
     environment["AIP_STORAGE_URI"] = environment.pop("CHIPS_ARTIFACT", environment.get("AIP_STORAGE_URI", ""))
     environment["AIP_HTTP_PORT"] = str(port)
@@ -170,7 +173,7 @@ async def two_at_once(context: CheckContext) -> None:
     environment = context.require_process().environment
 
     async def one(cache: str) -> None:
-        port = free_port()
+        port = claim_free_port()
         changed = {**environment, "PORT": str(port), "CHIPS_CACHE_DIR": cache}
         async with start_second_instance(context, port, changed) as (client, _):
             response = await client.request(request)
@@ -187,11 +190,11 @@ async def two_at_once(context: CheckContext) -> None:
 @check("life/process-1", "on SIGTERM it ends with 0 also as process 1, as in a container")
 async def process_1(context: CheckContext) -> None:
     running = context.require_process()
-    port = free_port()
+    port = claim_free_port()
     environment = {**running.environment, "PORT": str(port)}
     command = f"{await _namespace(environment)} {running.command}"
     async with start_second_instance(context, port, environment, command=command) as (_, process):
-        process.terminate_child()
+        process.terminate_wrapped_process()
         code = await process.wait_for_exit(timeout_s=_STOP_S)
         if code is None:
             raise ContractViolation(f"as process 1 it still runs {_STOP_S:g} seconds after SIGTERM")
@@ -242,7 +245,7 @@ async def stop(context: CheckContext) -> None:
         raise ContractViolation(
             f"it ended with {code}; its last words: {' '.join([*process.lines, *process.errors])[-400:]}"
         )
-    with contextlib.suppress(NoResponse):
+    with contextlib.suppress(NoCompleteResponse):
         await context.client.request(RawRequest("GET", "/v2/health/live"))
         raise ContractViolation("after it ended, something still answers at its address")
 
@@ -260,7 +263,7 @@ def _require_finished(
     answered = 0
     for task in asked:
         error = task.exception()
-        context.last = (request, error if isinstance(error, NoResponse) else task.result())
+        context.last = (request, error if isinstance(error, NoCompleteResponse) else task.result())
         if error is None:
             answered += task in under_way
             if task.result().status != 503:

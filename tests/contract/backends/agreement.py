@@ -18,7 +18,7 @@ from gateway.verify.checks.binary_tensors import (
     require_same_outputs,
     unpack_tensor,
 )
-from gateway.verify.checks.open_inference import flatten
+from gateway.verify.checks.open_inference_predictions import flatten
 from gateway.verify.conformance_check_type import ContractViolation
 from tests.contract.backends.cases import BAD, GOOD, INFER, Case
 from tests.contract.backends.process import Backend

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,7 +37,7 @@ class Backend:
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**kept, "PORT": str(free_port()), **environ},
+            env={**kept, "PORT": str(claim_free_port()), **environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -141,7 +141,10 @@ async def outcomes(backend: Backend, manifest: ArtifactManifestSubset = MANIFEST
     ("backend", "manifest"),
     [
         (lambda: Backend(ByRows(scaled_by_request, **RANKS)), MANIFEST),
-        (lambda: Backend(ByRows(scaled_by_request)), ArtifactManifestSubset("wine", "1", rows="together")),
+        (
+            lambda: Backend(ByRows(scaled_by_request)),
+            ArtifactManifestSubset("wine", "1", rows_policy="together"),
+        ),
     ],
     ids=["the backend says so", "the manifest says so"],
 )
@@ -317,16 +320,16 @@ async def test_an_answer_is_read_however_it_is_framed(raw: bytes, body: bytes):
     ],
 )
 async def test_half_an_answer_is_none(raw: bytes, says: str):
-    from gateway.verify.raw_http import NoResponse
+    from gateway.verify.raw_http import NoCompleteResponse
 
-    with pytest.raises(NoResponse, match=says):
+    with pytest.raises(NoCompleteResponse, match=says):
         await answer_of(raw)
 
 
 async def test_silence_is_no_answer():
-    from gateway.verify.raw_http import NoResponse
+    from gateway.verify.raw_http import NoCompleteResponse
 
-    with pytest.raises(NoResponse, match="no whole answer within"):
+    with pytest.raises(NoCompleteResponse, match="no whole answer within"):
         await answer_of(b"HTTP/1.1 200", close=False)
 
 

@@ -17,8 +17,8 @@ import requests
 
 from gateway.core.model import Backend as Registered
 from gateway.core.model import Policy
-from gateway.telemetry.recorded_request_store import RecordedRequestReader
-from gateway.telemetry.recorded_request_summary import RequestSummary
+from gateway.telemetry.recorded_request import RecordedRequest
+from gateway.telemetry.recorded_request_store import RequestAndTickReader
 from gateway.telemetry.spans_of_request import Span, spans_of
 from tests.contract.backends.languages import JULIA_LINEAR, Julia, run_r
 from tests.contract.backends.linear import publish
@@ -114,9 +114,9 @@ class Traced:
         given = [TRACEPARENT, ("Content-Type", "application/json"), ("X-Request-Id", request_id)]
         return await self.scene.call(target="/linear", body=body, fields=[*given, *fields])
 
-    async def kept(self, request_id: str) -> RequestSummary:
+    async def kept(self, request_id: str) -> RecordedRequest:
         async with asyncio.timeout(patience(60)):
-            while not (found := RecordedRequestReader(self.store).find(request_id)):
+            while not (found := RequestAndTickReader(self.store).find(request_id)):
                 await asyncio.sleep(0.02)
         (summary,) = found
         return summary

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.flow.background_servers import BackgroundServers
 from tests.patience import patience
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def backend(python_environment: dict[str, str]) -> Iterator[int]:
-    port = free_port()
+    port = claim_free_port()
     process = subprocess.Popen(
         shlex.split(f"{sys.executable} -m chips_backend"),
         env={**python_environment, "PORT": str(port)},

@@ -7,14 +7,14 @@ import pytest
 from google.api_core import exceptions
 
 from gateway.audit.anchor_store import BucketAnchorStore
-from gateway.cloud_storage_client import storage_client
+from gateway.make_cloud_storage_client import make_storage_client
 from gateway.registry.base import RegistryError, Unavailable
 from tests.gcs.fixture import Gcs
 
 
 @pytest.fixture
 def client(gcs: Gcs) -> Iterator[Any]:
-    client = storage_client(project="p")
+    client = make_storage_client(project="p")
     yield client
     client.close()
 

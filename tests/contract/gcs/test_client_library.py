@@ -14,7 +14,7 @@ import google_crc32c
 import pytest
 from google.api_core import exceptions
 
-from gateway.cloud_storage_client import storage_client
+from gateway.make_cloud_storage_client import make_storage_client
 from tests.gcs.fixture import Gcs
 
 DATA = Random(1).randbytes(300_000)
@@ -23,7 +23,7 @@ ODD_NAME = "dir/a b+ü.bin"
 
 @pytest.fixture
 def client(gcs: Gcs) -> Iterator[Any]:
-    client = storage_client(project="p")
+    client = make_storage_client(project="p")
     yield client
     client.close()
     with warnings.catch_warnings():

@@ -11,7 +11,7 @@ from gateway.artifacts.copy_artifact import copy_artifact, require_manifest_dige
 from gateway.artifacts.local import LocalStore
 from gateway.artifacts.open_store_by_url import open_store
 from gateway.artifacts.prepare_artifact import prepare_artifact
-from gateway.cloud_storage_client import storage_client
+from gateway.make_cloud_storage_client import make_storage_client
 from tests.gcs.fixture import Gcs
 
 
@@ -20,7 +20,7 @@ def nothing(_: int) -> None: ...
 
 @pytest.fixture
 def client(gcs: Gcs) -> Iterator[Any]:
-    client = storage_client(project="p")
+    client = make_storage_client(project="p")
     yield client
     client.close()
 

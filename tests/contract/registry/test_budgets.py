@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.budget import Budget
-from gateway.cost.budgets import WARNINGS
+from gateway.cost.track_budgets import WARNINGS
 from gateway.registry.base import Registry
 from gateway.registry.open_by_url import open_registry
 from tests.unit.cost.fleet import NOON, SECOND, FleetGateway, put_wine, set_budget

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.app import Gateway
+from gateway.core.api_key_document import Key
 from gateway.core.api_keys import digest_key, make_key
-from gateway.core.model import Backend, Key, Model
+from gateway.core.model import Backend, Model
 from gateway.core.model_updates import to_document
 from gateway.registry.base import KEYS, MODELS, Put, Registry, Unavailable
 from gateway.registry.open_by_url import open_registry

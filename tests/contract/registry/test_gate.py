@@ -80,7 +80,7 @@ class Scene:
         )
 
     async def write(self, between: Callable[[], Awaitable[object]]) -> None:
-        async with console.open_registry_of(self.settings) as guarded:
+        async with console.open_guarded_registry(self.settings) as guarded:
             inner: Registry = guarded._registry  # type: ignore[attr-defined]
             arrived = inner.write
 

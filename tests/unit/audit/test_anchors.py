@@ -28,7 +28,7 @@ from gateway.audit.periodic_anchoring import PeriodicAnchoring
 from gateway.audit.verify_history import verify_history
 from gateway.registry.base import MODELS, Put, Registry, RegistryError, Unavailable
 from gateway.registry.memory import MemoryRegistry, SharedStore
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 
 def write_key(path: Path, key=None) -> Path:

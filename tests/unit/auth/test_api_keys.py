@@ -10,10 +10,10 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from gateway.auth.api_key import ApiKeyAuthenticator
+from gateway.core.api_key_document import Key
 from gateway.core.api_keys import PREFIX, _checksum, digest_key, is_well_formed, make_key
 from gateway.core.errors import RegistryUnavailable, Unauthenticated
 from gateway.core.header_classification import RequestHead, classify_request_headers
-from gateway.core.model import Key
 from gateway.core.token_bucket import TokenBucket
 from gateway.registry.base import KEYS, Document, Registry, RegistryError
 from gateway.registry.mirror import Mirror

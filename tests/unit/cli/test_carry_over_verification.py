@@ -7,9 +7,9 @@ import pytest
 
 from gateway.cli.signoff.carry_over_verification import carry_over_verification
 from gateway.cli.signoff.request_approval import VersionWithEvidence
-from gateway.cli.support.verified_before_traffic import why_unverified
+from gateway.cli.support.check_evidence_before_traffic import why_unverified
 from gateway.core.model import Backend, Model
-from gateway.core.version_evidence import VERIFY, EvidenceRecord, evidence_address, parse_evidence
+from gateway.core.version_evidence import VERIFY, EvidenceRecord, backend_predict_url, parse_evidence
 from gateway.registry.base import Put, Registry
 from gateway.registry.evidence_records import evidence_change
 from gateway.registry.memory import MemoryRegistry, SharedStore
@@ -28,7 +28,7 @@ def _record(backend: Backend, *, passed: bool = True) -> EvidenceRecord:
         sort=VERIFY,
         passed=passed,
         summary="28 checks passed" if passed else "2 checks failed",
-        backend=evidence_address(backend),
+        backend=backend_predict_url(backend),
         artifact_digest=backend.artifact_digest,
     )
 

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.cli.observe.requests_in_google_cloud import spans_from_cloud
 from gateway.cli.support.console import Failure
-from gateway.core.errors import UpstreamBroken
+from gateway.core.errors import BrokenUpstreamResponse
 from gateway.core.exchange import Exchange
 from gateway.core.trace_context import TraceContext
 from gateway.telemetry.access_log import JsonAccessLogFormatter
@@ -181,7 +181,7 @@ def test_by_the_trace_or_by_the_request(given, trace, logging, logs):
 
 @pytest.mark.parametrize("by", ["request", "trace"])
 def test_a_request_whose_trace_was_not_kept_is_told_from_its_line(by, trace, logging, logs):
-    error = UpstreamBroken("The backend closed the connection before it answered.")
+    error = BrokenUpstreamResponse("The backend closed the connection before it answered.")
     entry = logged("order-67", 502, took_s=0.5, queued_s=0.1, rate_limit_s=0.05, error=error)
     logs.entries = [entry]
     given = "order-67" if by == "request" else entry.trace.rpartition("/")[2]
@@ -240,7 +240,7 @@ def test_tail_begins_with_the_last_and_goes_on_with_what_comes(
 
 def test_tail_for_people_ends_after_the_last(shell: Shell, logging, logs, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("gateway.cli.observe.requests_in_google_cloud.open_cloud_logging", lambda: logging)
-    logs.entries = [logged("good"), logged("bad", 502, error=UpstreamBroken("It broke off."))]
+    logs.entries = [logged("good"), logged("bad", 502, error=BrokenUpstreamResponse("It broke off."))]
     out = shell.ok("tail", "--project", "proj", "--no-follow").out
     bad, good = out.splitlines()
     assert "502 POST wine@1" in bad

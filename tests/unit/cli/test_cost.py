@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.model_updates import to_document
 from gateway.cost.ledger import IDLE
-from gateway.cost.usage_documents import InstanceSize, Usage, UsageDocument, UsageRow, usage_kind
+from gateway.cost.usage_documents import DailyUsageDocument, InstanceSize, Usage, UsageRow, usage_kind
 from gateway.registry.base import BUDGETS, PRICES, Put
 from gateway.registry.sqlite import SqliteRegistry
 from tests.unit.cli.shell import Shell
@@ -21,7 +21,7 @@ MICROS = ("allocated", "kept_warm", "requests", "egress")
 def write(path: Path, day: date, *rows: UsageRow, name: str = "g-0") -> None:
     async def work() -> None:
         registry = SqliteRegistry(path)
-        body = to_document(UsageDocument(gateway="g", rows=rows))
+        body = to_document(DailyUsageDocument(gateway="g", rows=rows))
         await registry.write_ephemeral(usage_kind(day), name, body, expected=0)
         await registry.close()
 

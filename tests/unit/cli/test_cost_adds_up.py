@@ -12,14 +12,14 @@ from gateway.cli.cost.environment_ledger import read_ledger
 from gateway.core.budget import Budget
 from gateway.core.model import Backend, Model, Resources
 from gateway.core.model_updates import to_document
-from gateway.core.prices import parse_prices, tables_in_one_currency
+from gateway.core.prices import parse_prices, tables_in_currency_at
 from gateway.cost.ledger import make_ledger, warm_instances
-from gateway.cost.read_price_tables import read_default_prices, with_default_prices
+from gateway.cost.registry_price_tables import read_default_prices, with_older_default_table
 from gateway.cost.usage_documents import (
     DailyUsage,
+    DailyUsageDocument,
     InstanceSize,
     Usage,
-    UsageDocument,
     UsageKey,
     UsageRow,
     usage_kind,
@@ -49,7 +49,7 @@ async def _put(path: Path, tables: list[dict[str, Any]], days: tuple[date, ...])
     for day in days:
         usage = Usage(requests=10, backend_us=100_000_000, reached=10)
         rows = (UsageRow(model="wine", version="1", caller="ana", team="cellar", usage=usage),)
-        body = to_document(UsageDocument(gateway="g", rows=rows))
+        body = to_document(DailyUsageDocument(gateway="g", rows=rows))
         await registry.write_ephemeral(usage_kind(day), "g-0", body, expected=0)
     await registry.close()
 
@@ -122,10 +122,10 @@ async def test_a_gateways_budgets_add_up_one_currency_only():
 
 def test_the_built_in_table_is_left_out_where_prices_are_in_another_currency():
     euros = parse_prices(table("2030-01-01"))
-    assert with_default_prices([euros]) == (euros,)
+    assert with_older_default_table([euros]) == (euros,)
     dollars = parse_prices(table("2020-01-01", "USD"))
-    assert tables_in_one_currency([euros, dollars], date(2026, 1, 1)) == (dollars,)
-    assert tables_in_one_currency([euros, dollars], date(2030, 1, 1)) == (euros,)
+    assert tables_in_currency_at([euros, dollars], date(2026, 1, 1)) == (dollars,)
+    assert tables_in_currency_at([euros, dollars], date(2030, 1, 1)) == (euros,)
 
 
 @pytest.mark.parametrize("currency", ["", "US$", "dollars", "ÜSD", "\u0131qd"])

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from gateway.cli import app
-from gateway.core.escape_unprintable import printable_lines
+from gateway.core.escape_unprintable import printable_own_lines
 from gateway.registry.base import (
     BUDGETS,
     EVIDENCE,
@@ -179,7 +179,7 @@ def _rollout(text: str) -> dict[str, Any]:
 
 def assert_unforged(ended: Ended) -> None:
     for text in (ended.out, ended.err):
-        assert printable_lines(text) == text, "something in it does not show"
+        assert printable_own_lines(text) == text, "something in it does not show"
         for line in text.splitlines():
             assert not line.lstrip(" │┃").startswith(MARK), text
 

@@ -15,7 +15,7 @@ HEAVY = ("aiohttp", "google.cloud", "opentelemetry", "requests", "yaml", "gatewa
     "module",
     [
         "gateway.cli",
-        "gateway.cli.models.models",
+        "gateway.cli.models.list_and_show_models",
         "gateway.cli.models.traffic",
         "gateway.cli.models.deregister_disable_enable",
         "gateway.cli.access.keys",

@@ -7,7 +7,7 @@ import yaml
 
 from gateway.cli.support.registry_yaml import write_declaration
 from gateway.core.model_updates import to_document
-from gateway.cost.read_price_tables import read_default_prices
+from gateway.cost.registry_price_tables import read_default_prices
 from gateway.registry.base import MODELS, Document
 from tests.unit.cli.shell import Shell
 

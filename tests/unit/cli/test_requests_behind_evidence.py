@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.support.signer_options import read_sign_off_policy
+from gateway.cli.support.approval_signer_options import require_sign_off_policy
 from gateway.core.model_updates import to_document
 from gateway.core.version_evidence import EvidenceRecord
 from gateway.registry.base import APPROVALS, EVIDENCE, SIGN_OFF
@@ -68,7 +68,7 @@ def _review(stage: Stage, identity: str) -> dict[str, Any]:
 
     async def work() -> dict[str, Any]:
         registry = SqliteRegistry(stage.folder / "prod.db")
-        records = await read_requests_and_keys(registry, await read_sign_off_policy(registry))
+        records = await read_requests_and_keys(registry, await require_sign_off_policy(registry))
         await registry.close()
         return await asyncio.to_thread(review_document, document, records, None, policy)
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.artifacts.manifest import build_manifest
 from gateway.core.model_updates import to_document
-from gateway.cost.read_price_tables import read_default_prices
+from gateway.cost.registry_price_tables import read_default_prices
 from gateway.registry.base import PRICES, SHADOWS, Put, Unavailable
 from gateway.registry.open_by_url import open_registry
 from gateway.registry.sqlite import SqliteRegistry

@@ -24,9 +24,9 @@ from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry import base
 from gateway.registry.evidence_records import evidence_change
 from gateway.registry.sqlite import SqliteRegistry
-from gateway.task_supervisor import Supervisor
-from gateway.telemetry.metrics import Metrics
-from gateway.usage_totals import usage_totals
+from gateway.telemetry.metrics import RequestMetrics
+from gateway.thread_and_task_supervisor import Supervisor
+from gateway.usage_from_metrics import usage_from_metrics
 from tests.damage import one_bit_off
 from tests.unit.audit.test_anchors import write_key
 from tests.unit.cli.shell import Ended, Shell
@@ -300,10 +300,10 @@ async def serve(path: Path) -> Used:
     used, draw = Used(f"{utc_day(at):%Y-%m}"), random.Random(22)
     registry = SqliteRegistry(path)
     for number in range(6):
-        metrics = Metrics()
+        metrics = RequestMetrics()
         reporter = UsageReporter(
             registry,
-            partial(usage_totals, metrics),
+            partial(usage_from_metrics, metrics),
             lambda _model, _version: InstanceSize(),
             interval_s=15,
             supervisor=Supervisor(),

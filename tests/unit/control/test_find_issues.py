@@ -3,15 +3,15 @@
 import pytest
 
 from gateway.control.find_issues import find_issues, set_issue_start
-from gateway.control.model_page import history_points
+from gateway.control.model_page_data import history_points
 from gateway.control.window_totals import RequestTotals, WindowTotals, WindowTotalsReader
 from gateway.core.model import Backend, Model, Policy
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
 from gateway.telemetry.recorded_request_store import (
     COARSE_S,
     FINE_S,
-    RecordedRequestReader,
-    RecordedRequestStore,
+    RequestAndTickReader,
+    RequestAndTickWriter,
     Tick,
 )
 
@@ -185,8 +185,8 @@ def test_the_ticks_of_workers_become_one_point():
 
 @pytest.fixture
 def written(tmp_path):
-    store = RecordedRequestStore(tmp_path / "figures.db", limit=100)
-    yield store.write_ticks, RecordedRequestReader(tmp_path / "figures.db")
+    store = RequestAndTickWriter(tmp_path / "figures.db", limit=100)
+    yield store.write_ticks, RequestAndTickReader(tmp_path / "figures.db")
     store.close()
 
 
@@ -226,7 +226,7 @@ def test_a_window_is_no_longer_than_there_are_figures(written, at):
     at(3608)
     write([tick(3600), tick(3605)])
     assert WindowTotalsReader(reader).read("1h").seconds == 10
-    assert WindowTotalsReader(RecordedRequestReader(None)).read("1m").models == {}
+    assert WindowTotalsReader(RequestAndTickReader(None)).read("1m").models == {}
 
 
 def test_a_window_is_read_once_for_each_tick(written, at):

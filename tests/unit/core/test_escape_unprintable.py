@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.escape_unprintable import printable, printable_json, printable_lines
-from gateway.core.response import json_response
+from gateway.core.direct_response import json_response
+from gateway.core.escape_unprintable import printable, printable_json, printable_own_lines
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_nothing_is_left_that_does_not_show(text: str):
         assert category[0] != "C", repr(char)
         assert category not in {"Zl", "Zp"}, repr(char)
     assert printable(printable(text)) == printable(text)
-    assert printable_lines(text).count("\n") == text.count("\n")
+    assert printable_own_lines(text).count("\n") == text.count("\n")
 
 
 @given(
@@ -54,7 +54,7 @@ def test_json_says_the_same(content: object):
     for indent in (None, 2):
         written = printable_json(json.dumps(content, ensure_ascii=False, indent=indent))
         assert json.loads(written) == content
-        assert printable_lines(written) == written
+        assert printable_own_lines(written) == written
 
 
 def test_the_gateways_own_answers_too():

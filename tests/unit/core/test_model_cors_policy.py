@@ -99,7 +99,7 @@ async def _aiohttp_cors(rule: CorsRule, origin: str, asked: Asked) -> dict[str, 
 
 @pytest.mark.parametrize("origin", [None, APP.encode(), b"https://evil.example", b"null", b"\xff"])
 def test_every_answer_varies_by_origin(origin):
-    lines = CorsPolicy({APP: CorsRule().options()}).response_lines(origin).split(b"\r\n")[:-1]
+    lines = CorsPolicy({APP: CorsRule().options()}).vary_and_cors_lines(origin).split(b"\r\n")[:-1]
     fields = dict(line.split(b": ", 1) for line in lines)
     assert fields[b"Vary"] == b"Origin"
     assert (b"Access-Control-Allow-Origin" in fields) is (origin == APP.encode())

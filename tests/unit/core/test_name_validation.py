@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.name_validation import check_model_name, check_model_pattern, check_version
+from gateway.core.name_validation import check_model_glob, check_model_name, check_version
 
 names = st.from_regex(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", fullmatch=True).filter(
     lambda name: name != "v2"
@@ -76,14 +76,14 @@ def test_a_bad_version(version: str):
 @given(names, st.integers(0, 63))
 def test_a_pattern_made_from_a_name_is_good_and_matches_it(name: str, cut: int):
     for pattern in (name, name[:cut] + "*", "*" + name[cut:], "?" * len(name), f"[{name[0]}]{name[1:]}"):
-        assert check_model_pattern(pattern) == pattern
+        assert check_model_glob(pattern) == pattern
         assert fnmatchcase(name, pattern)
 
 
 @given(st.text(alphabet="aA-_*?[]! /,.", max_size=8), names)
 def test_what_matches_a_name_is_never_refused(pattern: str, name: str):
     if fnmatchcase(name, pattern):
-        assert check_model_pattern(pattern) == pattern
+        assert check_model_glob(pattern) == pattern
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_what_matches_a_name_is_never_refused(pattern: str, name: str):
 )
 def test_a_pattern_that_matches_no_name_is_refused(pattern: str):
     with pytest.raises(ValueError, match="matches no model's name"):
-        check_model_pattern(pattern)
+        check_model_glob(pattern)

@@ -19,3 +19,19 @@ def test_the_whole_gateway_is_for_those_who_may_operate_every_model(models, whol
     assert operator.may("operate") is whole
     assert operator.may("operate", "wine") is wine
     assert not operator.may("score", "wine")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "may", "may_not"),
+    [
+        (("*",), ["wine", "a"], []),
+        (("wine",), ["wine"], ["wine2", "win", "WINE"]),
+        (("fraud-*", "wine"), ["fraud-eu", "fraud-", "wine"], ["fraud", "xfraud-eu"]),
+        (("[a-c]*",), ["abc", "c"], ["d"]),
+        ((), [], ["wine"]),
+    ],
+)
+def test_whom_a_principal_may_call(patterns: tuple[str, ...], may: list[str], may_not: list[str]):
+    principal = Principal(id="x", models=patterns)
+    assert all(principal.may("score", name) for name in may)
+    assert not any(principal.may("score", name) for name in may_not)

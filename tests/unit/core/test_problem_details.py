@@ -74,11 +74,11 @@ def test_what_http_asks_of_a_status_is_there(error: GatewayError, name: bytes):
 
 
 def test_the_open_inference_protocol_finds_its_member():
-    body = json.loads(render_problem(make(errors.ModelNotFound), "r", open_inference=True).body)
+    body = json.loads(render_problem(make(errors.ModelNotFound), "r", add_open_inference_error=True).body)
     assert body["error"] == body["detail"]
 
 
 def test_the_cause_is_never_rendered():
-    error = errors.UpstreamBroken("The backend broke off.")
+    error = errors.BrokenUpstreamResponse("The backend broke off.")
     error.__cause__ = OSError("password=hunter2")
     assert b"hunter2" not in render_problem(error, "r").body

@@ -5,13 +5,13 @@ import contextlib
 from gateway.core.budget import Budget
 from gateway.core.model import Backend, Model, Resources
 from gateway.core.model_updates import to_document
-from gateway.cost.budgets import BudgetKeeper
-from gateway.cost.read_price_tables import read_default_prices
+from gateway.cost.registry_price_tables import read_default_prices
+from gateway.cost.track_budgets import BudgetKeeper
 from gateway.cost.usage_documents import NOTHING, InstanceSize, Usage, UsageKey
 from gateway.cost.usage_reporter import UsageReporter
 from gateway.registry.base import BUDGETS, MODELS, Delete, Put, Registry, RegistryError
 from gateway.registry.snapshot import compile_snapshot
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 NOON = 1_795_867_200.0  # 2026-11-28T12:00:00Z
 SIZE = InstanceSize(cpu=1, memory_gib=1, declared=True)

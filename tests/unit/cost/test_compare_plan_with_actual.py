@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.cost.compare_plan_with_actual import SavedPlan, compare_plan
 from gateway.cost.estimate import MONTH_S
 from gateway.cost.ledger import make_ledger
-from gateway.cost.read_price_tables import read_default_prices
+from gateway.cost.registry_price_tables import read_default_prices
 from gateway.cost.usage_documents import DailyUsage, InstanceSize, Usage, UsageKey
 from tests.unit.cli.shell import Shell
 

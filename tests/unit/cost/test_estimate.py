@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cost.estimate import MONTH_S, InstanceSettings, TrafficLoad, estimate_cost
-from gateway.cost.read_price_tables import read_default_prices
+from gateway.cost.registry_price_tables import read_default_prices
 from tests.unit.cli.shell import Shell
 
 PRICES = read_default_prices()

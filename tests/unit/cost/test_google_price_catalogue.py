@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.prices import prices_at
 from gateway.cost.google_price_catalogue import CatalogueError, read_catalogue
-from gateway.cost.read_price_tables import read_default_prices
+from gateway.cost.registry_price_tables import read_default_prices
 from tests.unit.cli.shell import Shell
 from tests.unit.cost.google_stand_in import Catalogue, catalogue, sku
 

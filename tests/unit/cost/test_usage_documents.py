@@ -22,9 +22,9 @@ from gateway.cost.usage_reporter import PART_ROWS, UsageReporter
 from gateway.registry.base import Unavailable
 from gateway.registry.firestore.document_layout import MAX_BODY_BYTES
 from gateway.registry.memory import MemoryRegistry
-from gateway.task_supervisor import Supervisor
-from gateway.telemetry.metrics import OTHER, Metrics
-from gateway.usage_totals import usage_totals
+from gateway.telemetry.metrics import OTHER, RequestMetrics
+from gateway.thread_and_task_supervisor import Supervisor
+from gateway.usage_from_metrics import usage_from_metrics
 from tests.patience import eventually
 from tests.unit.telemetry.exchanges import make_exchange
 
@@ -270,23 +270,23 @@ async def test_a_document_that_cannot_be_read_is_named_and_hides_no_other(body):
 
 
 def test_usage_has_every_request_that_named_a_model_once():
-    metrics = Metrics()
+    metrics = RequestMetrics()
     for status in (200, 200, 404, 503):
         metrics.observe(make_exchange(status=status, took_s=0.102, bytes_in=10, bytes_out=20), status)
     metrics.observe(make_exchange(caller=None, attempts=0, bytes_out=7), 401)
     metrics.observe(make_exchange(model=None), 404)
-    assert usage_totals(metrics) == {
+    assert usage_from_metrics(metrics) == {
         UsageKey("wine", "1", "key-1", ""): Usage(4, 1, 1, 400_000, 40, 80, 4),
         UsageKey("wine", "1", "", ""): Usage(1, 1, 0, 0, 0, 7),
     }
 
 
 def test_callers_that_a_budget_names_are_counted_by_themselves_whatever_the_bound():
-    metrics = Metrics(limit=5)
+    metrics = RequestMetrics(limit=5)
     metrics.overflow_caller_labels = lambda principal: (principal.id if principal.id == "c49" else OTHER, "")
     for number in range(50):
         metrics.observe(make_exchange(caller=f"c{number}"), 200)
-    by_caller = {key.caller: usage.requests for key, usage in usage_totals(metrics).items()}
+    by_caller = {key.caller: usage.requests for key, usage in usage_from_metrics(metrics).items()}
     assert by_caller["c49"] == 1
     assert by_caller[OTHER] == 50 - 6
     assert sum(by_caller.values()) == 50

@@ -12,7 +12,7 @@ from gateway.deploy.read_foreign_models import (
     ForeignModel,
     read_huggingface,
     read_mlflow,
-    read_vetiver,
+    read_python_vetiver,
     write_imported_artifact,
 )
 from tests.unit.cli.shell import Shell
@@ -119,7 +119,7 @@ def test_files_that_are_not_the_models_own_are_not_taken(tmp_path: Path):
     place = pin(tmp_path / "p", {"a": 1.0})
     (place / "data.txt").write_text((place / "data.txt").read_text().replace("prices.joblib", "../secret"))
     with pytest.raises(CannotImport, match=r"names the file '\.\./secret'"):
-        read_vetiver(place)
+        read_python_vetiver(place)
 
 
 def test_an_example_of_other_columns_is_not_taken(tmp_path: Path):
@@ -153,12 +153,14 @@ def pin(folder: Path, prototype: object, kind: str = "joblib") -> Path:
 def test_the_newest_version_of_a_pin(tmp_path: Path):
     pin(tmp_path / "prices/20260101T000000Z-aaaaa", {"old": 1.0})
     pin(tmp_path / "prices/20260201T000000Z-bbbbb", {"age": 20.0, "rooms": 2, "town": "x", "new": True})
-    model = read_vetiver(tmp_path / "prices")
+    model = read_python_vetiver(tmp_path / "prices")
     assert [(one["name"], one["datatype"]) for one in model.inputs] == [
         ("age", "FP64"), ("rooms", "INT64"), ("town", "BYTES"), ("new", "BOOL"),
     ]  # fmt: skip
     assert (model.name, model.format, model.requirements) == ("prices", "joblib", ["scikit-learn"])
-    assert [one["name"] for one in read_vetiver(tmp_path / "prices/20260101T000000Z-aaaaa").inputs] == ["old"]
+    assert [
+        one["name"] for one in read_python_vetiver(tmp_path / "prices/20260101T000000Z-aaaaa").inputs
+    ] == ["old"]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_the_newest_version_of_a_pin(tmp_path: Path):
 )
 def test_pins_that_cannot_be_imported(prototype: object, kind: str, why: str, tmp_path: Path):
     with pytest.raises(CannotImport, match=why):
-        read_vetiver(pin(tmp_path / "p", prototype, kind))
+        read_python_vetiver(pin(tmp_path / "p", prototype, kind))
 
 
 def huggingface(folder: Path, **config: object) -> Path:
@@ -207,7 +209,7 @@ def test_a_folder_of_hugging_face(tmp_path: Path):
     ("scheme", "read", "make"),
     [
         ("mlflow", read_mlflow, lambda folder: mlflow(folder, COLUMNS)),
-        ("vetiver", read_vetiver, lambda folder: pin(folder, {"a": 1.0})),
+        ("vetiver", read_python_vetiver, lambda folder: pin(folder, {"a": 1.0})),
     ],
 )
 def test_a_model_is_copied_and_never_loaded_here(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.principal import Quota
+from gateway.core.quota import Quota
 from gateway.limits import redis_limiter
 from gateway.limits.local_limiter import LocalLimiter
 from gateway.limits.quota_charges import quota_charges, rate_limit_lines

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 import gateway
 from gateway.auth.api_key import ApiKeyAuthenticator
-from gateway.auth.caller_token_for_backend import CallerTokenSigner
-from gateway.auth.client_certificate import CertificateAuthenticator
+from gateway.auth.caller_token_signer import CallerTokenSigner
+from gateway.auth.forwarded_client_certificate import CertificateAuthenticator
 from gateway.core import header_classification, problem_details
 from gateway.core.api_keys import digest_key, make_key
-from gateway.core.compiled_policy import network_set
+from gateway.core.compiled_model_policy import network_set
 from gateway.core.errors import GatewayError, ModelNotFound, Unauthenticated
 from gateway.core.header_classification import (
     RequestHead,
@@ -28,25 +28,26 @@ from gateway.core.header_classification import (
     register_credential_field,
 )
 from gateway.core.ip_network_set import NetworkSet, parse_address, parse_network
-from gateway.core.principal import Principal, Quota
+from gateway.core.principal import Principal
 from gateway.core.problem_details import render_problem
+from gateway.core.quota import Quota
 from gateway.core.request_target import parse_target
-from gateway.core.token_and_certificate_rules import CertificateRule
+from gateway.core.token_and_certificate_rules import ForwardedCertificateRule
 from gateway.core.token_bucket import TokenBucket
 from gateway.limits.quota_charges import _charges_of_day, quota_charges
 from gateway.registry.base import KEYS, NETWORKS, Document, MirroredListing, Registry, Unavailable
 from gateway.registry.mirror import Mirror
 from gateway.registry.snapshot import compile_snapshot
 from gateway.server.caller_response import _remembered_begin
-from gateway.stages import ip_allowlist
+from gateway.stages import gateway_ip_allowlist
 from gateway.stages.rate_limit import _refusal
 from gateway.telemetry.access_log import JsonAccessLogFormatter, _detail, _remembered_detail
 from gateway.telemetry.otlp_trace_encoding import _attribute, _field, _key_value
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider, _Token
 from gateway.upstream.response_head import (
+    CachingResponseHeadParser,
     ResponseHead,
-    ResponseHeadReader,
     _known_lines,
     _known_status_lines,
     parse_response_head,
@@ -60,7 +61,7 @@ SHOWN = {
     "auth/jwt.py": "tests/unit/memories/test_tokens.py",
     "core/request_target.py": "test_targets",
     "core/principal.py": "test_patterns",
-    "core/compiled_policy.py": "test_one_set_for_the_same_networks",
+    "core/compiled_model_policy.py": "test_one_set_for_the_same_networks",
     "registry/mirror.py": "test_reading_through",
     "stages/read_request_context.py": "test_addresses (of the address alone: parse_address)",
     "telemetry/otlp_trace_encoding.py": "test_attributes_of_spans",
@@ -69,10 +70,10 @@ SHOWN = {
     "limits/quota_charges.py": "test_charges",
     "server/caller_response.py": "test_lines_of_own_answers",
     "stages/rate_limit.py": "test_refusals_for_a_rate",
-    "stages/ip_allowlist.py": "test_refusals_for_an_address",
+    "stages/gateway_ip_allowlist.py": "test_refusals_for_an_address",
     "telemetry/access_log.py": "test_details_in_the_log",
     "signoff/ssh_keygen_signature.py": "tests/unit/signoff/test_in_toto_statement.py",
-    "cost/read_price_tables.py": "the prices, which are part of the release",
+    "cost/registry_price_tables.py": "the prices, which are part of the release",
     "control/console_assets.py": "the console's files, which are part of the release",
 }
 _MEMORIES = {"lru_cache", "cache", "cached", "TTLCache", "LRUCache", "TtlCache"}
@@ -174,8 +175,8 @@ def _proof(certificates: CertificateAuthenticator, head: RequestHead) -> object:
 )
 def test_certificates(shown: list[tuple[str, str | None, bool]]):
     entries = [
-        CertificateRule(name="one", subjects=("spiffe://a/*",), models=("wine",)),
-        CertificateRule(name="two", subjects=("spiffe://[ab]/*",)),
+        ForwardedCertificateRule(name="one", subjects=("spiffe://a/*",), models=("wine",)),
+        ForwardedCertificateRule(name="two", subjects=("spiffe://[ab]/*",)),
     ]
 
     def make() -> CertificateAuthenticator:
@@ -384,7 +385,7 @@ def test_heads_of_answers(heads: list[tuple[bytes, list[bytes]]]):
     )
 )
 def test_heads_of_answers_on_one_connection(heads: list[tuple[bytes, list[bytes]]]):
-    read = ResponseHeadReader()
+    read = CachingResponseHeadParser()
     for first, lines in heads:
         raw = b"\r\n".join([first, *lines])
         assert _answer_head(raw, lambda raw: read(raw + b"\r\n\r\n", len(raw))) == _answer_head(raw)
@@ -413,9 +414,9 @@ DETAILS = st.text(max_size=8) | st.sampled_from(["a", 'b"', "ä", "\x1b"])
 )
 def test_problems(errors: list[tuple[type[GatewayError], str, str, bool]]):
     for kind, detail, request_id, open_inference in errors:
-        remembered = render_problem(kind(detail), request_id, open_inference=open_inference)
+        remembered = render_problem(kind(detail), request_id, add_open_inference_error=open_inference)
         problem_details._remembered_parts.cache_clear()
-        assert remembered == render_problem(kind(detail), request_id, open_inference=open_inference)
+        assert remembered == render_problem(kind(detail), request_id, add_open_inference_error=open_inference)
 
 
 QUOTAS = st.builds(
@@ -469,7 +470,10 @@ def test_refusals_for_a_rate(policy: str, model: str, seconds: int):
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "it"])
 def test_refusals_for_an_address(address: str):
-    assert ip_allowlist._refusal(address).detail == ip_allowlist._refusal.__wrapped__(address).detail
+    assert (
+        gateway_ip_allowlist._refusal(address).detail
+        == gateway_ip_allowlist._refusal.__wrapped__(address).detail
+    )
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), DETAILS)))

@@ -13,7 +13,7 @@ from gateway.registry.snapshot import Snapshot, compile_snapshot
 from gateway.rollout.controller import RolloutController
 from gateway.rollout.request_count_reporter import FIGURES, RolloutReport, RolloutWindow
 from gateway.rollout.request_counter import Tally, latency_bucket
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 
 PLAN = RolloutPlan(steps=(5, 25, 100), every_s=60.0, min_requests=500)
 

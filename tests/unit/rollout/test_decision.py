@@ -6,9 +6,9 @@ import pytest
 from gateway.core.rollout_document import (
     Rollout,
     RolloutPlan,
+    candidate_stable_split,
     new_rollout,
-    rollout_problems,
-    traffic_at_share,
+    problems_outside_plan,
 )
 from gateway.registry.firestore.document_layout import MAX_BODY_BYTES
 from gateway.rollout.assessment import Assessment
@@ -19,7 +19,7 @@ from tests.unit.rollout.fleet import PLAN, rollout_of, tally, wine
 
 def _at(position: int, *, plan: RolloutPlan = PLAN, **changes: object) -> Rollout:
     rollout = rollout_of(plan=plan, position=position)
-    traffic = traffic_at_share(rollout, plan.steps[position])
+    traffic = candidate_stable_split(rollout, plan.steps[position])
     return msgspec.structs.replace(rollout, traffic=traffic, **changes)
 
 
@@ -56,7 +56,7 @@ def test_a_rollout_begins_with_its_first_step():
     assert (decision.action, decision.position) == ("advance", 0)
     new = apply_decision(rollout, decision, {})
     assert (new.percent, new.traffic, new.state) == (5, {"3": 95, "4": 5}, "running")
-    assert rollout_problems(new) == []
+    assert problems_outside_plan(new) == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from gateway.registry.snapshot import compile_snapshot
 from gateway.rollout.lease import Lease, LeaseObserver
 from gateway.rollout.request_count_reporter import FIGURES, RolloutReport, RolloutReporter
 from gateway.rollout.request_counter import RequestCounter, Tally
-from gateway.task_supervisor import Supervisor
+from gateway.thread_and_task_supervisor import Supervisor
 from tests.unit.rollout.fleet import PLAN, Clock, rollout_of, wine
 
 

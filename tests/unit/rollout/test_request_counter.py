@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.errors import DeadlineExceeded, Overloaded, UpstreamBroken
+from gateway.core.errors import BrokenUpstreamResponse, DeadlineExceeded, Overloaded
 from gateway.rollout.request_counter import RequestCounter, Tally, VersionWindowCollector, latency_bucket
 from tests.unit.telemetry.exchanges import make_exchange
 
@@ -54,7 +54,7 @@ def test_the_time_to_open_a_connection_is_not_the_versions(counter: RequestCount
     ("changes", "errors", "refusals"),
     [
         ({"status": 500}, 1, 0),
-        ({"status": 502, "error": UpstreamBroken("x")}, 1, 0),
+        ({"status": 502, "error": BrokenUpstreamResponse("x")}, 1, 0),
         ({"status": 504, "error": DeadlineExceeded("x"), "attempts": 0}, 1, 0),
         ({"status": 422}, 0, 1),
         ({"status": 503, "error": Overloaded("x")}, 0, 0),

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.rollout_document import traffic_at_share
+from gateway.core.rollout_document import candidate_stable_split
 from gateway.registry.base import Registry, Unavailable
 from gateway.rollout.controller import RolloutController
 from gateway.rollout.decision import abort
@@ -174,7 +174,9 @@ async def test_a_rollout_that_ended_in_a_registry_that_was_copied_is_not_told_ag
 ):
     rollout = rollout_of(plan=HOOK)
     ended = abort(
-        msgspec.structs.replace(rollout, position=0, traffic=traffic_at_share(rollout, 5)), None, "long ago"
+        msgspec.structs.replace(rollout, position=0, traffic=candidate_stable_split(rollout, 5)),
+        None,
+        "long ago",
     )
     await scene.begin(HOOK)
     await scene.write(ended, 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.server import request_framing
-from gateway.server.interfaces import BODY
+from gateway.server.fast_path_interfaces import BODY
 from tests.fuzz.harness import Callers, answers_in
 
 HEAD = b"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"

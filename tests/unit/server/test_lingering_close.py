@@ -70,5 +70,5 @@ def test_who_takes_nothing_has_a_limit():
 
 def test_what_comes_meanwhile_is_dropped_up_to_a_limit():
     linger = LingeringClose(0.0)
-    assert linger.count_dropped(1024)
-    assert not linger.count_dropped(1024 * 1024 * 1024)
+    assert linger.try_drop(1024)
+    assert not linger.try_drop(1024 * 1024 * 1024)

@@ -83,13 +83,13 @@ def test_a_body_that_is_whole_needs_no_stop():
         body.feed(PIECE)
     assert body.complete
     assert connection.reads()
-    assert body.complete_body() == 5 * PIECE
+    assert body.buffered_body() == 5 * PIECE
 
 
 def test_a_body_that_came_with_its_head_is_read_as_any_other():
     connection: Any = Connection()
     body = CallerRequestBody(connection, 5, b"12345")
-    assert (body.complete, body.complete_body()) == (True, b"12345")
+    assert (body.complete, body.buffered_body()) == (True, b"12345")
     loop = asyncio.new_event_loop()
     try:
         assert loop.run_until_complete(body.next_chunk()) == b"12345"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import DeadlineExceeded, Overloaded, TooManyRequests
 from gateway.core.model import Model, Policy
-from gateway.core.principal import Principal, Quota
+from gateway.core.principal import Principal
+from gateway.core.quota import Quota
 from gateway.stages.concurrency_limit import ConcurrencyLimit, Permit
 
 ANYBODY = Principal(id="anybody")
@@ -34,7 +35,7 @@ def limit(
     *, in_flight: int = 100, model_in_flight: int = 1, queue: int = 10, queue_wait_s: float = 60.0
 ) -> ConcurrencyLimit:
     return ConcurrencyLimit(
-        in_flight=in_flight, model_in_flight=model_in_flight, queue=queue, queue_wait_s=queue_wait_s
+        in_flight=in_flight, model_in_flight=model_in_flight, queue_per_model=queue, queue_wait_s=queue_wait_s
     )
 
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import UpstreamBroken
-from gateway.core.escape_unprintable import printable_lines
+from gateway.core.errors import BrokenUpstreamResponse
+from gateway.core.escape_unprintable import printable_own_lines
 from gateway.core.ip_network_set import parse_address
 from gateway.telemetry.access_log import JsonAccessLogFormatter, TextAccessLogFormatter
 from gateway.telemetry.logs import JsonFormatter, LogWriter, TextFormatter
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
 from gateway.telemetry.request_recorder import RequestRecorder
 from tests.unit.telemetry.exchanges import make_exchange
@@ -42,7 +42,7 @@ def test_a_good_request():
     target=TEXT, model=st.text(min_size=1, max_size=80), version=TEXT, caller=TEXT, detail=TEXT, cause=TEXT
 )
 def test_nothing_that_anybody_writes_can_break_the_line(target, model, version, caller, detail, cause):
-    error = UpstreamBroken(detail)
+    error = BrokenUpstreamResponse(detail)
     exchange = make_exchange(
         target="/" + target, model=model, version=version, caller=caller, error=error, cause=ValueError(cause)
     )
@@ -148,7 +148,7 @@ def test_a_line_says_whether_its_trace_is_kept_also_where_that_is_known_last(exc
     stream = io.TextIOWrapper(io.BytesIO())
     writer = LogWriter(stream, interval_s=0)
     record = RequestRecorder(
-        writer, Metrics(), json=True, store=RecordedRequestQueue("store", NoSink), exporters=[]
+        writer, RequestMetrics(), json=True, store=RecordedRequestQueue("store", NoSink), exporters=[]
     )
     record(exchange)
     writer.start()
@@ -169,7 +169,7 @@ EVIL = "x\nFORGED\r\x1b[2J\x85\x9b\u202e\u2028\u200b\x7f"
 
 def test_nobody_forges_a_line_of_the_log():
     exchange = make_exchange(
-        target="/" + EVIL, model=EVIL, version=EVIL, caller=EVIL, error=UpstreamBroken(EVIL)
+        target="/" + EVIL, model=EVIL, version=EVIL, caller=EVIL, error=BrokenUpstreamResponse(EVIL)
     )
     exchange.cause = ValueError(EVIL)
     record = logging.makeLogRecord({"levelno": 40, "msg": "%s", "args": (EVIL,)})
@@ -183,5 +183,5 @@ def test_nobody_forges_a_line_of_the_log():
         JsonFormatter().format(record),
         TextFormatter(colored=False).format(record),
     ):
-        assert printable_lines(text) == text
+        assert printable_own_lines(text) == text
         assert not any(line.startswith("FORGED") for line in text.splitlines())

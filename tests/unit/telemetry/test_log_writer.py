@@ -38,8 +38,8 @@ def complaints(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.task_supervisor._FIRST_DELAY_S", 0.001)
-    monkeypatch.setattr("gateway.task_supervisor._LONGEST_DELAY_S", 0.02)
+    monkeypatch.setattr("gateway.thread_and_task_supervisor._FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("gateway.thread_and_task_supervisor._LONGEST_DELAY_S", 0.02)
 
 
 @contextlib.contextmanager

@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import BadRequest, Overloaded, UpstreamBroken
+from gateway.core.errors import BadRequest, BrokenUpstreamResponse, Overloaded
 from gateway.core.model import Policy
 from gateway.telemetry.merge_metrics import merge_states, quantile
 from gateway.telemetry.metric_catalog import BY_NAME, LATENCY_BOUNDS, METRICS
-from gateway.telemetry.metrics import OTHER, Metrics, parse_server_timing, usage_by_caller
+from gateway.telemetry.metrics import OTHER, RequestMetrics, parse_server_timing, usage_by_caller
 from gateway.telemetry.prometheus_exposition import render_exposition
 from tests.unit.telemetry.exchanges import make_exchange
 
 LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (-?[0-9.e+-]+|inf)')
 
 
-def scrape(metrics: Metrics) -> dict[str, float]:
+def scrape(metrics: RequestMetrics) -> dict[str, float]:
     """What Prometheus would read; every line must be one it can read."""
     values = {}
     for line in render_exposition(metrics.live_state()).decode().splitlines():
@@ -31,7 +31,7 @@ def scrape(metrics: Metrics) -> dict[str, float]:
 
 
 def test_a_request_is_counted_once_everywhere():
-    metrics = Metrics()
+    metrics = RequestMetrics()
     metrics.observe(make_exchange(took_s=0.1, bytes_in=10, bytes_out=20), 200)
     values = scrape(metrics)
     wine = '{model="wine",version="1"}'
@@ -52,7 +52,7 @@ def test_a_request_is_counted_once_everywhere():
     ("error", "status", "left", "side", "code"),
     [
         (BadRequest("x"), 400, False, "caller", "bad-request"),
-        (UpstreamBroken("x"), 502, False, "backend", "upstream-broken"),
+        (BrokenUpstreamResponse("x"), 502, False, "backend", "upstream-broken"),
         (Overloaded("x"), 503, False, "gateway", "overloaded"),
         (None, 500, False, "backend", "answered-5xx"),
         (None, 422, False, "caller", "answered-4xx"),
@@ -60,7 +60,7 @@ def test_a_request_is_counted_once_everywhere():
     ],
 )
 def test_an_error_names_who_can_mend_it(error, status, left, side, code):
-    metrics = Metrics()
+    metrics = RequestMetrics()
     metrics.observe(make_exchange(error=error, caller_disconnected=left), status)
     values = scrape(metrics)
     assert values[f'chips_errors_total{{model="wine",version="1",side="{side}",code="{code}"}}'] == 1
@@ -69,13 +69,13 @@ def test_an_error_names_who_can_mend_it(error, status, left, side, code):
 
 
 def test_what_reached_no_model_has_no_label_of_the_callers_making():
-    metrics = Metrics()
+    metrics = RequestMetrics()
     metrics.observe(make_exchange(model=None, target='/"evil"', error=BadRequest("x")), 400)
     assert scrape(metrics)['chips_requests_total{model="",version="",status="400"}'] == 1
 
 
 def test_an_objective_is_missed_by_what_is_late():
-    metrics = Metrics()
+    metrics = RequestMetrics()
     policy = Policy(latency_s=0.05)
     for took_s in (0.01, 0.06, 0.07):
         metrics.observe(make_exchange(took_s=took_s, policy=policy), 200)
@@ -84,7 +84,7 @@ def test_an_objective_is_missed_by_what_is_late():
 
 
 def test_labels_are_bounded():
-    metrics = Metrics(limit=10)
+    metrics = RequestMetrics(limit=10)
     for number in range(50):
         metrics.observe(make_exchange(model=f"m{number}", caller=f"c{number}"), 200)
     state = metrics.live_state()
@@ -96,7 +96,7 @@ def test_labels_are_bounded():
 
 
 def test_versions_beyond_the_bound_still_count_for_their_model():
-    metrics = Metrics(limit=10)
+    metrics = RequestMetrics(limit=10)
     for number in range(50):
         metrics.observe(make_exchange(version=str(number)), 200)
         metrics.observe(make_exchange(model=f"m{number}"), 200)
@@ -106,7 +106,7 @@ def test_versions_beyond_the_bound_still_count_for_their_model():
 
 
 def test_retries_cold_starts_and_waits():
-    metrics = Metrics()
+    metrics = RequestMetrics()
     metrics.observe(make_exchange(attempts=3, queued_s=0.01), 200)
     metrics.observe(make_exchange(took_s=5, server_timing=b"predict;dur=100"), 200)
     metrics.observe(make_exchange(took_s=5, server_timing=b"predict;dur=3900"), 200)  # slow, not cold
@@ -120,7 +120,7 @@ def test_retries_cold_starts_and_waits():
 
 
 def test_states_of_workers_add_up():
-    first, second = Metrics(), Metrics()
+    first, second = RequestMetrics(), RequestMetrics()
     for metrics, model in ((first, "wine"), (second, "wine"), (second, "fraud")):
         metrics.observe(make_exchange(model=model), 200)
         metrics.add_readers(
@@ -177,8 +177,8 @@ def test_names_follow_the_house():
 
 
 def test_waiting_for_redis_is_not_the_gateways_own_time():
-    metrics = Metrics()
+    metrics = RequestMetrics()
     metrics.observe(make_exchange(took_s=0.102, rate_limit_s=0.05), 200)
-    plain = Metrics()
+    plain = RequestMetrics()
     plain.observe(make_exchange(took_s=0.102), 200)
     assert plain.live_state().overhead_s - metrics.live_state().overhead_s == pytest.approx(0.05)

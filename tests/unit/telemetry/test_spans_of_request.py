@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import UpstreamBroken
-from gateway.telemetry.recorded_request_summary import summarize
+from gateway.core.errors import BrokenUpstreamResponse
+from gateway.telemetry.recorded_request import recorded_request_of
 from gateway.telemetry.spans_of_request import spans_of
 from tests.unit.telemetry.exchanges import ARRIVED, make_exchange
-from tests.unit.telemetry.test_recorded_request_store import summary
+from tests.unit.telemetry.test_recorded_request_store import recorded
 
 
 def tree(summary_):
@@ -17,7 +17,7 @@ def tree(summary_):
 
 
 def test_a_good_request_with_a_backend_that_tells_its_phases():
-    assert tree(summary(server_timing=b"queue;dur=1, predict;dur=50")) == [
+    assert tree(recorded(server_timing=b"queue;dur=1, predict;dur=50")) == [
         ("caller", "POST /wine"),
         ("POST /wine", "attempt 1"),
         ("attempt 1", "connect"),
@@ -30,7 +30,7 @@ def test_a_good_request_with_a_backend_that_tells_its_phases():
 
 
 def test_retries_are_siblings_and_the_first_failed():
-    spans = spans_of(summary(attempts=2))
+    spans = spans_of(recorded(attempts=2))
     attempts = [span for span in spans if span.kind == "client"]
     assert [span.parent_id for span in attempts] == [spans[0].span_id] * 2
     assert [span.error for span in attempts] == ["upstream-broken", ""]
@@ -38,7 +38,7 @@ def test_retries_are_siblings_and_the_first_failed():
 
 
 def test_a_cold_start_stands_before_what_the_backend_accounts_for():
-    spans = spans_of(summary(took_s=10, server_timing=b"predict;dur=100"))
+    spans = spans_of(recorded(took_s=10, server_timing=b"predict;dur=100"))
     cold, predict = (next(s for s in spans if s.name == name) for name in ("cold start", "backend predict"))
     assert cold.end_s == predict.start_s
     assert predict.end_s - predict.start_s == pytest.approx(0.1)
@@ -61,7 +61,7 @@ def test_no_two_spans_have_one_id():
     )
     for attempt in exchange.attempts:
         attempt.dialed = attempt.began + 0.01
-    kept = summarize(exchange, status=200, kept="slow", side="", code="", gateway="test")
+    kept = recorded_request_of(exchange, status=200, kept="slow", side="", code="", gateway="test")
     spans = spans_of(kept)
     assert [span.name for span in spans][1:6] == ["route", "authenticate", "limits", "body", "queue"]
     assert {"cold start", "TLS", "backend p15", "receive", "attempt 2"} <= {span.name for span in spans}
@@ -69,29 +69,29 @@ def test_no_two_spans_have_one_id():
 
 
 def test_a_wait_in_the_queue():
-    spans = spans_of(summary(took_s=1, permitted=ARRIVED + 0.5, queued_s=0.5))
+    spans = spans_of(recorded(took_s=1, permitted=ARRIVED + 0.5, queued_s=0.5))
     assert [span.name for span in spans][1] == "queue"
 
 
 def test_a_caller_who_sent_the_body_slowly_before_a_wait_in_the_queue():
-    body, queue = spans_of(summary(took_s=2, permitted=ARRIVED + 1.5, queued_s=0.5, buffering_s=0.9))[1:3]
+    body, queue = spans_of(recorded(took_s=2, permitted=ARRIVED + 1.5, queued_s=0.5, buffering_s=0.9))[1:3]
     assert (body.name, queue.name) == ("body", "queue")
     assert (body.end_s, queue.end_s) == pytest.approx((1.0, 1.5))
 
 
 def test_a_body_that_never_came():
-    names = [s.name for s in spans_of(summary(attempts=0, permitted=0.0, buffering_s=0.09, status=408))]
+    names = [s.name for s in spans_of(recorded(attempts=0, permitted=0.0, buffering_s=0.09, status=408))]
     assert names == ["POST /wine", "body"]
 
 
 def test_a_wait_in_the_queue_that_was_in_vain():
-    names = [s.name for s in spans_of(summary(attempts=0, permitted=0.0, queued_s=0.05, status=503))]
+    names = [s.name for s in spans_of(recorded(attempts=0, permitted=0.0, queued_s=0.05, status=503))]
     assert names == ["POST /wine", "queue"]
 
 
 def test_a_refusal_is_one_span():
-    error = UpstreamBroken("nobody home")
-    (span,) = spans_of(summary(model=None, status=502, error=error))
+    error = BrokenUpstreamResponse("nobody home")
+    (span,) = spans_of(recorded(model=None, status=502, error=error))
     assert span.error == "nobody home"
     assert span.attributes["error.type"] == "answered-5xx"
 
@@ -102,7 +102,7 @@ def test_a_refusal_is_one_span():
     timing=st.binary(max_size=60) | st.sampled_from([b"a;dur=1e9", b"a;dur=50000, b;dur=70000"]),
 )
 def test_children_lie_within_their_parents(attempts, took_s, timing):
-    spans = spans_of(summary(attempts=attempts, took_s=took_s, server_timing=timing))
+    spans = spans_of(recorded(attempts=attempts, took_s=took_s, server_timing=timing))
     by_id = {span.span_id: span for span in spans}
     assert len(by_id) == len(spans)
     for span in spans[1:]:

@@ -87,6 +87,6 @@ def test_registering_looks_at_what_the_name_resolves_to(monkeypatch: pytest.Monk
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 443))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     with pytest.raises(EgressRefused, match=r"10\.0\.0\.1"):
-        CLOUD.check_url("https://wine.run.app/x")
+        CLOUD.resolve_and_check_url("https://wine.run.app/x")
     found[0] = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 443))
-    CLOUD.check_url("https://wine.run.app:8443")
+    CLOUD.resolve_and_check_url("https://wine.run.app:8443")

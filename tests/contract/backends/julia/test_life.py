@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.contract.backends.julia.conftest import Start
 from tests.contract.backends.languages import Julia
 from tests.contract.backends.linear import TENSORS, publish
@@ -55,7 +55,7 @@ def test_as_vertex_and_kserve_start_it(
     artifact: str, start_julia: Start, callers: ThreadPoolExecutor, tmp_path: Path
 ):
     """Only names that Vertex AI sets; then the requests that either of them sends; then the end."""
-    port = free_port()
+    port = claim_free_port()
     backend = start_julia(
         {
             "PORT": "",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.conftest import require
 from tests.contract.backends.linear import TENSORS
 from tests.contract.backends.process import TIMEOUT_S, R
@@ -34,7 +34,7 @@ def test_as_vertex_ai_and_kserve_start_it(start_r: Start, linear_store: Path):
             "CHIPS_VERSION": "",
             "PORT": "",
             "AIP_MODE": "PREDICTION",
-            "AIP_HTTP_PORT": free_port(),
+            "AIP_HTTP_PORT": claim_free_port(),
             "AIP_HEALTH_ROUTE": "/health",
             "AIP_PREDICT_ROUTE": "/v1/endpoints/7/deployedModels/9.1:predict",
             "AIP_STORAGE_URI": linear_store / "linear/1",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.free_ports import free_port
+from gateway.free_ports import claim_free_port
 from tests.conftest import require
 from tests.contract.backends.process import ROOT
 
@@ -38,7 +38,7 @@ def test_r(has_r: None, tmp_path: Path):
     require(
         "curl", available=shutil.which("curl") is not None, why="curl is not installed (apt install curl)"
     )
-    ports = {"9001": str(free_port()), "8080": str(free_port())}
+    ports = {"9001": str(claim_free_port()), "8080": str(claim_free_port())}
     enter = next(at for at, command in enumerate(commands) if command.startswith("cd "))
     save = f"cp {tmp_path}/train.R ."
     (tmp_path / "train.R").write_text(train, encoding="utf-8")

@@ -7,6 +7,8 @@ import sys
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 
 from tests.console.stage import Stage, staged
 from tests.patience import patience
@@ -18,10 +20,12 @@ async def stage(tmp_path):
         yield stage
 
 
-async def start(stage: Stage, *arguments: str, key: str = "") -> asyncio.subprocess.Process:
+async def start(
+    stage: Stage, *arguments: str, key: str = "", gateway: str = ""
+) -> asyncio.subprocess.Process:
     environment = {
         **os.environ,
-        "CHIPS_GATEWAY": f"http://127.0.0.1:{stage.gateway.port}",
+        "CHIPS_GATEWAY": gateway or f"http://127.0.0.1:{stage.gateway.port}",
         "CHIPS_KEY": key or stage.operator,
     }
     return await asyncio.create_subprocess_exec(
@@ -35,8 +39,10 @@ async def start(stage: Stage, *arguments: str, key: str = "") -> asyncio.subproc
     )
 
 
-async def chips(stage: Stage, *arguments: str, key: str = "") -> tuple[int | None, str, str]:
-    process = await start(stage, *arguments, key=key)
+async def chips(
+    stage: Stage, *arguments: str, key: str = "", gateway: str = ""
+) -> tuple[int | None, str, str]:
+    process = await start(stage, *arguments, key=key, gateway=gateway)
     out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -68,6 +74,37 @@ async def test_tail_follows(stage: Stage):
     assert told["model"] == "wine"
     process.terminate()
     await process.wait()
+
+
+async def test_the_last_errors_are_found_behind_good_requests(stage: Stage):
+    async with asyncio.timeout(patience(50)):
+        while (failed := await stage.call("POST", "/fraud-cards")).status < 500:  # it fails now and then
+            pass
+    for _ in range(3):
+        await stage.call("POST", "/wine")
+    arguments = ("tail", "--errors", "--last", "1", "--no-follow", "--json")
+    async with asyncio.timeout(patience(50)):
+        while True:
+            code, out, err = await chips(stage, *arguments)
+            assert code == 0, err
+            if out:
+                break
+    assert json.loads(out)["request_id"] == failed.get("X-Request-Id")
+
+
+@pytest.mark.parametrize("status", [404, 200])
+@pytest.mark.parametrize(
+    "command", [("tail", "--no-follow"), ("top", "--once"), ("why", "--slowest", "wine")], ids=" ".join
+)
+async def test_what_is_not_a_gateway_is_named(stage: Stage, command: tuple[str, ...], status: int):
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"status": "up"}, status=status)
+
+    async with RawTestServer(answer, port=0) as other:
+        address = str(other.make_url("/")).rstrip("/")
+        code, _, err = await chips(stage, *command, gateway=address)
+    assert code == 76, err
+    assert f"what answers at {address} is not this gateway" in err
 
 
 async def test_top_for_people_and_machines(stage: Stage):

@@ -12,7 +12,7 @@ from gateway.cli.support import console
 from gateway.cli.support.operator_pages_client import GatewayOption, KeyOption, operator_pages_client
 from gateway.control.recorded_requests import request_row
 from gateway.settings import load_settings
-from gateway.telemetry.recorded_request_store import RequestAndTickReader
+from gateway.telemetry.recorded_request_store import RequestAndTickReader, RequestFilter
 
 _POLL_S = 0.3
 
@@ -65,9 +65,11 @@ def tail(
             show(request)
         return
 
+    wanted = RequestFilter(model=model or None, kind="failed" if errors else "all")
+
     async def work() -> None:
         if gateway:
-            requests = _from_gateway(gateway, key, last=last, follow=follow)
+            requests = _from_gateway(gateway, key, wanted, last=last, follow=follow)
         else:
             path = store or load_settings().trace.store
             if path == "off":
@@ -76,7 +78,7 @@ def tail(
                     hint="name a running gateway with --gateway",
                     code=console.EX_DATAERR,
                 )
-            requests = _from_store(RequestAndTickReader(Path(path)), last=last, follow=follow)
+            requests = _from_store(RequestAndTickReader(Path(path)), wanted, last=last, follow=follow)
         async for request in requests:
             if (model and request["model"] != model) or (errors and request["status"] < 400):
                 continue
@@ -86,10 +88,10 @@ def tail(
 
 
 async def _from_store(
-    reader: RequestAndTickReader, *, last: int, follow: bool
+    reader: RequestAndTickReader, wanted: RequestFilter, *, last: int, follow: bool
 ) -> AsyncIterator[dict[str, Any]]:
     number = reader.last_number()
-    for kept in reversed(reader.newest(limit=last) if last else []):
+    for kept in reversed(reader.newest(wanted, limit=last) if last else []):
         yield request_row(kept)
     while follow:
         kept_since = await asyncio.to_thread(reader.stored_after, number)
@@ -99,10 +101,13 @@ async def _from_store(
         await asyncio.sleep(_POLL_S)
 
 
-async def _from_gateway(address: str, key: str, *, last: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
+async def _from_gateway(
+    address: str, key: str, wanted: RequestFilter, *, last: int, follow: bool
+) -> AsyncIterator[dict[str, Any]]:
     async with operator_pages_client(address, key) as at:
         if last:
-            before = await at.get_json_or_none("/-/requests", limit=str(last))
+            model = {"model": wanted.model} if wanted.model else {}
+            before = await at.get_json("/-/requests", "requests", limit=str(last), kind=wanted.kind, **model)
             for request in reversed(before["requests"]):
                 yield request
         if follow:

@@ -43,11 +43,7 @@ def top(
     async def work() -> None:
         async with operator_pages_client(gateway, key) as at:
             if once or as_json:
-                board = await at.get_json_or_none("/-/models", window="10s")
-                if board is None:
-                    raise console.Failure(
-                        f"what answers at {gateway} is not this gateway", code=console.EX_PROTOCOL
-                    )
+                board = await at.get_json("/-/models", "models", window="10s")
                 if as_json:
                     console.print_json(board)
                 else:

@@ -144,8 +144,8 @@ async def _choose(slowest_of: str | None, *, errors: bool, gateway: str, key: st
                 {"version": version} if version else {}
             )
         async with operator_pages_client(gateway, key) as at:
-            document = await at.get_json_or_none(f"/-/requests?{urlencode(query)}")
-        found = [str(row["request_id"]) for row in (document or {"requests": []})["requests"]]
+            document = await at.get_json(f"/-/requests?{urlencode(query)}", "requests")
+        found = [str(row["request_id"]) for row in document["requests"]]
         place = gateway
     else:
         place = store or load_settings().trace.store

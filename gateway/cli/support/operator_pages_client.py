@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from gateway.cli.support.connection_errors import connection_error_text
-from gateway.cli.support.console import EX_DATAERR, EX_UNAVAILABLE, Failure
+from gateway.cli.support.console import EX_DATAERR, EX_PROTOCOL, EX_UNAVAILABLE, Failure
 
 if TYPE_CHECKING:  # most commands never ask a gateway
     import aiohttp
@@ -36,6 +36,17 @@ class OperatorPagesClient:
     def __init__(self, session: "aiohttp.ClientSession", address: str) -> None:
         self._session = session
         self._address = address.rstrip("/")
+
+    async def get_json(self, path: str, part: str, **query: str) -> Any:
+        """Get the JSON document at `path`, which every gateway has and in which there is `part`. Raises Failure."""
+        document = await self.get_json_or_none(path, **query)
+        if not isinstance(document, dict) or part not in document:
+            raise Failure(
+                f"what answers at {self._address} is not this gateway",
+                hint="name the gateway's address, without a path, with --gateway or CHIPS_GATEWAY",
+                code=EX_PROTOCOL,
+            )
+        return document
 
     async def get_json_or_none(self, path: str, **query: str) -> Any:
         """Get the JSON document at `path`. None where there is none (404). Raises Failure."""

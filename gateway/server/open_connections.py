@@ -5,7 +5,7 @@ import logging
 import select
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv6Address
 from itertools import islice
@@ -19,9 +19,7 @@ _log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.5
 _DRAIN_TICK_S: Final = 0.05
-_LOOKED_AT: Final = (
-    256  # connections that are considered at most, once an idle one is known or none was found
-)
+_LOOKED_AT: Final = 256  # connections that are looked at, while a look at all of them found none idle
 _ALL_BUSY_S: Final = 0.05  # a look at all connections found none idle: that long, not all are looked at again
 
 # Why a connection was closed, or not taken.
@@ -56,6 +54,50 @@ class _InOrder(dict[OpenConnection, None]):
 
     all_busy_until = 0.0  # monotonic: a look at all of them found none idle
 
+    def oldest_idle(self) -> OpenConnection | None:
+        now = time.monotonic()
+        whole = now >= self.all_busy_until
+        idle = None
+        busy = []
+        for connection in islice(self, None if whole else _LOOKED_AT):
+            if not connection.busy:
+                idle = connection
+                break
+            busy.append(connection)
+        for connection in busy:  # the next look begins behind these: they may be busy for long
+            self[connection] = self.pop(connection)
+        if idle is None and whole:
+            self.all_busy_until = now + _ALL_BUSY_S
+        return idle
+
+
+class _Group:
+    """All open connections, or those of one address. Which of them have authenticated is known."""
+
+    __slots__ = ("_known", "strangers")
+
+    def __init__(self) -> None:
+        self.strangers = _InOrder()
+        self._known = _InOrder()
+
+    def __len__(self) -> int:
+        return len(self.strangers) + len(self._known)
+
+    def __iter__(self) -> Iterator[OpenConnection]:
+        return iter((*self.strangers, *self._known))
+
+    def mark_authenticated(self, connection: OpenConnection) -> None:
+        if self.strangers.pop(connection, self) is None:
+            self._known[connection] = None
+
+    def remove(self, connection: OpenConnection) -> None:
+        self.strangers.pop(connection, None)
+        self._known.pop(connection, None)
+
+    def oldest_idle(self) -> OpenConnection | None:
+        """The oldest idle connection, one that was never authenticated if there is one. None where all are busy."""
+        return self.strangers.oldest_idle() or self._known.oldest_idle()
+
 
 class OpenConnections:
     """The callers' open connections.
@@ -82,9 +124,8 @@ class OpenConnections:
         self._limit = limit
         self._peer_limit = peer_limit
         self._is_proxy = is_proxy
-        self._strangers = _InOrder()
-        self._known = _InOrder()
-        self._by_peer: dict[str, _InOrder] = {}
+        self._all = _Group()
+        self._by_peer: dict[str, _Group] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
         self._throttled_log = LogThrottle(_log)
@@ -92,10 +133,10 @@ class OpenConnections:
         self.turned_away: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
 
     def __len__(self) -> int:
-        return len(self._strangers) + len(self._known)
+        return len(self._all)
 
     def __iter__(self) -> Iterator[OpenConnection]:
-        return iter((*self._strangers, *self._known))
+        return iter(self._all)
 
     # -- from the listener
 
@@ -105,7 +146,7 @@ class OpenConnections:
         Returns False where that is not possible. An idle one is closed if necessary.
         """
         if self._peer_limit and not self._is_proxy(peer):
-            its_own = self._by_peer.get(_holder(peer), _InOrder())
+            its_own = self._by_peer.get(_holder(peer)) or _Group()
             if len(its_own) >= self._peer_limit and not self._make_room(its_own):
                 self.count_turned_away(
                     PEER, "an address has %d connections, as many as one may have", len(its_own)
@@ -118,17 +159,11 @@ class OpenConnections:
 
     def make_room(self) -> bool:
         """Close the oldest idle connection, to make room. False where all that were examined are busy."""
-        return self._make_room(self._strangers) or self._make_room(self._known)
+        return self._make_room(self._all)
 
-    def _make_room(self, connections: _InOrder) -> bool:
-        now = time.monotonic()
-        whole = now >= connections.all_busy_until
-        victim, passed = _longest_idle(connections, None if whole else _LOOKED_AT)
-        for connection in passed:  # the next look begins behind these: they may be busy for long
-            connections[connection] = connections.pop(connection)
+    def _make_room(self, group: _Group) -> bool:
+        victim = group.oldest_idle()
         if victim is None:
-            if whole:
-                connections.all_busy_until = now + _ALL_BUSY_S
             return False
         self.count_turned_away(EVICTED, "%d connections are open; the oldest idle ones make room", len(self))
         self.remove(victim)
@@ -150,8 +185,8 @@ class OpenConnections:
     # -- from the connections
 
     def add(self, connection: OpenConnection) -> None:
-        self._strangers[connection] = None
-        self._by_peer.setdefault(_holder(connection.peer), _InOrder())[connection] = None
+        self._all.strangers[connection] = None
+        self._by_peer.setdefault(_holder(connection.peer), _Group()).strangers[connection] = None
         if self.draining:
             connection.due = time.monotonic() + self.linger_s
         if self._alarm is None:
@@ -160,16 +195,16 @@ class OpenConnections:
     def mark_authenticated(self, connection: OpenConnection) -> None:
         """Mark a connection as authenticated, as a request on it was. To make room, others are closed first."""
         connection.recognized = True
-        if self._strangers.pop(connection, self) is None:
-            self._known[connection] = None
+        self._all.mark_authenticated(connection)
+        if (its_own := self._by_peer.get(_holder(connection.peer))) is not None:
+            its_own.mark_authenticated(connection)
 
     def remove(self, connection: OpenConnection) -> None:
-        self._strangers.pop(connection, None)
-        self._known.pop(connection, None)
+        self._all.remove(connection)
         holder = _holder(connection.peer)
         its_own = self._by_peer.get(holder)
         if its_own is not None:
-            its_own.pop(connection, None)
+            its_own.remove(connection)
             if not its_own:
                 del self._by_peer[holder]
         if self._empty is not None and not len(self) and not self._empty.done():
@@ -217,25 +252,6 @@ class OpenConnections:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-
-
-def _longest_idle(
-    connections: Iterable[OpenConnection], limit: int | None
-) -> tuple[OpenConnection | None, list[OpenConnection]]:
-    """The oldest idle connection, one that was never authenticated if there is one among the first; and the busy ones before it."""
-    recognized = None
-    busy: list[OpenConnection] = []
-    for number, connection in enumerate(islice(connections, limit)):
-        if connection.busy:
-            if recognized is None:
-                busy.append(connection)
-        elif not connection.recognized:
-            return connection, busy
-        else:
-            recognized = recognized or connection
-        if recognized is not None and number >= _LOOKED_AT:
-            break
-    return recognized, busy
 
 
 def _holder(peer: str) -> str:

@@ -68,6 +68,18 @@ def test_an_address_makes_room_for_itself(loop: asyncio.AbstractEventLoop):
     assert connections.make_room_for("192.0.2.8")
 
 
+def test_an_address_does_not_lose_its_known_callers_while_a_stranger_of_it_is_idle(
+    loop: asyncio.AbstractEventLoop,
+):
+    connections = OpenConnections(loop, peer_limit=2 * _LOOKED_AT + 2)
+    (known,) = opened(connections, Fake())
+    connections.mark_authenticated(known)
+    opened(connections, *(Fake(busy=True) for _ in range(2 * _LOOKED_AT)))
+    (idle,) = opened(connections, Fake())
+    assert connections.make_room_for("192.0.2.1")
+    assert (idle.aborted, known.aborted) == (True, False)
+
+
 def test_an_ipv6_network_of_64_bits_is_one_address(loop: asyncio.AbstractEventLoop):
     connections = OpenConnections(loop, peer_limit=2)
     first, _ = opened(connections, Fake(peer="2001:db8::1"), Fake(peer="2001:db8::2"))
@@ -109,7 +121,7 @@ def test_where_all_are_busy_not_each_caller_costs_a_look_at_all(loop: asyncio.Ab
     opened(connections, *(Counted() for _ in range(8 * _LOOKED_AT)))
     assert not connections.make_room_for("192.0.2.9")
     asked = 0
-    connections._strangers.all_busy_until = NEVER
+    connections._all.strangers.all_busy_until = NEVER
     assert not connections.make_room_for("192.0.2.9")
     assert asked == _LOOKED_AT
 

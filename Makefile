@@ -11,6 +11,8 @@ PYTHON ?= $(or $(shell for name in python3.13 python3.12 python3.11 python3; do 
 WORKERS ?= auto
 RUN_TESTS = $(BIN)/python -m pytest --quiet --no-header --tb=short -n $(WORKERS) --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 SOURCES := gateway tests examples backends/python
+# The tests start hundreds of Python processes. Where this is set, each of them compiles all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

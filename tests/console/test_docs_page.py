@@ -27,7 +27,15 @@ ODD = (
 )
 
 
-@pytest.mark.parametrize(("scheme", "width"), VIEWS)
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        VIEWS[0],
+        pytest.param(*VIEWS[1], marks=pytest.mark.slow),
+        pytest.param(*VIEWS[2], marks=pytest.mark.slow),
+        VIEWS[3],
+    ],
+)
 async def test_it_lists_what_this_caller_may_call(stage: Stage, watched: Watched, scheme: str, width: int):
     page = watched.page
     await in_view(watched, scheme, width)

@@ -4,7 +4,12 @@ import pytest
 
 pytestmark = pytest.mark.timeout(300)
 
-ENVIRONMENTS = ("dev", "qa", "prod")
+# They differ in values only, and production has the most rules.
+ENVIRONMENTS = (
+    pytest.param("dev", marks=pytest.mark.slow),
+    pytest.param("qa", marks=pytest.mark.slow),
+    "prod",
+)
 ROLES = ("reader", "registrar", "approver", "operator", "auditor", "publisher")
 # Google's roles that may delete nothing of what the registry, the artifacts, the images and the heads hold.
 ERASE_NOTHING = {

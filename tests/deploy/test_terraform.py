@@ -9,7 +9,12 @@ from gateway.settings import load_settings
 
 pytestmark = pytest.mark.timeout(300)
 
-ENVIRONMENTS = ("dev", "qa", "prod")
+# They differ in values only, and production has the most rules.
+ENVIRONMENTS = (
+    pytest.param("dev", marks=pytest.mark.slow),
+    pytest.param("qa", marks=pytest.mark.slow),
+    "prod",
+)
 MODULES = sorted(path.parent.name for path in Path("deploy/terraform/modules").glob("*/tests"))
 
 

@@ -114,6 +114,7 @@ async def play_requests(scene: Scene) -> None:
     await scene.still_good(backend)
 
 
+@pytest.mark.path("fast", pytest.param("plain", marks=pytest.mark.slow))
 async def test_requests():
     # One kind, on the plain path, is refused only when its body does not go on.
     async with Scene(**{"server.body_timeout_s": str(patience(3))}) as scene:

@@ -26,7 +26,7 @@ test: $(VENV)/.ready  ## run the tests, without the slow ones; what is skipped i
 test-all: $(VENV)/.ready  ## run every test: also the slow ones, and each language's whole contract
 	@$(RUN_TESTS) $(PYTEST)
 
-test-bare:  ## demo and test on minimal Debian 12 and 13 systems made here, as root and as a user; needs root and debootstrap
+test-bare:  ## demo, test and the wheel on minimal Debian 12 and 13 systems made here, as root and as a user; needs root and debootstrap
 	@tests/bare/run $(BARE)
 
 check: $(VENV)/.ready  ## lint, types, imports, spelling

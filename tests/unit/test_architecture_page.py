@@ -38,4 +38,5 @@ def test_the_layout_is_the_folder():
         places = [ROOT / "gateway" / name, ROOT / "gateway/cli" / name]
         assert any(place.exists() for place in places), name
     packages = {f"{path.parent.name}/" for path in (ROOT / "gateway").glob("*/__init__.py")}
-    assert packages <= named
+    modules = {path.name for path in (ROOT / "gateway").glob("*.py")} - {"__init__.py"}
+    assert packages | modules <= named

@@ -3,8 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import gateway
 
 # Libraries that a gateway with the default settings may load. One more costs each start: import it where it is used.
 LIBRARIES = {
@@ -13,7 +16,7 @@ LIBRARIES = {
 }  # fmt: skip
 # Parts of the gateway that only some settings, or other commands, need.
 ASIDE = (
-    *("artifacts", "audit.periodic_anchoring", "auth.caller_token", "auth.jwks", "auth.jwt", "cli", "control.health_and_openapi_cors", "deploy"),
+    *("artifacts", "audit.periodic_anchoring", "auth.caller_token_signer", "auth.jwks", "auth.jwt", "cli", "control.health_and_openapi_cors", "deploy"),
     *("cost.billing_export", "cost.google_price_catalogue", "cost.estimate", "cost.google_api"),
     *("registry.firestore", "rollout.webhook", "server.aiohttp_adapter", "telemetry.otlp_trace_encoding", "telemetry.trace_sinks", "testing"),
     *("upstream.aiohttp_client", "verify"),
@@ -57,6 +60,12 @@ def test_no_library_is_imported_that_the_default_settings_do_not_need(imported: 
     assert not sorted(name for name in found - known if not name.startswith("_")), (
         "import them where they are used"
     )
+
+
+def test_each_part_is_there():
+    folder = Path(gateway.__file__).parent
+    paths = [folder.joinpath(*name.split(".")) for name in ASIDE]
+    assert not [path for path in paths if not (path.is_dir() or path.with_suffix(".py").is_file())]
 
 
 def test_no_part_is_imported_that_the_default_settings_do_not_need(imported: set[str]):

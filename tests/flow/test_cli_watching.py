@@ -20,29 +20,24 @@ async def stage(tmp_path):
         yield stage
 
 
-async def start(
-    stage: Stage, *arguments: str, key: str = "", gateway: str = ""
-) -> asyncio.subprocess.Process:
-    environment = {
-        **os.environ,
-        "CHIPS_GATEWAY": gateway or f"http://127.0.0.1:{stage.gateway.port}",
-        "CHIPS_KEY": key or stage.operator,
-    }
+async def start(stage: Stage, *arguments: str, key: str = "") -> asyncio.subprocess.Process:
+    return await start_at(f"http://127.0.0.1:{stage.gateway.port}", *arguments, key=key or stage.operator)
+
+
+async def start_at(address: str, *arguments: str, key: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "gateway.cli",
         *arguments,
-        env=environment,
+        env={**os.environ, "CHIPS_GATEWAY": address, "CHIPS_KEY": key},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
 
 
-async def chips(
-    stage: Stage, *arguments: str, key: str = "", gateway: str = ""
-) -> tuple[int | None, str, str]:
-    process = await start(stage, *arguments, key=key, gateway=gateway)
+async def chips(stage: Stage, *arguments: str, key: str = "") -> tuple[int | None, str, str]:
+    process = await start(stage, *arguments, key=key)
     out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -96,15 +91,16 @@ async def test_the_last_errors_are_found_behind_good_requests(stage: Stage):
 @pytest.mark.parametrize(
     "command", [("tail", "--no-follow"), ("top", "--once"), ("why", "--slowest", "wine")], ids=" ".join
 )
-async def test_what_is_not_a_gateway_is_named(stage: Stage, command: tuple[str, ...], status: int):
+async def test_what_is_not_a_gateway_is_named(command: tuple[str, ...], status: int):
     async def answer(_: web.BaseRequest) -> web.StreamResponse:
         return web.json_response({"status": "up"}, status=status)
 
     async with RawTestServer(answer, port=0) as other:
         address = str(other.make_url("/")).rstrip("/")
-        code, _, err = await chips(stage, *command, gateway=address)
-    assert code == 76, err
-    assert f"what answers at {address} is not this gateway" in err
+        process = await start_at(address, *command, key="")
+        _, err = await process.communicate()
+    assert process.returncode == 76, err
+    assert f"what answers at {address} is not this gateway" in err.decode()
 
 
 async def test_top_for_people_and_machines(stage: Stage):

@@ -9,7 +9,7 @@ from tests.console.test_console import VIEWS, in_view
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.mark.parametrize(("scheme", "width"), [VIEWS[0], VIEWS[3]])
+@pytest.mark.parametrize(("scheme", "width"), [VIEWS[0], pytest.param(*VIEWS[3], marks=pytest.mark.slow)])
 async def test_a_page_says_that_its_figures_are_old(stage: Stage, watched: Watched, scheme: str, width: int):
     await stage.call("POST", "/wine")
     page = watched.page

@@ -161,6 +161,7 @@ async def test_the_example_in_r_is_r(stage: Stage, watched: Watched):
     assert json.loads(await run("Rscript", "-e", code, key="", stdin=text)) == EXPECTED
 
 
+@pytest.mark.slow
 async def test_the_example_in_julia_is_julia(stage: Stage, watched: Watched):
     julia = os.environ.get("JULIA") or shutil.which("julia")
     require(

@@ -164,6 +164,7 @@ def test_what_is_no_model_is_not_wrapped(content: bytes, says: str, shell: Shell
     assert not (tmp_path / "models/churn").exists()
 
 
+@pytest.mark.slow
 def test_r(shell: Shell, tmp_path: Path):
     require("r", available=shutil.which("Rscript") is not None, why="Rscript is not installed")
     shell.ok("new", "r", "uptake")

@@ -103,7 +103,7 @@ async def test_a_program_that_keeps_the_contract_passes_every_check(
 async def test_a_check_fires_where_its_sentence_is_broken(
     artifact: Path, name: str, broken: str, monkeypatch: pytest.MonkeyPatch
 ):
-    wait_at_most(monkeypatch, start_s=4, stop_s=2, log_s=1)  # in vain: a busy machine makes no difference
+    wait_at_most(monkeypatch, start_s=patience(1), stop_s=patience(1), log_s=1)  # most wait in vain
     (result,) = await run(artifact, [name], broken)
     require("unshare", available=not result.machine_refused, why=result.why)
     assert result.outcome == "failed", result

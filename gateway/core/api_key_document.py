@@ -21,9 +21,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires: str | None = None
     revoked: str | None = None
     note: str = ""
-    networks: tuple[
-        str, ...
-    ] = ()  # where it may be used from, besides being admitted; none: wherever callers are
+    networks: tuple[str, ...] = ()  # a further limit on where from; none: wherever callers are admitted
     requests_per_s: float | None = None
     burst: int | None = None
     max_in_flight: int | None = None

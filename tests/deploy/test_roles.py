@@ -2,14 +2,10 @@
 
 import pytest
 
+from tests.deploy.environments import each_environment
+
 pytestmark = pytest.mark.timeout(300)
 
-# They differ in values only, and production has the most rules.
-ENVIRONMENTS = (
-    pytest.param("dev", marks=pytest.mark.slow),
-    pytest.param("qa", marks=pytest.mark.slow),
-    "prod",
-)
 ROLES = ("reader", "registrar", "approver", "operator", "auditor", "publisher")
 # Google's roles that may delete nothing of what the registry, the artifacts, the images and the heads hold.
 ERASE_NOTHING = {
@@ -90,7 +86,7 @@ def problems(plan) -> set[str]:
     return {problem for problem, found in wrong.items() if found}
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@each_environment
 def test_roles_are_apart_and_nobody_erases(checkout, environment: str):
     from tests.deploy.enums import wrong_words
     from tests.deploy.rules import RULES

@@ -6,15 +6,10 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import load_settings
+from tests.deploy.environments import each_environment
 
 pytestmark = pytest.mark.timeout(300)
 
-# They differ in values only, and production has the most rules.
-ENVIRONMENTS = (
-    pytest.param("dev", marks=pytest.mark.slow),
-    pytest.param("qa", marks=pytest.mark.slow),
-    "prod",
-)
 MODULES = sorted(path.parent.name for path in Path("deploy/terraform/modules").glob("*/tests"))
 
 
@@ -29,7 +24,7 @@ def test_everything_is_formatted(checkout):
     assert ended.code == 0, ended.output
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@each_environment
 def test_an_environment_plans_and_keeps_every_rule(checkout, environment: str):
     from tests.deploy.enums import wrong_words
 
@@ -243,7 +238,7 @@ def rights_of_rollouts(plan) -> dict[str, tuple[str, set[str]]]:
     return found
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@each_environment
 def test_with_rollouts_gateways_may_write_their_figures_and_nothing_else(checkout, environment: str):
     from tests.deploy.enums import wrong_words
 

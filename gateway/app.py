@@ -10,7 +10,6 @@ import logging
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gateway.auth.api_key import ApiKeyAuthenticator
 from gateway.auth.api_key_last_used import LastUsedRecorder
@@ -68,9 +67,6 @@ from gateway.stages.trace_sampling import TraceSampling
 from gateway.telemetry.logs import LogWriter
 from gateway.upstream.pooled_client import PooledUpstream
 from gateway.usage_from_metrics import usage_from_metrics
-
-if TYPE_CHECKING:
-    pass
 
 _log = logging.getLogger(__name__)
 _BLOCKING = 16  # calls at once that block: the console's reads, name look-ups, stops
@@ -316,9 +312,12 @@ class Gateway:
     async def _drain(self, listener: Listener) -> None:
         server = self._settings.server
         self._control.stopping = True
-        async with asyncio.TaskGroup() as both:
-            both.create_task(listener.stop_accepting(linger_s=server.stop_linger_s), name="close the port")
-            both.create_task(self.connections.drain(server.stop_grace_s), name="drain")
+        loop = asyncio.get_running_loop()
+        end = loop.time() + server.stop_grace_s
+        self.connections.begin_drain()
+        # Connections are accepted until this is over, so that only then an end of all means that nobody comes any more.
+        await listener.stop_accepting(linger_s=server.stop_linger_s)
+        await self.connections.wait_until_all_closed(end - loop.time())
 
     def _name(self) -> str:
         """How all instances of this deployment call themselves in Via: they share a registry, and nobody else does."""

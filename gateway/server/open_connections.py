@@ -225,27 +225,27 @@ class OpenConnections:
         again_s = _DRAIN_TICK_S if self.draining else _TICK_S
         self._alarm = self._loop.call_later(again_s, self._tick) if len(self) else None
 
-    async def drain(self, grace_s: float) -> None:
-        """Drain: let each connection end with its answer, and wait `grace_s` seconds at most until all have closed.
+    def begin_drain(self) -> None:
+        """Let each connection end with its answer, also those that are still accepted.
 
-        Idle ones stay open for `linger_s`, because a request may be on its way. What is open after `grace_s` stays open: the
-        server's shutdown closes it.
+        Idle ones stay open for `linger_s`, because a request may be on its way.
         """
         self.draining = True
         due = time.monotonic() + self.linger_s
         for connection in self:
             if not connection.busy:
                 connection.due = min(connection.due, due)
-        if not len(self):
-            return
         if self._alarm is not None:
             self._alarm.cancel()
-        self._tick()
-        self._empty = self._loop.create_future()
+            self._tick()
+
+    async def wait_until_all_closed(self, timeout_s: float) -> None:
+        """Wait until no connection is open. What is open after `timeout_s` stays open: the server's shutdown closes it."""
         if not len(self):
             return
+        self._empty = self._loop.create_future()
         with suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
+            async with asyncio.timeout(timeout_s):
                 await self._empty
 
     def stop_timers(self) -> None:

@@ -20,6 +20,9 @@ from tests.patience import patience
 DRAINS = int(os.environ.get("DRAINS", "1"))
 CALLERS = 12
 REFUSED_S = patience(2.0)  # a handshake that is not answered for so long is not going to be
+LINGER_S = min(
+    patience(1.0), 60
+)  # the callers are one process: where it has no turn for longer, all of them send too late
 
 pytestmark = pytest.mark.timeout(60 + 30 * DRAINS)
 
@@ -81,7 +84,13 @@ async def a_little_later(request: Message, peer: Peer) -> None:
 def test_a_drain_loses_no_request(background: BackgroundServers, tmp_path: Path, path: str, workers: int):
     register(tmp_path, background.backend(a_little_later).url)
     for _ in range(DRAINS):
-        running = Running(tmp_path, f"--server.workers={workers}", f"--server.path={path}")
+        running = Running(
+            tmp_path,
+            f"--server.workers={workers}",
+            f"--server.path={path}",
+            f"--server.stop_linger_s={LINGER_S}",
+            f"--server.stop_grace_s={LINGER_S + 8}",
+        )
         try:
             port = int(running.wait_for("listens on").split(":")[-1].split()[0])
             load = asyncio.run(drained(running, port))

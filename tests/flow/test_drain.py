@@ -1,11 +1,15 @@
 """A stop, seen from the callers' connections: what is sent in time is answered, and each answer says that it is the last."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
+from gateway.server.listener import Listener
 from tests.flow.scene import Scene
-from tests.flow.scripted import Message, Peer, echo_after
+from tests.flow.scripted import Message, Peer, echo_after, read_message
 from tests.patience import patience
 
 LINGER = {"server.stop_linger_s": "30", "server.stop_grace_s": "60"}
@@ -133,6 +137,33 @@ async def test_callers_whom_nobody_has_accepted_yet_are_answered():
         assert {answer.status for answer in answers} == {200}
         async with asyncio.timeout(patience(20)):
             await stop
+
+
+async def test_a_caller_who_is_accepted_while_nobody_else_is_there_may_take_its_moment(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    closed = asyncio.Event()
+    stop_accepting = Listener.stop_accepting
+
+    async def and_tell(listener: Listener, *, linger_s: float) -> None:
+        await stop_accepting(listener, linger_s=linger_s)
+        closed.set()
+
+    monkeypatch.setattr(Listener, "stop_accepting", and_tell)
+    async with Scene(**LINGER) as scene:
+        await scene.model()
+        # The kernel has taken it, and the loop has no turn to do so before the stop begins.
+        connection = socket.create_connection(("127.0.0.1", scene.gateway.port))
+        async with stopping(scene):
+            assert not len(scene.gateway.connections)
+            reader, writer = await asyncio.open_connection(sock=connection)
+            await closed.wait()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            writer.write(scene.request())
+            answer = await read_message(reader, request=False)
+            assert (answer.status, answer.get("Connection")) == (200, "close")
+            writer.close()
 
 
 async def test_the_grace_is_a_bound_also_for_callers_who_stay():

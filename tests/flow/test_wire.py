@@ -8,6 +8,7 @@ import pytest
 
 from gateway.core.exchange import BUFFERED_BODY_BYTES
 from gateway.core.model import Policy
+from tests.flow.kernel_buffers import ONE_CONNECTION, TO_THE_OTHER_SIDE
 from tests.flow.scene import Scene, assert_problem
 from tests.flow.scripted import Message, Peer, read_message
 
@@ -183,14 +184,14 @@ async def test_a_caller_who_sends_on_and_on_and_reads_nothing(scene: Scene):
     caller = await scene.caller()
     one = scene.request()
     sent = 0
-    while sent < 64 * 1024 * 1024:
+    while sent < TO_THE_OTHER_SIDE + 64 * 1024 * 1024:
         caller.writer.write(one * 100)
         sent += len(one) * 100
         try:
             await asyncio.wait_for(caller.writer.drain(), 0.5)
         except TimeoutError:
             break
-    assert sent < 32 * 1024 * 1024
+    assert sent < TO_THE_OTHER_SIDE + 32 * 1024 * 1024
     caller.leave()
 
 
@@ -467,7 +468,7 @@ async def test_a_chunk_that_turns_bad_later_leaves_the_backend_with_half_a_reque
 @pytest.mark.path("fast")
 async def test_a_caller_who_does_not_read_stops_the_backend(scene: Scene):
     written = 0
-    total = 256 * 1024 * 1024
+    total = TO_THE_OTHER_SIDE + 128 * 1024 * 1024
 
     async def script(request: Message, peer: Peer) -> None:
         nonlocal written
@@ -484,24 +485,24 @@ async def test_a_caller_who_does_not_read_stops_the_backend(scene: Scene):
     while written != before:  # until it stands still
         before = written
         await asyncio.sleep(0.1)
-    assert written < 32 * 1024 * 1024
+    assert written < TO_THE_OTHER_SIDE + 32 * 1024 * 1024
     caller.leave()
 
 
 @pytest.mark.path("fast")
 async def test_a_backend_that_does_not_read_stops_the_caller(scene: Scene):
     release = asyncio.Event()
+    size = TO_THE_OTHER_SIDE + 32 * 1024 * 1024
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await release.wait()
         writer.close()
 
-    backend = await scene.model()
+    backend = await scene.model(policy=Policy(body_limit_bytes=size))
     await backend.go_away()
     server = await asyncio.start_server(serve, "127.0.0.1", backend.port)
     caller = await scene.caller()
-    size = 31 * 1024 * 1024
     await caller.send(scene.request(body=b"").replace(b"Content-Length: 0", b"Content-Length: %d" % size))
     sent = 0
     while sent < size:
@@ -511,7 +512,7 @@ async def test_a_backend_that_does_not_read_stops_the_caller(scene: Scene):
             await asyncio.wait_for(caller.writer.drain(), 0.3)
         except TimeoutError:
             break
-    assert sent < 24 * 1024 * 1024
+    assert sent < TO_THE_OTHER_SIDE + 16 * 1024 * 1024
     release.set()
     caller.leave()
     server.close()
@@ -526,12 +527,12 @@ async def test_a_body_is_not_read_far_ahead_while_its_request_waits_for_its_turn
 
     flags = {"limits.model_in_flight": "1", "limits.queue_wait_s": "60"}
     async with Scene(**flags) as scene:
-        await scene.model(script=script)
+        size, sent = ONE_CONNECTION + 32 * 1024 * 1024, 0
+        await scene.model(script=script, policy=Policy(body_limit_bytes=size))
         first, second = await scene.caller(), await scene.caller()
         await first.send(scene.request(body=b"x"))
         while not scene.gateway.concurrency_limit.in_flight:
             await asyncio.sleep(0)
-        size, sent = 31 * 1024 * 1024, 0
         await second.send(scene.request(body=b"").replace(b"Content-Length: 0", b"Content-Length: %d" % size))
 
         async def send() -> None:
@@ -546,7 +547,7 @@ async def test_a_body_is_not_read_far_ahead_while_its_request_waits_for_its_turn
         while sent != before:  # until it stands still
             before = sent
             await asyncio.sleep(0.1)
-        assert sent < 24 * 1024 * 1024
+        assert sent < ONE_CONNECTION + 16 * 1024 * 1024
         release.set()
         await sending
         assert (await first.answer()).body == b"1"

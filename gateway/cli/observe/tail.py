@@ -38,8 +38,9 @@ def tail(
 ) -> None:
     """Show requests as they happen.
 
-    It shows every bad one, and of the good ones some each second. They come from the store on this machine; from --gateway
-    (CHIPS_GATEWAY), wherever that runs; or, all that have a line in the log, from Google Cloud's --project.
+    It shows every one that failed (5xx), was slow, or whose caller left, and some each second of the others that a model
+    was found for. They come from the store on this machine; from --gateway (CHIPS_GATEWAY), wherever that runs; or, all
+    that have a line in the log, from Google Cloud's --project.
 
     Examples:
 

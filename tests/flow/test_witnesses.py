@@ -35,9 +35,10 @@ http {{
     }}
 }}
 """
+# Each connection is two files, and there may be 1 024 in all.
 HAPROXY = """
 global
-    maxconn 512
+    maxconn 400
 defaults
     mode http
     timeout connect 2s
@@ -108,9 +109,10 @@ def witness(name: str, folder: Path, backend: int) -> Iterator[int]:
     """The port of a running one. The port may be taken by another between asking and listening, so it tries again."""
     for _ in range(5):
         port = claim_free_port()
-        process = subprocess.Popen(
-            command(name, folder, port, backend), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with (folder / "said").open("w") as said:
+            process = subprocess.Popen(
+                command(name, folder, port, backend), stdout=subprocess.DEVNULL, stderr=said
+            )
         try:
             while process.poll() is None and not _takes_connections(port):
                 time.sleep(0.01)
@@ -120,7 +122,7 @@ def witness(name: str, folder: Path, backend: int) -> Iterator[int]:
         finally:
             process.terminate()
             process.wait()
-    pytest.fail(f"{name} does not start")
+    pytest.fail(f"{name} does not start: {(folder / 'said').read_text()}")
 
 
 async def passed_on(port: int, backend: ScriptedBackend, key: str) -> dict[str, list[bytes]]:

@@ -85,7 +85,7 @@ class WindowTotals(msgspec.Struct, frozen=True):
     def totals_with_unrouted_failures(self) -> RequestTotals:
         """The totals of all models, with the requests that failed before they reached one.
 
-        Requests to the gateway's own pages do not count.
+        Requests to the gateway's own pages do not count, nor do their failures.
         """
         found = sum_totals(f for name in self.models if name for f in self.models[name].values())
         elsewhere = self.for_version("", "")

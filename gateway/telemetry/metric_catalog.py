@@ -33,7 +33,7 @@ METRICS: Final = (
         "counter",
         "",
         (*_VERSION, "status"),
-        "Requests answered, by HTTP status. 499: the caller left first. Without a model: refused before routing.",
+        "Requests answered, by HTTP status. 499: the caller left first. Without a model: refused before routing, or, with version `own-pages`, for the gateway itself.",
     ),
     Metric(
         "chips_errors_total",

@@ -20,6 +20,7 @@ from gateway.telemetry.metric_catalog import LATENCY_BOUNDS, OVERHEAD_BOUNDS
 
 CLIENT_CLOSED_REQUEST: Final = 499  # nginx's status for a caller who left; never sent, only recorded
 OTHER: Final = "other"  # the label of everything beyond the bound on labels
+OWN_PAGES: Final = "own-pages"  # the version of what asked the gateway itself, not a model
 COLD_START_S: Final = 1.0
 _NEVER: Final = float("inf")
 _LATENCY_BUCKETS: Final = len(LATENCY_BOUNDS) + 1
@@ -46,7 +47,10 @@ class CallerUsage:
 
 @dataclass(slots=True)
 class Series:
-    """The counts and histograms of one version of one model. Both names are empty for requests that reached no model."""
+    """The counts and histograms of one version of one model.
+
+    Both names are empty for requests that reached no model; the version is `OWN_PAGES` where they asked for none.
+    """
 
     model: str
     version: str
@@ -121,10 +125,12 @@ class RequestMetrics:
         if exchange.routed:
             series = self._observe_routed(exchange, status, duration_s)
         else:
+            target = getattr(exchange, "target", None)  # absent where it could not be read
+            version = OWN_PAGES if target is not None and not target.model else ""
             try:
-                series = self._series[""][""]
+                series = self._series[""][version]
             except KeyError:
-                series = self._new_series("", "")
+                series = self._new_series("", version)
         statuses = series.statuses
         statuses[status] = statuses.get(status, 0) + 1
         series.request[bisect_left(LATENCY_BOUNDS, duration_s)] += 1

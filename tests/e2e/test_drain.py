@@ -20,9 +20,8 @@ from tests.patience import patience
 DRAINS = int(os.environ.get("DRAINS", "1"))
 CALLERS = 12
 REFUSED_S = patience(2.0)  # a handshake that is not answered for so long is not going to be
-LINGER_S = min(
-    patience(1.0), 60
-)  # the callers are one process: where it has no turn for longer, all of them send too late
+# The callers are one process: where it has no turn for longer, all of them send too late.
+LINGER_S = min(patience(1.0), 60)
 
 pytestmark = pytest.mark.timeout(60 + 30 * DRAINS)
 

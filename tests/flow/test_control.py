@@ -41,11 +41,13 @@ async def test_operators_pages_are_for_operators(stage: Stage, page: str):
 async def test_metrics_over_the_wire(stage: Stage):
     await stage.call("POST", "/wine")
     await stage.call("POST", "/nobody")
+    await get(stage, "/-/metrics", key=None)
     answer = await get(stage, "/-/metrics")
     assert answer.status == 200
     text = answer.body.decode()
     assert 'chips_requests_total{model="wine",version="' in text
     assert 'chips_requests_total{model="",version="",status="404"} 1' in text
+    assert 'chips_requests_total{model="",version="own-pages",status="401"} 1' in text
     assert 'chips_objective_latency_seconds{model="wine"} 0.05' in text
     assert "chips_registry_generation" in text
 
@@ -149,6 +151,9 @@ async def test_what_is_wrong_with_whose_it_is_and_since_when(stage: Stage):
         await stage.call("POST", "/away")
         await stage.call("POST", "/demand-north")
     await stage.call("POST", "/nobody")
+    # Of the gateway's own pages nothing counts, not even a refusal: a page asks without a key first.
+    assert (await get(stage, "/-/overview", key=None)).status == 401
+    assert (await get(stage, "/-/nothing", key=None)).status == 404
 
     async def found():
         document = await overview(stage, "1h")

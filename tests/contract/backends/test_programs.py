@@ -24,6 +24,9 @@ from tests.conftest import require
 from tests.contract.backends.broken import SAMPLES
 from tests.patience import patience
 
+# No test takes so long, but a dozen wait in vain: a file with a long limit is begun early.
+pytestmark = pytest.mark.timeout(300)
+
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = shlex.join([sys.executable, "-m", "tests.contract.backends.program"])
 

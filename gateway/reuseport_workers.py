@@ -179,8 +179,12 @@ class WorkerPool:
         self._tell("ERROR", f"{why}; another one starts in {delay_s:g} s")
 
     def _stop(self, number: int) -> int:
-        """Drain all. A second signal is passed on, too: the workers then stop without waiting, as the exit code says."""
+        """Drain all. A second signal is passed on, too: the workers then stop without waiting, as the exit code says.
+
+        It is passed on as the other of the two: a worker that has not yet seen the first would see two of the same as one.
+        """
         code = 0
+        other = signal.SIGTERM if number == signal.SIGINT else signal.SIGINT
         self._send(number)
         end = time.monotonic() + self._grace_s
         while self._running:
@@ -189,7 +193,7 @@ class WorkerPool:
                 self._send(signal.SIGKILL)
                 end = time.monotonic() + 5
             elif received.si_signo in {signal.SIGTERM, signal.SIGINT}:
-                self._send(received.si_signo)
+                self._send(other)
                 code = 128 + signal.SIGINT
             for process, _ in _ended():
                 self._running.pop(process, None)

@@ -23,6 +23,7 @@ from tests.conftest import require
 from tests.flow.background_servers import BackgroundServers
 from tests.flow.scripted import Message, Peer, request
 from tests.patience import patience
+from tests.probes import children, until
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = patience(30)
@@ -309,6 +310,44 @@ def test_a_second_signal_does_not_wait(start, background: BackgroundServers, tmp
     assert not any("stack" in json.loads(line) for line in gateway.lines)
     caller.close()
     slow.release()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc here")
+def test_a_worker_that_has_not_seen_the_first_signal_sees_both(
+    start, background: BackgroundServers, tmp_path: Path
+):
+    """Two of one kind that wait for a process are one (signal(7)): its second would be lost."""
+    slow = Slow(background)
+    register(tmp_path, slow.url)
+    gateway = start("--server.workers=2", PORT="0", CHIPS_SERVER__STOP_GRACE_S="600")
+    caller = ask(gateway.port())
+    slow.wait_until_asked()
+    workers = children(gateway.process.pid)
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    until(lambda: all(status(worker, "State").startswith("T") for worker in workers))
+    gateway.process.send_signal(signal.SIGINT)
+    until(lambda: all(pending_signals(worker) == {signal.SIGINT} for worker in workers))
+    gateway.process.send_signal(signal.SIGINT)
+    until(lambda: all(len(pending_signals(worker)) == 2 for worker in workers))
+    for worker in workers:
+        os.kill(worker, signal.SIGCONT)
+    assert gateway.ended() == 130
+    caller.close()
+    slow.release()
+
+
+def pending_signals(process: int) -> set[signal.Signals]:
+    """What was sent to a process and has not reached it (proc_pid_status(5): ShdPnd)."""
+    mask = int(status(process, "ShdPnd"), 16)
+    return {number for number in (signal.SIGINT, signal.SIGTERM) if mask >> (number - 1) & 1}
+
+
+def status(process: int, name: str) -> str:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    (found,) = [line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:")]
+    return found
 
 
 @pytest.mark.parametrize("setting", ["upstream.ca_file", "upstream.signing_keys"])

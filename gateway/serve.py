@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import select
 import signal
@@ -35,6 +36,7 @@ EX_TEMPFAIL = 75  # here: something in the background failed for good; another p
 EX_CONFIG = 78
 
 _AFTER_DRAIN_S = 1.5  # what closing everything may take, once no request is under way
+_STEP_S = 0.1
 
 USAGE = """\
 Usage: python -m gateway [--config FILE] [--GROUP.NAME=VALUE ...]
@@ -216,7 +218,13 @@ async def _serve(settings: Settings, logs: LogWriter, worker: _Worker | None, li
     stopping = asyncio.create_task(gateway.stop(), name="stop")
     impatient = asyncio.create_task(signals.get(), name="second signal")
     bound_s = settings.server.stop_grace_s + _AFTER_DRAIN_S
-    await asyncio.wait({stopping, impatient}, timeout=bound_s, return_when=asyncio.FIRST_COMPLETED)
+    # In short waits: where the whole process stood still meanwhile, that is no stop that hangs.
+    for _ in range(math.ceil(bound_s / _STEP_S)):
+        done, _ = await asyncio.wait(
+            {stopping, impatient}, timeout=_STEP_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if done:
+            break
     if not stopping.done() and not impatient.done():
         _log.error("the stop has taken %g s; it ends here, with something left that does not end", bound_s)
         logging.disable()

@@ -8,6 +8,7 @@ waits for its result; what nobody waits for is logged.
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -19,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 30.0
+_STEP_S: Final = 0.05
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,6 +32,17 @@ class UnrecoverableError(Exception):
 
 
 _FATAL: Final = (UnrecoverableError, MemoryError)
+
+
+def join_in_steps(thread: threading.Thread, timeout_s: float) -> None:
+    """Wait up to `timeout_s` for a thread to end.
+
+    The time is counted in short waits: where the whole process stood still meanwhile, the thread still gets its turns.
+    """
+    for _ in range(math.ceil(timeout_s / _STEP_S)):
+        thread.join(_STEP_S)
+        if not thread.is_alive():
+            return
 
 
 class HelperHealth:

@@ -21,7 +21,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from gateway.core.escape_unprintable import printable, printable_json, printable_own_lines
-from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor, join_in_steps
 
 _SEVERITIES: Final = {
     logging.DEBUG: "DEBUG",
@@ -88,7 +88,7 @@ class LogWriter:
         """Write the remaining lines and end the thread. What is not written within `timeout_s` is counted as lost."""
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
-        self._thread.join(timeout_s + 0.1)
+        join_in_steps(self._thread, timeout_s + 0.1)
         self._drop()
         self.dropped += len(self._lines)
         self._lines = []
@@ -158,7 +158,8 @@ class LogWriter:
     def _drop(self) -> None:
         lost, self._pending = self._pending[self._written :], b""
         self._written = 0
-        self.dropped += lost.count(b"\n") - (1 if self._reporting else 0)  # the report itself is no lost line
+        lines = lost.count(b"\n") - (1 if self._reporting else 0)  # the report itself is no lost line
+        self.dropped += lines  # with no call in between: the event loop counts, too
         self._reporting = 0
 
     def _wait_for_room(self) -> None:

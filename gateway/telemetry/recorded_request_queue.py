@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.telemetry.recorded_request import RecordedRequest
-from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor, join_in_steps
 
 _log = logging.getLogger(__name__)
 
@@ -69,10 +69,9 @@ class RecordedRequestQueue:
 
     def enqueue(self, request: RecordedRequest) -> None:
         """Add one request to the queue. Never blocks."""
-        waiting = self._waiting
-        if len(waiting) < self._limit:
-            waiting.append(request)
-            if len(waiting) == self._half:
+        if len(self._waiting) < self._limit:
+            self._waiting.append(request)  # read anew: after a call, the thread may have taken the list
+            if len(self._waiting) == self._half:
                 self._wake.set()  # else a gateway that keeps all fills it before the next round
         else:
             self.dropped += 1
@@ -82,7 +81,7 @@ class RecordedRequestQueue:
         self._deadline = time.monotonic() + timeout_s
         self._wake.set()
         if self._thread.ident is not None:
-            self._thread.join(timeout_s)
+            join_in_steps(self._thread, timeout_s)
         if self._thread.is_alive():
             self._given_up = True
             self.dropped += self._taken

@@ -73,7 +73,11 @@ class Telemetry:
         self._figures_folder: tempfile.TemporaryDirectory[str] | None = None
         self._ticks = _LazyTicks(self._open_figures)
         self._aggregator = MetricsAggregator(
-            self.metrics, self.shared, self._ticks, supervisor=self._supervisor
+            self.metrics,
+            self.shared,
+            self._ticks,
+            close_ticks=self._ticks.close,
+            supervisor=self._supervisor,
         )
 
         def open_metrics() -> MetricsSink:
@@ -112,7 +116,9 @@ class Telemetry:
     def start(self) -> None:
         if self.figures.path is None:
             try:
-                self._figures_folder = tempfile.TemporaryDirectory(prefix="chips-figures-")
+                self._figures_folder = tempfile.TemporaryDirectory(
+                    prefix="chips-figures-", ignore_cleanup_errors=True
+                )
                 self.figures.path = Path(self._figures_folder.name) / "figures.db"
             except OSError as error:
                 _log.warning("no recent figures are kept: there is no folder for temporary files: %s", error)
@@ -129,7 +135,6 @@ class Telemetry:
             asyncio.to_thread(self._aggregator.stop, _FLUSH_S),
             *([asyncio.to_thread(self._sender.stop, _FLUSH_S)] if self._sender is not None else []),
         )
-        self._ticks.close()
         if self._figures_folder is not None:
             self._figures_folder.cleanup()
 
@@ -164,3 +169,4 @@ class _LazyTicks:
     def close(self) -> None:
         if self._store is not None:
             self._store.close()
+            self._store = None

@@ -19,7 +19,7 @@ from gateway.telemetry.merge_metrics import merge_states, quantile
 from gateway.telemetry.metric_catalog import LATENCY_BOUNDS
 from gateway.telemetry.metrics import MetricsState, RequestMetrics, Series
 from gateway.telemetry.recorded_request_store import COARSE_S, FINE_S, Tick
-from gateway.thread_and_task_supervisor import HelperHealth, Supervisor
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor, join_in_steps
 
 _log = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ class MetricsAggregator:
     """The thread that aggregates this process's metrics periodically.
 
     It updates the thresholds, builds ticks, and writes the worker's file. Ticks are written where `write_ticks` is
-    given.
+    given. The thread calls `close_ticks` when it ends: what it opened is its own to close, also where nobody waits for it.
     """
 
     def __init__(
@@ -243,11 +243,13 @@ class MetricsAggregator:
         shared: SharedWorkerMetrics,
         write_ticks: WriteTicks | None,
         *,
+        close_ticks: Callable[[], None] | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
         self._metrics = metrics
         self._shared = shared
         self._write_ticks = write_ticks
+        self._close_ticks = close_ticks
         self._slowness = SlowThresholds()
         self._tick_builders = (TickBuilder(FINE_S), TickBuilder(COARSE_S))
         self._stopping = threading.Event()
@@ -260,7 +262,7 @@ class MetricsAggregator:
 
     def stop(self, timeout_s: float = 1.0) -> None:
         self._stopping.set()
-        self._thread.join(timeout_s)
+        join_in_steps(self._thread, timeout_s)
 
     def _run(self, helper: HelperHealth) -> None:
         beat = 0
@@ -280,6 +282,8 @@ class MetricsAggregator:
         with contextlib.suppress(Exception):
             self._tick(time.time(), last=True)
             self._shared.write_own()
+        if self._close_ticks is not None:
+            self._close_ticks()
 
     def _tick(self, now: float, *, last: bool = False) -> None:
         if self._write_ticks is None:

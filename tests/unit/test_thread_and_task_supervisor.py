@@ -10,9 +10,31 @@ import pytest
 
 import gateway
 from gateway.telemetry.recorded_request_queue import RecordedRequestQueue
-from gateway.thread_and_task_supervisor import HelperHealth, Supervisor, UnrecoverableError
+from gateway.thread_and_task_supervisor import HelperHealth, Supervisor, UnrecoverableError, join_in_steps
 from gateway.upstream.pooled_client import PooledUpstream
 from tests.patience import patience
+
+
+def test_joined_in_steps_a_thread_gets_its_turns_however_long_one_of_them_takes(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    class Late(threading.Thread):
+        turns = 0
+
+        def join(self, timeout: float | None = None) -> None:
+            assert timeout is not None
+            assert timeout < 1
+            self.turns += 1
+
+        def is_alive(self) -> bool:
+            return self.turns < 3
+
+    late = Late()
+    join_in_steps(late, 1.0)
+    assert late.turns == 3
+    late.turns = -1000
+    join_in_steps(late, 1.0)
+    assert -1000 < late.turns < -900, "one that hangs is given up"
 
 
 @pytest.fixture(autouse=True)

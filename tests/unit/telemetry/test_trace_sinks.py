@@ -92,7 +92,9 @@ def cloud_trace() -> Iterator[CloudTraceServer]:
 
 def test_cloud_trace_gets_the_waterfall(cloud_trace: CloudTraceServer):
     kept = recorded(attempts=2, status=502, server_timing=b"predict;dur=20", trace=continue_trace(CALLER))
-    export_queue = RecordedRequestQueue("cloud-trace", cloud_trace.sink, interval_s=60)
+    export_queue = RecordedRequestQueue(
+        "cloud-trace", cloud_trace.sink, interval_s=60, timeout_s=patience(20)
+    )
     export_queue.start()
     export_queue.enqueue(kept)
     export_queue.stop(patience(20))
@@ -213,7 +215,7 @@ def collector() -> Iterator[Collector]:
 
 
 def send(export_queue_to, *kept):
-    export_queue = RecordedRequestQueue("otlp", export_queue_to, interval_s=60)
+    export_queue = RecordedRequestQueue("otlp", export_queue_to, interval_s=60, timeout_s=patience(20))
     export_queue.start()
     for one in kept:
         export_queue.enqueue(one)

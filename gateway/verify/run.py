@@ -49,6 +49,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 _POLL_S = 0.1
+_LAST_WORDS_S = 5.0  # something that the process started may hold its output open for longer
 _SMALL_BODY_BYTES = 1_000_000  # the limit of a process that the kit starts: 31 MiB are much to send twice
 
 
@@ -215,6 +216,7 @@ async def _wait_until_ready(
         except NoCompleteResponse as error:
             state = str(error)
         if process is not None and process.exit_code is not None:
+            await process.wait_for_exit(timeout_s=_LAST_WORDS_S)
             said = "\n".join([*process.lines, *process.errors])[-1000:]
             raise BackendNotReady(f"the process ended with {process.exit_code} before it was ready:\n{said}")
         if time.monotonic() >= give_up_at:

@@ -1,5 +1,6 @@
 """Checks of a process that the kit starts: each fires where the program breaks its sentence."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -10,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from gateway.verify import changed_second_instance
+from gateway.verify.backend_process import BackendProcess
 from gateway.verify.checks import process_lifecycle
 from gateway.verify.conformance_check_type import CheckResult
 from gateway.verify.run import (
     CHECKS,
     BackendNotReady,
+    prepare_context,
     read_samples,
     select_checks,
     started_backend,
@@ -132,6 +135,20 @@ async def test_a_program_that_ends_at_once_is_told_with_its_last_words(artifact:
         BackendNotReady, match=r"ended with 66 before it was ready:\n.*model\.bin has another digest"
     ):
         await run(artifact, ["about"])
+
+
+async def test_the_last_words_are_waited_for():
+    """The end of a process is known before the last of what it wrote is read."""
+    words = "(sleep 0.5; echo 'there is no model' >&2) & exit 3"
+    process = BackendProcess(shlex.join(["sh", "-c", words]), {"PATH": os.environ["PATH"]})
+    await process.spawn()
+    try:
+        while process.exit_code is None:
+            await asyncio.sleep(0.01)
+        with pytest.raises(BackendNotReady, match=r"ended with 3 before it was ready:\nthere is no model"):
+            await prepare_context("http://127.0.0.1:1", process=process, wait_s=patience(30))
+    finally:
+        await process.stop()
 
 
 async def test_a_program_that_is_none_is_told():

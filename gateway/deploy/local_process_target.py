@@ -33,6 +33,7 @@ from gateway.free_ports import claim_free_port
 
 _READY_WITHIN_S: Final = 120.0
 _POLL_S: Final = 0.1
+_STANDS_STILL_S: Final = 10.0
 _LOG_LINES: Final = 40
 # Those that this very process started: they are meant to outlive it, and their ends must be collected while it lives.
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -143,12 +144,13 @@ class LocalBackend:
         for path in (self.note, status_path(self.note), *([Path(spec.log)] if spec is not None else [])):
             path.unlink(missing_ok=True)
 
-    def is_ready(self) -> bool:
+    def is_ready(self, *, timeout_s: float = 2.0) -> bool:
+        """Whether the backend says within `timeout_s` that it is ready."""
         spec = self.spec
         if spec is None:
             return False
         try:
-            with urllib.request.urlopen(f"{spec.url}/v2/health/ready", timeout=2) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"{spec.url}/v2/health/ready", timeout=timeout_s) as answer:  # noqa: S310
                 return bool(answer.status == 200)
         except (OSError, ValueError, http.client.HTTPException):  # another program may have its port
             return False
@@ -195,7 +197,8 @@ class LocalProcessTarget:
                     spec is not None
                     and spec.identity == identity
                     and local.status is not None
-                    and local.is_ready()
+                    # One that runs is not given up for a moment in which it stands still.
+                    and local.is_ready(timeout_s=_STANDS_STILL_S)
                 ):
                     return _deployed(local, tell, "runs already")._replace(is_new=False)
                 if spec is None or not spec.confirmed:  # left over from an attempt that went wrong

@@ -157,14 +157,15 @@ def _find(model: str, version: str, *, may_lack: bool = False) -> list[tuple[Loc
     return found
 
 
-def _described(local: LocalBackend, spec: BackendSpec) -> dict[str, Any]:
+def _described(local: LocalBackend, spec: BackendSpec, *, is_ready: bool = False) -> dict[str, Any]:
+    """What is known of a backend. `is_ready`: it was asked just before."""
     state = local.status
     if state is None:
         text = "not running" if spec.wanted else "stopped"
     elif state.backend is None:
         text = "fell, starts again"
     else:
-        text = "ready" if local.is_ready() else "starting"
+        text = "ready" if is_ready or local.is_ready() else "starting"
     return {
         "model": spec.model,
         "version": spec.version,
@@ -188,7 +189,11 @@ def _wait(started: Sequence[LocalBackend], wait_s: float, *, as_json: bool, done
         late = [local for local in late if not local.is_ready()]
         if late:
             time.sleep(_POLL_S)
-    found = [_described(local, spec) for local in started if (spec := local.spec) is not None]
+    found = [
+        _described(local, spec, is_ready=local not in late)
+        for local in started
+        if (spec := local.spec) is not None
+    ]
     if as_json:
         console.print_json(found)
     else:

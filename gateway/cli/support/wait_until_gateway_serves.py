@@ -18,6 +18,7 @@ WatchedGatewayOption = Annotated[
     ),
 ]
 _WAIT_S: Final = 5.0
+_ANSWER_S: Final = 2.0
 _POLL_S: Final = 0.05
 
 
@@ -44,14 +45,19 @@ async def wait_until_served(address: str, listing: MirroredListing) -> str:
 
     give_up_at = time.monotonic() + _WAIT_S
     obstacle = ""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2), trust_env=False) as session:
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=_ANSWER_S), trust_env=False
+    ) as session:
         while time.monotonic() < give_up_at:
             try:
                 async with session.get(
                     f"{address}/-/ready", params={"registry": listing.registry_id}
                 ) as response:
                     readiness = msgspec.json.decode(await response.read(), type=_Readiness)
-            except (aiohttp.ClientError, TimeoutError, ValueError):
+            except TimeoutError:  # it may stand still for a moment
+                obstacle = f"the gateway at {address} does not answer"
+                continue
+            except (aiohttp.ClientError, ValueError):
                 return f"no gateway answers at {address}; start one with: chips serve"
             registry = readiness.registry
             if not readiness.ready:

@@ -13,7 +13,6 @@ main <- function(home) {
   tryCatch({
     if (config$compiled != "off") speed_up(home, log)
     run(config, log)
-    log$info("stopped")
     0L
   },
   chips_start_error = function(e) {

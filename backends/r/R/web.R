@@ -367,12 +367,15 @@ serve <- function(server, pool, state, log) {
     stopping <- clock_ms()
     state$moved <- stopping
     repeat {
-      go_on(pool, 0.02)
+      # From before the turn: where the process stood still, what had arrived meanwhile is heard before it ends.
       now <- clock_ms()
+      go_on(pool, 0.02)
       state$stopping <- now - stopping >= 1000 * quiet_s
       if (outstanding_jobs(pool) == 0L && now - state$moved >= 1000 * quiet_s) break
       if (now - stopping >= 1000 * stop_grace_s) break
     }
+    interrupt_pending() # what entrypoint.sh sent late is no second wish
+    log$info("stopped")
   })
 }
 

@@ -22,7 +22,7 @@ R = (str(ROOT / "backends/r/entrypoint.sh"),)
 JULIA = (str(ROOT / "backends/julia/bin/serve"),)
 # As it ships, but with the predict.jl that PREDICT names.
 JULIA_PREDICT = (*JULIA, str(ROOT / "backends/julia/test/serve.jl"))
-TIMEOUT_S = patience(180.0)
+TIMEOUT_S = 180.0  # on a quiet machine
 
 
 class Backend:
@@ -73,7 +73,7 @@ class Backend:
             return next((entry for entry in self.log if line(entry)), None)
 
         with self._told:
-            self._told.wait_for(lambda: found() or self.output[-1:] == [""], TIMEOUT_S)
+            self._told.wait_for(lambda: found() or self.output[-1:] == [""], patience(TIMEOUT_S))
         entry = found()
         assert entry is not None, "\n".join(self.output)
         return entry
@@ -91,7 +91,7 @@ class Backend:
         return f"http://127.0.0.1:{self.wait_for(lambda entry: 'port' in entry)['port']}"
 
     def ask(self, method: str, path: str, **more: Any) -> requests.Response:
-        return requests.request(method, self.url + path, timeout=TIMEOUT_S, **more)
+        return requests.request(method, self.url + path, timeout=patience(TIMEOUT_S), **more)
 
     def predict(self, *instances: Any, **headers: str) -> requests.Response:
         return self.ask("POST", "/predict", json={"instances": instances}, headers=headers)
@@ -101,8 +101,8 @@ class Backend:
 
     def end(self) -> int:
         """Wait for the end; the exit code."""
-        code = self._process.wait(TIMEOUT_S)
-        self._reader.join(TIMEOUT_S)
+        code = self._process.wait(patience(TIMEOUT_S))
+        self._reader.join(patience(TIMEOUT_S))
         assert not self._reader.is_alive(), "something that it started still runs"
         assert self._process.stdout is not None
         self._process.stdout.close()

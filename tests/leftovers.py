@@ -26,7 +26,7 @@ import pytest
 
 from tests.patience import patience
 
-_THREAD_ENDS_WITHIN_S: Final = 1.0
+_THREAD_ENDS_WITHIN_S: Final = 10.0
 _OWNER: Final = "_chips_belongs_to_a_wider_fixture"
 # Everything that is started has it in its environment; tests/reaper.py.
 MARK: Final = "TEST_RUN_OF_CHIPS"

@@ -1,8 +1,9 @@
-"""A real Redis for one test, on a socket in its folder."""
+"""A real Redis for one test, on a socket."""
 
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +22,14 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
     assert program is not None
     if "faketime" in os.environ.get("LD_PRELOAD", ""):
         pytest.skip("redis: its allocator stands still under faketime")
-    path = tmp_path / "redis.sock"
+    # Not in the test's folder, whose path may be longer than a socket's, 107 bytes (unix(7)).
+    with tempfile.TemporaryDirectory(prefix="redis-", dir="/tmp") as short:
+        yield from _running(program, Path(short) / "redis.sock", tmp_path)
+
+
+def _running(program: str, path: Path, folder: Path) -> Iterator[str]:
     server = subprocess.Popen(
-        [program, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(tmp_path)],
+        [program, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(folder)],
         stdout=subprocess.PIPE,
         text=True,
     )

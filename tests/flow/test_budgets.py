@@ -67,6 +67,7 @@ async def test_who_may_not_call_a_model_uses_up_none_of_its_budget(scene: Scene)
     assert (await scene.call()).status == 402
 
 
+@pytest.mark.one_day
 async def test_the_last_write_has_every_request(scene: Scene):
     await scene.model()
     async with scene.another_gateway():

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import gateway
 from tests.flow.issuer import KeyServer, setting, signer
 from tests.flow.scene import Scene
 
@@ -31,7 +32,7 @@ def name_of(task: "asyncio.Task[Any]") -> str:
 def is_ours(task: "asyncio.Task[Any]") -> bool:
     """Tasks that a library makes inside of one call, such as a name look-up, end with that call."""
     code = getattr(task.get_coro(), "cr_code", None)
-    return code is None or f"{os.sep}gateway{os.sep}" in code.co_filename
+    return code is None or Path(code.co_filename).is_relative_to(Path(gateway.__file__).parent)
 
 
 async def test_no_thread_and_no_task_is_without_an_owner(tmp_path: Path):

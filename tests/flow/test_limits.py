@@ -1,6 +1,7 @@
 """Limits as callers meet them: how often, how many at once, what they are told, and trying a limit out."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -74,7 +75,14 @@ async def test_requests_in_flight_per_key(scene: Scene):
     assert scene.gateway.concurrency_limit._held == {}
 
 
-async def test_a_place_in_the_queue_counts_as_in_flight_and_is_given_back(scene: Scene):
+@pytest.fixture
+async def patient_scene(path: None) -> AsyncIterator[Scene]:
+    async with Scene(**{"limits.queue_wait_s": "600"}) as scene:
+        yield scene
+
+
+async def test_a_place_in_the_queue_counts_as_in_flight_and_is_given_back(patient_scene: Scene):
+    scene = patient_scene
     arrived, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(request, peer):

@@ -106,14 +106,14 @@ async def test_what_asyncio_ends():
     await process.communicate()
 """
 KILLED = """
-import os, pathlib, subprocess, sys
+import pathlib, subprocess, sys, time
 
 def test_is_killed(tmp_path):
     code = "import time; time.sleep(600)"
     start = [sys.executable, "-c", f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {code!r}], start_new_session=True, stdout=subprocess.DEVNULL).pid)"]
     pid = subprocess.run(start, stdout=subprocess.PIPE, text=True).stdout
     pathlib.Path("started").write_text(f"{pid.strip()}\\n")
-    os.read(0, 1)
+    time.sleep(600)
 """
 
 
@@ -171,7 +171,7 @@ def test_what_ends_in_time_is_nobodys_fault(tmp_path: Path):
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc here")
 def test_a_run_that_is_killed_leaves_nothing(tmp_path: Path):
     with subprocess.Popen(  # type: ignore[call-overload]
-        **arguments(tmp_path, KILLED), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        **arguments(tmp_path, KILLED), stdout=subprocess.DEVNULL
     ) as tests:
         try:
             started = tmp_path / "started"

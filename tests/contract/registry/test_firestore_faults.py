@@ -46,7 +46,7 @@ async def mirrored() -> AsyncIterator[Callable[..., Any]]:
     mirrors = []
 
     async def start(registry: FirestoreRegistry, **options: Any) -> Mirror:
-        mirrors.append(Mirror(registry, **options))
+        mirrors.append(Mirror(registry, first_load_timeout_s=patience(60), **options))
         await mirrors[-1].start()
         return mirrors[-1]
 

@@ -98,6 +98,7 @@ async def test_requests_go_on_while_the_registry_is_killed_and_comes_back(
         "trace.store": "off",
         "registry": url,
         "server.registry_hold_s": "0.5",
+        "server.registry_wait_s": f"{patience(60):g}",
     }
     logs = LogWriter(io.TextIOWrapper(io.BytesIO()), interval_s=0.01)
     logs.start()

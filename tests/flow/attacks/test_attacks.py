@@ -1,6 +1,7 @@
 """The attack suite: nobody gets in, nothing falls over, and each refusal is logged once, with its reason, without secrets."""
 
 import json
+import math
 
 import pytest
 
@@ -149,7 +150,8 @@ async def test_what_one_caller_showed_serves_no_other():
             assert (await scene.call("POST", "/open-wine", key=None, fields=shorter)).status == 401
 
 
-async def test_many_unknown_keys_and_tokens_leave_memory_and_issuer_alone():
+async def test_many_unknown_keys_and_tokens_leave_memory_and_issuer_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gateway.auth.jwks._RETRY_S", math.inf)
     async with KeyServer(signer()) as keys, Scene(**flags(keys.url)) as scene:
         await scene.model("vault")
         await equip(scene)

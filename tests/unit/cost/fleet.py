@@ -43,7 +43,7 @@ class FleetGateway:
     async def begin(self) -> "FleetGateway":
         """As a gateway begins, or hears of a change: the snapshot, then what is spent."""
         self.keeper.follow(compile_snapshot(await self.registry.load_mirrored()))
-        await self.keeper.start()
+        await self.keeper.refresh()  # as `start` does, but however long the store takes
         return self
 
     async def interval(self) -> None:

@@ -151,7 +151,9 @@ async def test_a_store_that_is_away_at_the_start_refuses_nothing_and_says_so(
     store = Away()
     store.away = True
     await set_budget(registry, CHEAP)
-    gateway = await FleetGateway(registry, store=store).begin()
+    gateway = FleetGateway(registry, store=store)
+    gateway.keeper.follow(compile_snapshot(await registry.load_mirrored()))
+    await gateway.keeper.start()
     assert not gateway.keeper.exhausted
     assert "budgets are not known yet" in caplog.text
 

@@ -1,6 +1,7 @@
 """A backend whose connections time out is left alone for a moment, then tried once."""
 
 import asyncio
+import math
 import time
 
 import pytest
@@ -53,6 +54,11 @@ class Scripted(Pool):
 
         EagerCoroutineRunner(loop, lambda: None).start(request())
         return told
+
+
+@pytest.fixture(autouse=True)
+def an_open_circuit_closes_only_where_the_test_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.upstream.connection_pool._CIRCUIT_OPEN_S", math.inf)
 
 
 async def silent(times: int = SILENCES) -> Scripted:

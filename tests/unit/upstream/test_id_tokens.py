@@ -11,6 +11,7 @@ from gateway.core.errors import UpstreamUnavailable
 from gateway.upstream.egress_policy import EgressPolicy
 from gateway.upstream.id_tokens import IdTokenProvider
 from tests.flow.issuer import signer
+from tests.patience import patience
 
 
 class Metadata:
@@ -46,6 +47,7 @@ class Metadata:
 
 @pytest.fixture
 async def metadata() -> AsyncIterator[Metadata]:
+    signer()  # makes a key, which must not take of the time that an answer may take
     metadata = Metadata()
     app = web.Application()
     app.router.add_get("/computeMetadata/v1/instance/service-accounts/default/identity", metadata.identity)
@@ -58,7 +60,8 @@ async def metadata() -> AsyncIterator[Metadata]:
 
 
 @pytest.fixture
-async def tokens(metadata: Metadata) -> AsyncIterator[IdTokenProvider]:
+async def tokens(metadata: Metadata, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[IdTokenProvider]:
+    monkeypatch.setattr("gateway.upstream.id_tokens._TIMEOUT_S", patience(30))
     tokens = IdTokenProvider(metadata_host=metadata.host, now=lambda: time.time() + tokens.ahead_s)  # type: ignore[attr-defined]
     tokens.ahead_s = 0.0  # type: ignore[attr-defined]
     await tokens.start()

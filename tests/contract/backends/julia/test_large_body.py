@@ -9,6 +9,7 @@ import requests
 from tests.contract.backends.julia.conftest import Start
 from tests.contract.backends.linear import publish
 from tests.contract.backends.process import TIMEOUT_S, Backend
+from tests.patience import patience
 from tests.probes import children
 
 pytestmark = pytest.mark.timeout(600)  # a Julia compiles its program at each start
@@ -29,7 +30,9 @@ def ask(backend: Backend, row: str, last: str) -> requests.Response:
     rows = [row] * (BODY_BYTES // (len(row) + 1))
     body = f'{{"instances":[{",".join([*rows, last])}]}}'
     headers = {"Content-Type": "application/json"}
-    return requests.post(f"{backend.url}/predict", body.encode(), headers=headers, timeout=TIMEOUT_S)
+    return requests.post(
+        f"{backend.url}/predict", body.encode(), headers=headers, timeout=patience(TIMEOUT_S)
+    )
 
 
 def test_memory_is_bounded_by_the_size_of_the_body(start_julia: Start, linear_jls: Path, tmp_path: Path):

@@ -1,6 +1,7 @@
 """A Julia process: started as Vertex AI and KServe do, busy, asked to stop."""
 
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -45,10 +46,15 @@ def predict(backend: Backend, timeout_ms: int | None = None, **parameters: Any) 
 def occupy(backend: Backend, callers: ThreadPoolExecutor, gate: Path) -> "Future[requests.Response]":
     """Predictions that hold every slot until `gate` is there; they do when this returns. One of them."""
     slots = backend.ask("GET", "/v2/models/linear").json()["parameters"]["concurrency"]
-    held = [callers.submit(predict, backend, gate=str(gate)) for _ in range(slots)]
-    while predict(backend, timeout_ms=200).status_code != 504:
-        pass
+    begun = [gate.with_name(f"{gate.name} {slot}") for slot in range(slots)]
+    held = [callers.submit(predict, backend, begun=str(path), gate=str(gate)) for path in begun]
+    wait_until_there(*begun)
     return held[0]
+
+
+def wait_until_there(*paths: Path) -> None:
+    while not all(path.exists() for path in paths):
+        time.sleep(0.01)
 
 
 def test_as_vertex_and_kserve_start_it(
@@ -115,19 +121,23 @@ def test_busy_it_answers_or_refuses(
 ):
     backend = start_julia({"CHIPS_ARTIFACT": artifact, "CHIPS_CONCURRENCY": 1}).ready()
     # While it computes, and no other task can have that thread, it answers.
-    computing = callers.submit(predict, backend, compute_s=3)
-    asked = 0
-    while not computing.done():
+    begun, enough = tmp_path / "begun", tmp_path / "enough"
+    computing = callers.submit(predict, backend, begun=str(begun), compute_until=str(enough))
+    wait_until_there(begun)
+    for _ in range(4):
         assert backend.ask("GET", "/v2/health/live").status_code == 200
-        asked += 1
-    assert asked > 3
+    assert not computing.done()
+    enough.touch()
+    assert computing.result().status_code == 200
     gate = tmp_path / "gate"
     held = occupy(backend, callers, gate)
     late = predict(backend, timeout_ms=50)
     assert (late.status_code, late.json()["code"]) == (504, "deadline-exceeded")
     # One too many for the slot and the line before it: the only one that is answered at once.
     done, rest = wait(
-        [callers.submit(predict, backend) for _ in range(17)], TIMEOUT_S, return_when=FIRST_COMPLETED
+        [callers.submit(predict, backend) for _ in range(17)],
+        patience(TIMEOUT_S),
+        return_when=FIRST_COMPLETED,
     )
     (full,) = (answer.result() for answer in done)
     assert (full.status_code, full.json()["code"]) == (503, "overloaded")

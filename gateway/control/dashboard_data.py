@@ -14,6 +14,7 @@ from gateway.control.window_totals import (
     RequestTotals,
     WindowTotals,
     WindowTotalsReader,
+    end_of_coarse_ticks,
     last_complete_tick_end,
     to_milliseconds,
 )
@@ -130,11 +131,10 @@ class Dashboard:
 
     def _curves(self, ends: int, wanted: set[str] | None) -> _Curves:
         """Requests and failures by minute of the last hour, of the models in `wanted`; None: all, added up under None."""
-        minute = ends - ends % COARSE_S
-        rows = self._figures.requests_and_failures_by_tick(COARSE_S, after=minute - HOUR_S, until=minute)
-        rows += self._figures.requests_and_failures_by_tick(
-            FINE_S, after=minute, until=ends
-        )  # the minute that is not over
+        coarse_ends = end_of_coarse_ticks(ends)
+        begins = ends - ends % COARSE_S - HOUR_S
+        rows = self._figures.requests_and_failures_by_tick(COARSE_S, after=begins, until=coarse_ends)
+        rows += self._figures.requests_and_failures_by_tick(FINE_S, after=coarse_ends, until=ends)
         found: _Curves = {}
         for model, at, requests, failed in rows:
             if wanted is None or model in wanted:

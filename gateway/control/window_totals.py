@@ -113,12 +113,13 @@ class WindowTotalsReader:
     def _read(self, name: str, ends: int) -> WindowTotals:
         seconds = WINDOWS[name]
         oldest = self._reader.oldest_tick_end(FINE_S)
-        coarse_ends = ends - ends % COARSE_S
         if seconds > COARSE_S:
             oldest = min(filter(None, (self._reader.oldest_tick_end(COARSE_S), oldest)), default=None)
-            ticks = self._reader.worker_ticks(COARSE_S, after=coarse_ends - seconds, until=coarse_ends)
+            begins = ends - ends % COARSE_S - seconds
+            coarse_ends = end_of_coarse_ticks(ends)
+            ticks = self._reader.worker_ticks(COARSE_S, after=begins, until=coarse_ends)
             ticks += self._reader.worker_ticks(FINE_S, after=coarse_ends, until=ends)
-            seconds += ends - coarse_ends
+            seconds = ends - begins
         else:
             ticks = self._reader.worker_ticks(FINE_S, after=ends - seconds, until=ends)
         models: dict[str, dict[str, RequestTotals]] = {}
@@ -131,6 +132,14 @@ class WindowTotalsReader:
 def last_complete_tick_end() -> int:
     """The end of the last tick that all workers have written. It is in seconds since the epoch."""
     return int((time.time() - _WRITTEN_S) // FINE_S) * FINE_S
+
+
+def end_of_coarse_ticks(ends: int) -> int:
+    """Until when the minutes of a window that ends at `ends` are read; what follows is read as ticks of 5 s.
+
+    The last whole minute is among these: its own tick may be late, and all of it would be missing.
+    """
+    return ends - ends % COARSE_S - COARSE_S
 
 
 def sum_totals(figures: "Iterable[RequestTotals | Tick]") -> RequestTotals:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.local import write_environment
-from gateway.free_ports import claim_free_port, is_free
+from gateway.free_ports import claim_free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8080
@@ -210,7 +210,7 @@ def demo(screen: Screen, folder: Path, children: list[Child], *, once: bool) -> 
     screen.output(f"ready at {backend_url}; its log is {backend.log}")
 
     screen.step("Start the gateway: the one address that callers know")
-    port = PORT if is_free(PORT) else claim_free_port()
+    port = claim_free_port(prefer=PORT)
     if port != PORT:
         screen.output(f"port {PORT} is taken here, so the gateway takes {port}")
     screen.command(f"CHIPS_SERVER__PORT={port} python -m gateway &")

@@ -28,7 +28,7 @@ from gateway.core.api_keys import digest_key, make_key
 from gateway.core.model import Backend, Model, Policy, Tensor
 from gateway.core.model_updates import to_document
 from gateway.core.principal import CALLER_VERBS, VERBS, Verb
-from gateway.free_ports import claim_free_port, is_free
+from gateway.free_ports import claim_free_port
 from gateway.registry.base import KEYS, MODELS, Put, Registry
 from gateway.registry.open_by_url import open_registry
 from gateway.settings import load_settings
@@ -189,5 +189,5 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, default=Path(".slow-version"), help="where its files go")
     arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        port = arguments.port if is_free(arguments.port) else claim_free_port()
+        port = claim_free_port(prefer=arguments.port)
         asyncio.run(_main(port, arguments.folder.absolute(), arguments.folder))

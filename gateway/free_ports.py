@@ -23,13 +23,15 @@ _CLAIMS: Final = 32
 _claims: Final[deque[int]] = deque()
 
 
-def claim_free_port(taken: Container[int] = ()) -> int:
-    """Claim a free TCP port that is not in `taken`, and return it.
+def claim_free_port(taken: Container[int] = (), *, prefer: int | None = None) -> int:
+    """Claim a free TCP port that is not in `taken`, and return it: `prefer` where that one is free.
 
-    It is one of PORTS, below the ephemeral ones, on which nobody listens. Two calls at once get different ports, also in two
+    Else it is one of PORTS, below the ephemeral ones, on which nobody listens. Two calls at once get different ports, also in two
     processes (on Linux; elsewhere they only seldom get the same): a port is given again when this process has got 32 others
     or has ended. Raises OSError where there is none.
     """
+    if prefer is not None and is_free(prefer) and _claim(prefer):
+        return prefer
     first = _random.choice(PORTS)
     for port in itertools.chain(range(first, PORTS.stop), range(PORTS.start, first)):
         if port not in taken and is_free(port) and _claim(port):

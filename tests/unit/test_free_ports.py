@@ -1,6 +1,7 @@
 """Ports for processes that are told theirs."""
 
 import errno
+import os
 import random
 import socket
 import subprocess
@@ -51,6 +52,14 @@ def test_nobody_gets_a_port_that_was_just_given_to_another():
     elsewhere = [sys.executable, "-c", TWO_LEFT, str(first), str(second)]
     asked = subprocess.run(elsewhere, capture_output=True, text=True, check=False)
     assert "is free" in asked.stderr, asked.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
+def test_a_preferred_port_is_given_to_one_of_two():
+    port = claim_free_port()
+    os.close(free_ports._claims.pop())
+    assert claim_free_port(prefer=port) == port
+    assert claim_free_port(prefer=port) != port
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")

@@ -37,6 +37,7 @@ _SHADOW = Shadow(
     versions={backend.version: backend_fingerprint(backend) for backend in _MODEL.backends},
     percent=5.0,
     until="2100-01-01T00:00:00Z",
+    report_s=300.0,  # so that the stage's own gateway adds none to the one that is shown
 )
 _REPORT = ShadowReport(
     shadow="s1",

@@ -225,7 +225,6 @@ async def test_the_registry_is_away_for_30_seconds_in_the_middle(fleet: Fleet):
         await fleet.begin()
         await fleet.until("running", percent=25)
         await asyncio.to_thread(_lock, fleet.folder / "registry.db", _OUTAGE_S)
-        assert (await fleet.rollout()).state == "running"
         rollout = await fleet.until("succeeded")
     assert [one.percent for one in rollout.steps] == list(PLAN.steps)
     await _assert_nobody_noticed(fleet)

@@ -167,6 +167,13 @@ class Held:
         return found
 
 
+def listeners(port: int) -> int:
+    """How many sockets listen on the port: each worker has its own."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    states = [(fields[1].rpartition(":")[2], fields[3]) for fields in map(str.split, lines)]
+    return states.count((f"{port:04X}", "0A"))
+
+
 def answered(connection: socket.socket) -> bytes:
     """The first line of the answer to a request on `connection`; nothing where that is broken."""
     with contextlib.suppress(OSError):
@@ -179,10 +186,11 @@ def test_all_workers_get_callers_and_keep_them_when_another_dies(running: Runnin
     port = int(running.wait_for("listens on").split(":")[-1].split()[0])
     until(lambda: len(running.workers()) == 2, "there are no two workers")
     first, second = running.workers()
+    until(lambda: listeners(port) == 2, "only one listens")
     with contextlib.ExitStack() as stack:
         owned: dict[int, list[socket.socket]] = {}
 
-        def reaches_both() -> bool:  # the second worker may be a little later on the port
+        def reaches_both() -> bool:
             held = Held(port, 64)
             stack.callback(held.close)
             assert {answered(connection) for connection in held.sockets} == {b"HTTP/1.1 200 OK"}
@@ -197,6 +205,7 @@ def test_all_workers_get_callers_and_keep_them_when_another_dies(running: Runnin
         assert {answered(connection) for connection in owned[second]} == {b""}
         until(lambda: len(running.workers()) == 2, "no worker took its place")
         (new,) = set(running.workers()) - {first}
+        until(lambda: listeners(port) == 2, "the new one does not listen")
 
         def reaches_the_new_one() -> bool:
             more = Held(port, 32)
@@ -232,6 +241,7 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
         port = int(running.wait_for("listens on").split(":")[-1].split()[0])
         until(lambda: len(running.workers()) == 2, "there are no two workers")
         workers = running.workers()
+        until(lambda: listeners(port) == 2, "only one listens")
         held = Held(port, 0)
         while not all(held.by_worker(workers).values()):  # until both have some
             connection = socket.create_connection(("127.0.0.1", port), patience(60))

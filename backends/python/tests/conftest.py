@@ -33,7 +33,12 @@ if (_REPOSITORY / "tests/gcs/fixture.py").exists():
     _fixture = importlib.import_module("tests.gcs.fixture")
     gcs_url, gcs = _fixture.gcs_url, _fixture.gcs
     pytest_plugins = ["tests.leftovers"]
-    testing._PATIENCE_S = importlib.import_module("tests.patience").patience(testing._PATIENCE_S)
+    _QUIET_S = testing._PATIENCE_S
+
+    def pytest_runtest_setup() -> None:
+        """Each test has what the machine needs by then."""
+        testing._PATIENCE_S = importlib.import_module("tests.patience").patience(_QUIET_S)
+
 else:
 
     @pytest.fixture

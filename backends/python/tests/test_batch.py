@@ -445,6 +445,7 @@ async def test_chaos_maps_every_answer_to_its_caller(scene):
     await asyncio.gather(*(caller(number) for number in range(300)))
 
 
+@pytest.mark.usefixtures("frozen")
 async def test_waiting_is_bounded_by_what_it_gains_and_by_the_target(scene):
     batcher = scene.batcher
     batcher._line.append(entry := _waiting())

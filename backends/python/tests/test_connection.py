@@ -87,8 +87,10 @@ class Scene:
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def play(request) -> Callable[[Callable[[Scene], Awaitable[None]]], None]:
+def play(request, monkeypatch) -> Callable[[Callable[[Scene], Awaitable[None]]], None]:
     """Run a scenario on one of the event loops."""
+    # However long a caller stands still: where the end of it matters, the test says how long that is.
+    monkeypatch.setattr(connection, "_LINGER_S", testing._PATIENCE_S)
 
     async def served(scenario: Callable[[Scene], Awaitable[None]]) -> None:
         app = Echo()

@@ -70,7 +70,7 @@ class RecordedRequestQueue:
     def enqueue(self, request: RecordedRequest) -> None:
         """Add one request to the queue. Never blocks."""
         if len(self._waiting) < self._limit:
-            self._waiting.append(request)  # read anew: after a call, the thread may have taken the list
+            self._waiting.append(request)  # read again: after a call, the thread may have taken the list
             if len(self._waiting) == self._half:
                 self._wake.set()  # else a gateway that keeps all fills it before the next round
         else:

@@ -71,13 +71,9 @@ class Telemetry:
         own = folder / "figures.db" if folder is not None else None
         self.figures = RequestAndTickReader(store or own)
         self._figures_folder: tempfile.TemporaryDirectory[str] | None = None
-        self._ticks = _LazyTicks(self._open_figures)
+        ticks = _LazyTicks(self._open_figures)
         self._aggregator = MetricsAggregator(
-            self.metrics,
-            self.shared,
-            self._ticks,
-            close_ticks=self._ticks.close,
-            supervisor=self._supervisor,
+            self.metrics, self.shared, ticks, close_ticks=ticks.close, supervisor=self._supervisor
         )
 
         def open_metrics() -> MetricsSink:

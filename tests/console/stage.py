@@ -71,6 +71,10 @@ class Stage(Scene):
         self.backends.append(backend)
         return backend
 
+    async def score(self, model: str, version: str) -> None:
+        pinned = [("X-Chips-Version", version)]
+        assert (await self.call("POST", f"/{model}", key=self.operator, fields=pinned)).status == 200
+
     @asynccontextmanager
     async def restarted(self, port: int) -> AsyncIterator[None]:
         """A gateway at the same registry in the place of this one, which has been stopped."""

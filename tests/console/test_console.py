@@ -117,14 +117,9 @@ async def test_a_dead_backend_and_a_slow_version_are_found_on_the_first_page(sta
     for _ in range(3):
         assert (await stage.call("POST", "/away")).status == 502
     await put_slow_version(stage)
-
-    async def score(version: str) -> None:
-        pinned = [("X-Chips-Version", version)]
-        assert (await stage.call("POST", "/forecast", key=stage.operator, fields=pinned)).status == 200
-
-    slow = [asyncio.create_task(score("b")) for _ in range(24)]
+    slow = [asyncio.create_task(stage.score("forecast", "b")) for _ in range(24)]
     for _ in range(24):  # one by one: where this machine stands still, only one of them is late
-        await score("a")
+        await stage.score("forecast", "a")
     await asyncio.gather(*slow)
     page = watched.page
     await watched.sign_in(stage.operator)

@@ -107,7 +107,7 @@ def test_of_two_who_register_at_once_one_wins_and_the_other_is_told(
 ):
     """Both read the same state, for the write lock is held until both have shown what they are about to change.
 
-    Whoever has shown it stands still until then: it would not wait for the lock for as long as the other may take.
+    One that has shown it stands still until then: it would not wait for the lock for as long as the other may take.
     """
     shell.register("other")  # the registry exists
     first, second = background.backend(Contract("wine", "1")), background.backend(Contract("wine", "2"))

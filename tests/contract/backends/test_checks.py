@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from chips_backend import predictions_as_json
 
-from gateway.verify import raw_http
 from gateway.verify.conformance_check_type import (
     Check,
     CheckContext,
@@ -81,7 +80,7 @@ async def test_a_check_fires_where_its_sentence_is_broken(
     name: str, make: Callable[[], Backend], monkeypatch: pytest.MonkeyPatch
 ):
     if name == "headers/no-stall":
-        monkeypatch.setattr(raw_http, "time", StillClock)
+        monkeypatch.setattr("gateway.verify.raw_http.time", StillClock)
     checks = [BY_NAME[before] for before in BEFORE.get(name, [])] + [BY_NAME[name]]
     result = (await check_against(make(), checks)).results[-1]
     assert result.outcome == "failed", result
@@ -292,8 +291,7 @@ async def answer_of(raw: bytes, *, close: bool = True) -> RawResponse:
         port = server.sockets[0].getsockname()[1]
         client = RawClient(f"http://127.0.0.1:{port}", timeout_s=patience(5))
         async with client.connection() as connection:
-            if not close:
-                client.timeout_s = 0.2  # of silence
+            client.timeout_s = client.timeout_s if close else 0.2
             return await connection.request(RawRequest("GET", "/"))
     finally:
         server.close()

@@ -306,10 +306,13 @@ log_call <- function(log, call, status, size, code, stack) {
 #' always comes, and never as an error, so there is nothing to catch.
 deferred <- function() {
   following <- NULL
+  settled <- NULL # a list of the value, which may be NULL
   then <- function(onFulfilled = NULL, onRejected = NULL) { # nolint: object_name_linter.
     force(onFulfilled)
     after <- deferred()
     following <<- function(value) after$settle(if (is.null(onFulfilled)) value else onFulfilled(value))
+    # What is late when it comes is settled before anybody waits for it.
+    if (!is.null(settled)) later::later(function() following(settled[[1]]))
     after
   }
   structure(list(
@@ -324,6 +327,7 @@ deferred <- function() {
     },
     settle = function(value) {
       force(value)
+      settled <<- list(value)
       if (!is.null(following)) following(value)
     }
   ), class = "promise")

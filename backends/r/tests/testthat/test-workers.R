@@ -71,3 +71,13 @@ test_that("a worker that cannot be warmed up stops the start", {
   expect_equal(error$exit_code, 65L)
   expect_match(conditionMessage(error), "another environment")
 })
+
+test_that("an answer that is there before anybody waits for it arrives", {
+  answer <- deferred()
+  answer$settle("late")
+  got <- NULL
+  answer$then(function(value) paste("too", value))$then(function(value) got <<- value)
+  until <- clock_ms() + 30000
+  while (is.null(got) && clock_ms() < until) later::run_now(1)
+  expect_equal(got, "too late")
+})

@@ -29,13 +29,14 @@ test-all: $(VENV)/.ready  ## run every test: also the slow ones, and each langua
 test-bare:  ## demo, test and the wheel on minimal Debian 12 and 13 systems made here, as root and as a user; needs root and debootstrap
 	@tests/bare/run $(BARE)
 
-check: $(VENV)/.ready  ## lint, types, imports, spelling
+check: $(VENV)/.ready  ## lint, types, imports, spelling, the house rules of length and words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy gateway tests examples benchmarks
 	cd backends/python && ../../$(BIN)/mypy --config-file ../../pyproject.toml chips_backend tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.house.secrets
+	$(BIN)/python -m pytest --quiet --no-header --tb=short tests/unit/test_sizes.py tests/unit/test_words.py tests/unit/test_docstrings.py
 	@if command -v Rscript >/dev/null; then $(MAKE) -C backends/r lint; else echo "skipped: lintr, since there is no R here"; fi
 	@if command -v $${JULIA:-julia} >/dev/null && [ -f $${JULIA_PROJECT:-backends/julia}/Manifest.toml ]; then $(MAKE) -C backends/julia lint; else echo "skipped: JuliaFormatter, since there is no Julia with packages here"; fi
 	$(BIN)/codespell $(SOURCES) docs deploy backends README.md CHANGELOG.md CONTRIBUTING.md

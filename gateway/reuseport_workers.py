@@ -49,9 +49,14 @@ def reserve_port(host: str, port: int) -> socket.socket:
         alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         alone.bind(address)
     held = socket.socket(family, kind, protocol)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.bind(address)
+    try:
+        # Without SO_REUSEADDR, which would let a second gateway pass the look above until the workers listen.
+        held.bind(address)
+    except OSError:
+        # In the way are connections of a server that was alone on the port and has just ended.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(address)
     return held
 
 

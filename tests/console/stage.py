@@ -15,6 +15,7 @@ from gateway.core.api_keys import digest_key, make_key
 from gateway.core.model import Backend, Model, Policy, Tensor
 from gateway.core.model_updates import to_document
 from gateway.core.principal import VERBS
+from gateway.free_ports import claim_free_port
 from gateway.registry.base import KEYS, MODELS, Put
 from gateway.settings import load_settings
 from tests.flow.scene import Scene, assert_problem
@@ -54,7 +55,9 @@ class Stage(Scene):
     """A scene with a store, an operator's key, and a cast."""
 
     def __init__(self, folder: Path, **flags: str) -> None:
-        super().__init__(**{"trace.store": str(folder / "requests.db"), "trace.recent_per_s": "20", **flags})
+        own = {"trace.store": str(folder / "requests.db"), "trace.recent_per_s": "20"}
+        # Not one of the system's own choice: another process's connection could have it when restarted() wants it back.
+        super().__init__(**{"server.port": str(claim_free_port()), **own, **flags})
         self.operator = ""
 
     async def make_operator(self) -> str:

@@ -9,6 +9,7 @@ import pytest
 from gateway.testing import BackendContractTests, BackendUnderTest
 from tests.contract.backends.languages import Julia
 from tests.contract.backends.process import JULIA
+from tests.patience import patience
 
 PUBLISH = """
 using ChipsBackend
@@ -47,6 +48,7 @@ class TestJuliaBackend(BackendContractTests):
                 "CHIPS_CACHE_DIR": cache,
             },
             samples=julia_wine / "manifest.json",
+            ready_within_s=patience(120),
             not_applicable={
                 "invalid/fraction-for-integer": "all inputs of the wine model are FP64",
                 "invalid/number-for-text": "all inputs of the wine model are FP64",

@@ -8,6 +8,7 @@ import pytest
 from gateway.testing import BackendContractTests, BackendUnderTest
 from tests.contract.backends.languages import run_r
 from tests.contract.backends.process import R
+from tests.patience import patience
 
 pytestmark = pytest.mark.timeout(300)  # all checks run before the first test reports
 
@@ -45,6 +46,7 @@ def under_test(artifact: Path, compiled: str, **not_applicable: str) -> BackendU
             "CHIPS_COMPILED": compiled,
         },
         samples=artifact / "manifest.json",
+        ready_within_s=patience(120),
         not_applicable=not_applicable,
     )
 

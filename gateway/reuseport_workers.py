@@ -66,7 +66,7 @@ class WorkerPool:
     It runs until SIGTERM or SIGINT. `work` is given the worker's number, the folder that all share, and a descriptor
     that ends when the supervisor has died; it returns the process's exit code. It begins with the signals of `AWAITED`
     blocked, and unblocks them when it is ready to be told to stop. An exit code in `fatal` means that no other worker
-    would fare better.
+    would fare better. `at_stop` is called before the workers are told to drain.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class WorkerPool:
         grace_s: float,
         stall_s: float = 30.0,
         fatal: frozenset[int] = frozenset(),
+        at_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._count = count
         self._work = work
@@ -85,6 +86,7 @@ class WorkerPool:
         self._grace_s = grace_s
         self._look_s = stall_s / LOOKS
         self._fatal = fatal
+        self._at_stop = at_stop
         self._running: dict[int, tuple[int, float]] = {}  # by process: worker and when it began
         self._due: dict[int, float] = {}  # by worker: when it is started again
         self._delays: dict[int, float] = {}
@@ -190,6 +192,7 @@ class WorkerPool:
         """
         code = 0
         other = signal.SIGTERM if number == signal.SIGINT else signal.SIGINT
+        self._at_stop()
         self._send(number)
         end = time.monotonic() + self._grace_s
         while self._running:

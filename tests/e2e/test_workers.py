@@ -251,6 +251,12 @@ def test_a_drain_lets_every_worker_finish_what_is_under_way(tmp_path: Path):
             assert len(held.sockets) < 500
         running.process.send_signal(signal.SIGTERM)
         running.wait_for("no new connections are taken", 2)
+        until(lambda: listeners(port) == 0, "the port is still open")
+        successor = Running(tmp_path, "--server.workers=2", f"--server.port={port}")
+        try:
+            successor.wait_for("listens on")
+        finally:
+            successor.close()
         background.loop.call_soon_threadsafe(release.set)
         for connection in held.sockets:
             answer = connection.recv(65536)

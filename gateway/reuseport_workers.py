@@ -66,7 +66,8 @@ class WorkerPool:
     It runs until SIGTERM or SIGINT. `work` is given the worker's number, the folder that all share, and a descriptor
     that ends when the supervisor has died; it returns the process's exit code. It begins with the signals of `AWAITED`
     blocked, and unblocks them when it is ready to be told to stop. An exit code in `fatal` means that no other worker
-    would fare better. `at_stop` is called before the workers are told to drain.
+    would fare better. The supervisor alone keeps `reserved`, the socket that holds the port, and closes it when the drain
+    begins: a successor may start meanwhile.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class WorkerPool:
         grace_s: float,
         stall_s: float = 30.0,
         fatal: frozenset[int] = frozenset(),
-        at_stop: Callable[[], None] = lambda: None,
+        reserved: socket.socket | None = None,
     ) -> None:
         self._count = count
         self._work = work
@@ -86,7 +87,7 @@ class WorkerPool:
         self._grace_s = grace_s
         self._look_s = stall_s / LOOKS
         self._fatal = fatal
-        self._at_stop = at_stop
+        self._reserved = reserved
         self._running: dict[int, tuple[int, float]] = {}  # by process: worker and when it began
         self._due: dict[int, float] = {}  # by worker: when it is started again
         self._delays: dict[int, float] = {}
@@ -155,6 +156,7 @@ class WorkerPool:
         try:
             os.setpgid(0, 0)  # Ctrl-C is for the supervisor, which passes it on once
             os.close(self._lifeline[1])
+            self._give_up_port()
             code = self._work(worker, self._folder, self._lifeline[0])
         except BaseException as error:  # noqa: BLE001  (this process must end here, whatever happened in it)
             self._tell("ERROR", f"worker {worker} failed: {type(error).__name__}: {error}")
@@ -192,7 +194,7 @@ class WorkerPool:
         """
         code = 0
         other = signal.SIGTERM if number == signal.SIGINT else signal.SIGINT
-        self._at_stop()
+        self._give_up_port()
         self._send(number)
         end = time.monotonic() + self._grace_s
         while self._running:
@@ -206,6 +208,10 @@ class WorkerPool:
             for process, _ in _ended():
                 self._running.pop(process, None)
         return code
+
+    def _give_up_port(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
 
     def _send(self, number: int) -> None:
         for process in self._running:

@@ -122,19 +122,14 @@ def run(settings: Settings) -> int:
         shared = msgspec.structs.replace(
             settings, server=msgspec.structs.replace(server, port=port, workers=count)
         )
-
-        def work(worker: int, folder: Path, lifeline: int) -> int:
-            held.close()  # the supervisor's, who gives the port up when the drain begins: a successor may start meanwhile
-            return _run_one(shared, _Worker(worker, folder, lifeline), lifeline)
-
         workers = WorkerPool(
             count,
-            work,
+            lambda worker, folder, lifeline: _run_one(shared, _Worker(worker, folder, lifeline), lifeline),
             tell=lambda severity, message: log_as_supervisor(settings, severity, message),
             grace_s=server.stop_grace_s + _AFTER_DRAIN_S + 1,
             stall_s=server.stall_s,
             fatal=frozenset({EX_OSERR, EX_CONFIG}),
-            at_stop=held.close,
+            reserved=held,
         )
         return workers.run()
 

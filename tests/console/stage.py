@@ -55,9 +55,13 @@ class Stage(Scene):
     """A scene with a store, an operator's key, and a cast."""
 
     def __init__(self, folder: Path, **flags: str) -> None:
-        own = {"trace.store": str(folder / "requests.db"), "trace.recent_per_s": "20"}
-        # Not one of the system's own choice: another process's connection could have it when restarted() wants it back.
-        super().__init__(**{"server.port": str(claim_free_port()), **own, **flags})
+        own = {
+            # Not one of the system's own choice: another process's connection could have it when restarted() wants it back.
+            "server.port": str(claim_free_port()),
+            "trace.store": str(folder / "requests.db"),
+            "trace.recent_per_s": "20",
+        }
+        super().__init__(**{**own, **flags})
         self.operator = ""
 
     async def make_operator(self) -> str:
